@@ -1,0 +1,17 @@
+"""The two ways in which work ends early: it could not run, or a gate said no."""
+
+
+class CouldNotRun(Exception):
+    """Something outside the rules is wrong (exit code 2): what, where, and what to do about it."""
+
+    def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
+        self.what, self.where, self.todo = what, where, todo
+        super().__init__(what + (f" [{where}]" if where else "") + (f" {todo}" if todo else ""))
+
+
+class GateFailed(Exception):
+    """A batch is not PASS (exit code 1); `blocked_by` holds the ids of the gates or doors that say so."""
+
+    def __init__(self, batch: str, blocked_by: list[str], report: str | None = None) -> None:
+        self.batch, self.blocked_by, self.report = batch, blocked_by, report
+        super().__init__(f"batch {batch} is on hold: {', '.join(blocked_by)}")

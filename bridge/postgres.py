@@ -1,0 +1,76 @@
+"""Connections, and nothing else: every one is UTC, with an empty search_path, and says who it is."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+from psycopg import conninfo
+
+from bridge.errors import CouldNotRun
+
+_OPTIONS = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+
+
+def connect(
+    url: str, *, application_name: str = "phase2", read_only: bool = False, autocommit: bool = False
+) -> psycopg.Connection:
+    """Open `url`; raises CouldNotRun that names host and database (never the password) when it can't be reached."""
+    options = "-c timezone=UTC -c search_path= -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
+    if read_only:
+        options += " -c default_transaction_read_only=on"
+    try:
+        conn = psycopg.connect(
+            url, **_OPTIONS, application_name=application_name, options=options, autocommit=autocommit
+        )
+    except psycopg.Error as error:
+        raise CouldNotRun(
+            f"cannot connect: {_first_line(error)}",
+            where=describe(url),
+            todo="Check that the server runs and that host, port, database, user and password are right.",
+        ) from None
+    conn.read_only = read_only or None
+    return conn
+
+
+def describe(url: str) -> str:
+    """`host:port/database`, for people: no user, no password."""
+    parts = conninfo.conninfo_to_dict(url)
+    return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def database_name(url: str) -> str:
+    """The database that `url` names; empty when it names none."""
+    return str(conninfo.conninfo_to_dict(url).get("dbname", ""))
+
+
+def with_database(url: str, database: str) -> str:
+    """The same server and user, another database."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"/{database}").geturl()
+
+
+def dbt_environment(url: str) -> dict[str, str]:
+    """`url` as the variables that profiles.yml reads."""
+    parts = conninfo.conninfo_to_dict(url)
+    env = {
+        "PHASE2_OPS_HOST": str(parts.get("host", "127.0.0.1")),
+        "PHASE2_OPS_PORT": str(parts.get("port", 5432)),
+        "PHASE2_OPS_USER": str(parts.get("user", "")),
+        "PHASE2_OPS_PASSWORD": unquote(str(parts.get("password", ""))),
+        "PHASE2_OPS_DBNAME": str(parts.get("dbname", "")),
+    }
+    if "sslmode" in parts:
+        env["PHASE2_OPS_SSLMODE"] = str(parts["sslmode"])
+    return env
+
+
+def _first_line(error: psycopg.Error) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

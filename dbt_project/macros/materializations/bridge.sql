@@ -1,0 +1,156 @@
+{#
+  Materialization `bridge`: writes a model onto a canonical table that sql/phase2 made, and only what changed.
+
+  The table is never created, altered, dropped or replaced. A row is written when it is new or when one of the
+  model's columns differs; an unchanged rerun writes no tuple (mapping 6). Config:
+
+    table         target in `public` (default: the model's name)
+    key           primary key column of the target
+    touch         columns that are written with a row but not compared (last_reconciled_at)
+    update_only   never inserts (batch E on the statuses)
+    insert_only   never updates
+    remove_where  predicate over alias `t`: target rows in this scope that the model does not return are deleted
+
+  A boolean model column `fill_only` marks rows whose existing target is newer than the sources (mapping 4.13):
+  of these only null columns are filled.
+#}
+{% materialization bridge, adapter='postgres', supported_languages=['sql'] %}
+    {%- set table = config.get('table', model.name) -%}
+    {%- set key = config.require('key') -%}
+    {%- set touch = config.get('touch', []) -%}
+    {%- set target_relation = adapter.get_relation(database=database, schema='public', identifier=table) -%}
+    {%- if target_relation is none -%}
+        {%- do exceptions.raise_compiler_error(
+            "table public." ~ table ~ " is missing: run batch A first (make run BATCH=A)"
+        ) -%}
+    {%- endif -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {%- set model_columns = get_column_schema_from_query(sql) -%}
+    {%- set fill_only = 'fill_only' in model_columns | map(attribute='name') -%}
+    {%- set columns = model_columns | rejectattr('name', 'equalto', 'fill_only') | list -%}
+    {%- do bridge_check_types(target_relation, columns) -%}
+    {%- set names = columns | map(attribute='name') | list -%}
+
+    {%- set removed = bridge_remove(target_relation, key, sql, config.get('remove_where')) -%}
+    {%- set written = bridge_write(
+        target_relation, key, sql, names, touch, fill_only,
+        config.get('update_only', false), config.get('insert_only', false)
+    ) -%}
+
+    {% call statement('changes') -%}
+        insert into phase2.model_changes (run_id, model, target, inserted, updated, removed)
+        select
+            (select r.run_id from phase2.run_context as r),
+            '{{ model.name }}', '{{ table }}', {{ written[0] }}, {{ written[1] }}, {{ removed }}
+    {%- endcall %}
+    {% call noop_statement(
+        name='main',
+        message='BRIDGE ' ~ written[0] ~ ' new, ' ~ written[1] ~ ' changed, ' ~ removed ~ ' removed',
+        code='BRIDGE',
+        rows_affected=written[0] + written[1] + removed
+    ) -%}{%- endcall %}
+
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {% do adapter.commit() %}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [target_relation]}) }}
+{% endmaterialization %}
+
+
+{# A timestamp without zone would be read in the session's zone: refuse it here, where it can still be seen. #}
+{% macro bridge_check_types(target_relation, columns) %}
+    {%- set wanted = {} -%}
+    {%- for column in adapter.get_columns_in_relation(target_relation) -%}
+        {%- do wanted.update({column.name: column.dtype}) -%}
+    {%- endfor -%}
+    {%- for column in columns -%}
+        {%- if column.name not in wanted -%}
+            {%- do exceptions.raise_compiler_error(
+                "column " ~ column.name ~ " is not in " ~ target_relation ~ ": see sql/phase2/001"
+            ) -%}
+        {%- elif wanted[column.name] == 'timestamp with time zone' and 'TZ' not in (column.dtype | upper)
+            and 'WITH TIME ZONE' not in (column.dtype | upper) -%}
+            {%- do exceptions.raise_compiler_error(
+                "column " ~ column.name ~ " of " ~ model.name ~ " is " ~ column.dtype
+                ~ "; " ~ target_relation ~ " holds timestamptz: use utc_instant()"
+            ) -%}
+        {%- endif -%}
+    {%- endfor -%}
+{% endmacro %}
+
+
+{# Deletes the rows of the scope that the model does not return; the number of them. #}
+{% macro bridge_remove(target_relation, key, sql, remove_where) %}
+    {%- if remove_where -%}
+        {%- call statement('remove', fetch_result=True) -%}
+            with gone as (
+                delete from {{ target_relation }} as t
+                where
+                    ({{ remove_where }})
+                    and not exists (select 1 from ({{ sql }}) as s where s.{{ key }} = t.{{ key }})
+                returning 1
+            )
+
+            select count(*) from gone
+        {%- endcall -%}
+        {{ return(load_result('remove')['data'][0][0]) }}
+    {%- endif -%}
+    {{ return(0) }}
+{% endmacro %}
+
+
+{# Inserts what is new, updates what differs; (new, changed). #}
+{% macro bridge_write(target_relation, key, sql, names, touch, fill_only, update_only, insert_only) %}
+    {%- set values = names | reject('equalto', key) | list -%}
+    {%- set compared = values | reject('in', touch) | list -%}
+    {%- call statement('write', fetch_result=True) -%}
+        with written as (
+            {%- if not update_only %}
+            insert into {{ target_relation }} as t ({{ names | join(', ') }})
+            {%- else %}
+            update {{ target_relation }} as t
+            set
+                {% for c in values %}{{ c }} = n.{{ c }}, {% endfor %}updated_at = now()
+            from (
+            {%- endif %}
+            select
+                s.{{ key }}
+                {%- for c in values %},
+                {% if fill_only and c not in touch -%}
+                case when s.fill_only and x.{{ key }} is not null then coalesce(x.{{ c }}, s.{{ c }}) else s.{{ c }} end
+                {%- else -%}s.{{ c }}{%- endif %} as {{ c }}
+                {%- endfor %}
+            from ({{ sql }}) as s
+            {{ 'inner' if update_only else 'left' }} join {{ target_relation }} as x on s.{{ key }} = x.{{ key }}
+            where
+                {% if not update_only %}x.{{ key }} is null{% else %}false{% endif %}
+                {%- if not insert_only and compared %}
+                or {% for c in compared -%}
+                {%- if fill_only -%}
+                (case when s.fill_only then coalesce(x.{{ c }}, s.{{ c }}) else s.{{ c }} end)
+                {%- else -%}s.{{ c }}{%- endif %} is distinct from x.{{ c }}
+                {%- if not loop.last %} or {% endif %}{% endfor %}
+                {%- endif %}
+            {%- if update_only %}
+            ) as n
+            where t.{{ key }} = n.{{ key }}
+            returning false as is_new
+            {%- elif insert_only or not values %}
+            on conflict ({{ key }}) do nothing
+            returning true as is_new
+            {%- else %}
+            on conflict ({{ key }}) do update
+            set
+                {% for c in values %}{{ c }} = excluded.{{ c }}, {% endfor %}updated_at = now()
+            returning (t.xmax = 0) as is_new
+            {%- endif %}
+        )
+
+        select count(*) filter (where is_new) as inserted, count(*) filter (where not is_new) as updated from written
+    {%- endcall -%}
+    {%- set counts = load_result('write')['data'][0] -%}
+    {{ return((counts[0], counts[1])) }}
+{% endmacro %}
