@@ -1,0 +1,251 @@
+-- Our own state, schema phase2: what a run is, what it decided and why. Idempotent and additive: run at every start.
+-- Nothing canonical stands here; dropping the schema leaves the 17 tables and the dictionaries as they are.
+
+create schema if not exists phase2;
+comment on schema phase2 is
+    'State of the migration itself: runs, gates, landings, snapshots. The canonical tables are in public.';
+
+-- Row keys are UUIDv5 (SHA-1). An operator may have installed pgcrypto in another schema already; it stays there.
+create extension if not exists pgcrypto schema phase2;
+
+do $$
+declare
+    home text := (
+        select n.nspname from pg_catalog.pg_extension as e
+        join pg_catalog.pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'pgcrypto'
+    );
+begin
+    execute format(
+        'create or replace function phase2.sha1(value bytea) returns bytea '
+        'language sql immutable strict parallel safe return %I.digest(value, ''sha1'')', home
+    );
+end
+$$;
+comment on function phase2.sha1(bytea) is 'pgcrypto.digest(value, ''sha1''), wherever pgcrypto is installed.';
+
+create table if not exists phase2.run_context (
+    only_row boolean not null default true,
+    as_of date,
+    run_id uuid,
+    set_at timestamptz not null default now(),
+    constraint run_context_pkey primary key (only_row),
+    constraint ck_run_context_only_row check (only_row)
+);
+comment on table phase2.run_context is
+    'The facts of the run at work that models read: at most one row, set by the runner before a batch.';
+comment on column phase2.run_context.as_of is 'Date in Bali that the fulfilment rules take as today (mapping 4.7).';
+
+create table if not exists phase2.batch_state (
+    batch text not null,
+    status text not null,
+    run_id uuid,
+    as_of date,
+    started_at timestamptz,
+    ended_at timestamptz,
+    blocked_by text[],
+    report_json_path text,
+    report_md_path text,
+    report_html_path text,
+    report_digest text,
+    plan_digest text,
+    dbt_digest text,
+    error_message text,
+    updated_at timestamptz not null default now(),
+    constraint batch_state_pkey primary key (batch),
+    constraint ck_batch_state_status
+    check (status in ('PENDING', 'RUNNING', 'PASS', 'FAIL', 'HOLD', 'ERROR', 'ROLLED_BACK'))
+);
+comment on table phase2.batch_state is
+    'Where each batch stands now: one row a batch. Batch X+1 starts only when X is PASS; history is in migration_run_log.';
+comment on column phase2.batch_state.blocked_by is 'Ids of the gates that failed, or of the batch that holds this one.';
+comment on column phase2.batch_state.report_digest is 'SHA-256 of the JSON report.';
+comment on column phase2.batch_state.plan_digest is 'SHA-256 of the plan of batches that ran.';
+comment on column phase2.batch_state.dbt_digest is 'SHA-256 of the dbt project that ran.';
+
+create table if not exists phase2.gate_results (
+    gate_result_id bigint generated always as identity,
+    run_id uuid not null,
+    evaluated_at timestamptz not null default now(),
+    batch text not null,
+    gate_id text not null,
+    numerator numeric,
+    denominator numeric,
+    value numeric,
+    comparator text not null,
+    threshold numeric,
+    status text not null,
+    note text,
+    constraint gate_results_pkey primary key (gate_result_id),
+    constraint ck_gate_results_status check (status in ('PASS', 'FAIL', 'N/A'))
+);
+create index if not exists ix_gate_results_batch_evaluated
+on phase2.gate_results (batch, evaluated_at desc, gate_id);
+comment on table phase2.gate_results is 'Verdicts, append only: one row a gate and evaluation.';
+comment on column phase2.gate_results.threshold is 'The registry''s threshold at that time.';
+
+create table if not exists phase2.exceptions (
+    exception_id bigint generated always as identity,
+    run_id uuid not null,
+    evaluated_at timestamptz not null default now(),
+    batch text,
+    gate_id text not null,
+    entity text not null,
+    key text not null,
+    status text not null,
+    detail jsonb,
+    constraint exceptions_pkey primary key (exception_id)
+);
+create index if not exists ix_exceptions_run_gate on phase2.exceptions (run_id, gate_id);
+comment on table phase2.exceptions is
+    'The full list behind a gate: one row a key with a status. Reports show at most 100 of them, masked.';
+comment on column phase2.exceptions.detail is 'Both values and the rule. May hold personal data: mask before showing.';
+
+create table if not exists phase2.landing_runs (
+    landing_id uuid not null,
+    source text not null,
+    run_id uuid,
+    source_database text not null,
+    source_host text,
+    source_port integer,
+    source_version text not null,
+    source_system_identifier text,
+    snapshot_at timestamptz not null,
+    snapshot_txid text not null,
+    ddl_digest text not null,
+    row_count bigint not null,
+    byte_count bigint not null,
+    seconds numeric not null,
+    landed_at timestamptz not null default now(),
+    landing_no bigint generated always as identity,
+    constraint landing_runs_pkey primary key (landing_id, source)
+);
+comment on table phase2.landing_runs is
+    'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so that the latest row '
+    'of a source describes exactly what its landing schema holds.';
+comment on column phase2.landing_runs.landing_id is
+    'Shared by the sources of one landing; when the latest ids of the two sources differ, the landing is half and void.';
+comment on column phase2.landing_runs.snapshot_txid is 'pg_current_snapshot() of the source''s read-only transaction.';
+comment on column phase2.landing_runs.source_system_identifier is
+    'Cluster identity from pg_control_system(), null where it may not be read.';
+comment on column phase2.landing_runs.ddl_digest is 'SHA-256 of the sql/landing file that was in force.';
+comment on column phase2.landing_runs.landing_no is 'Order of landings; the largest of a source is its latest.';
+
+create table if not exists phase2.landing_tables (
+    landing_id uuid not null,
+    source text not null,
+    table_name text not null,
+    run_id uuid,
+    row_count bigint not null,
+    byte_count bigint not null,
+    seconds numeric not null,
+    fingerprint text,
+    constraint landing_tables_pkey primary key (landing_id, source, table_name),
+    constraint landing_tables_landing_runs_fkey foreign key (landing_id, source)
+    references phase2.landing_runs (landing_id, source)
+);
+comment on table phase2.landing_tables is 'What each landing brought, table by table.';
+comment on column phase2.landing_tables.row_count is
+    'Rows at the commit. Unlogged tables are empty after a crash of the server, so counts are compared before models run.';
+comment on column phase2.landing_tables.byte_count is 'Bytes of the binary COPY stream.';
+comment on column phase2.landing_tables.fingerprint is 'SHA-256 of the binary COPY stream; depends on the source''s row order.';
+
+create table if not exists phase2.booking_freshness (
+    booking_key uuid not null,
+    last_event_time timestamptz,
+    last_core_write_at timestamptz,
+    constraint booking_freshness_pkey primary key (booking_key)
+);
+comment on table phase2.booking_freshness is
+    'How fresh the bridge is for a booking (mapping 4.13). A backfill older than both fills only nulls.';
+comment on column phase2.booking_freshness.last_event_time is 'Largest event_time_normalized applied.';
+comment on column phase2.booking_freshness.last_core_write_at is 'Time of the last write through the core API.';
+
+create table if not exists phase2.status_snapshot (
+    booking_key uuid not null,
+    customer_payment_status varchar(32) not null,
+    ops_fulfillment_status varchar(32) not null,
+    core_updated_at timestamptz not null,
+    has_state boolean not null,
+    state_ops_fulfillment_status varchar(32),
+    is_paid_flag boolean,
+    paid_at timestamptz,
+    state_version integer,
+    state_updated_from_source varchar(32),
+    state_updated_at timestamptz,
+    run_id uuid,
+    taken_at timestamptz not null default now(),
+    constraint status_snapshot_pkey primary key (booking_key)
+);
+comment on table phase2.status_snapshot is
+    'Statuses, flags and times from before batch E first wrote a booking; its rollback restores them and empties this table.';
+comment on column phase2.status_snapshot.has_state is 'Whether the booking had an ops_booking_state row.';
+
+create table if not exists phase2.model_changes (
+    model_change_id bigint generated always as identity,
+    run_id uuid,
+    model text not null,
+    target text not null,
+    inserted bigint not null default 0,
+    updated bigint not null default 0,
+    removed bigint not null default 0,
+    at timestamptz not null default clock_timestamp(),
+    constraint model_changes_pkey primary key (model_change_id)
+);
+create index if not exists ix_model_changes_run on phase2.model_changes (run_id, model);
+comment on table phase2.model_changes is 'Rows that a bridge model wrote in a run; all zero is a rerun that changed nothing.';
+
+create table if not exists phase2.source_leftovers (
+    source_system text not null,
+    source_table text not null,
+    source_pk text not null,
+    attributes jsonb not null,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint source_leftovers_pkey primary key (source_system, source_table, source_pk)
+);
+comment on table phase2.source_leftovers is
+    'What the sources hold and the bridge has no column for (mapping 3.5): ops-only attributes, galleries, itineraries, seasons.';
+
+create table if not exists phase2.unmapped_queue_dump (
+    dump_id bigint generated always as identity,
+    dumped_at timestamptz not null default now(),
+    batch text not null,
+    run_id uuid,
+    queue_key uuid not null,
+    queue_type varchar(64) not null,
+    channel_code varchar(32),
+    source_system varchar(32) not null,
+    source_table varchar(64) not null,
+    source_pk varchar(128) not null,
+    reason_code varchar(64) not null,
+    reason_detail text,
+    status varchar(32) not null,
+    payload jsonb,
+    resolved_by varchar(128),
+    resolved_at timestamptz,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    constraint unmapped_queue_dump_pkey primary key (dump_id)
+);
+create index if not exists ix_unmapped_queue_dump_batch on phase2.unmapped_queue_dump (batch, dumped_at);
+comment on table phase2.unmapped_queue_dump is
+    'Queue rows as they were when a rollback removed them, kept for investigation.';
+
+create table if not exists phase2.legacy_query_results (
+    legacy_query_result_id bigint generated always as identity,
+    run_id uuid not null,
+    phase text not null,
+    source text not null,
+    query_name text not null,
+    succeeded boolean not null,
+    row_count bigint,
+    seconds numeric,
+    error_message text,
+    ran_at timestamptz not null default now(),
+    constraint legacy_query_results_pkey primary key (legacy_query_result_id),
+    constraint ck_legacy_query_results_phase check (phase in ('BEFORE', 'AFTER'))
+);
+create index if not exists ix_legacy_query_results_run on phase2.legacy_query_results (run_id, phase);
+comment on table phase2.legacy_query_results is
+    'The legacy apps'' statements, run before and after batch A (gate A-03): none may fail.';
