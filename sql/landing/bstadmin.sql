@@ -62,7 +62,6 @@ create unlogged table if not exists landing_bstadmin.bookings (
     booking_ref text,
     package_id integer,
     booking_date timestamp not null,
-    tour_name text not null,
     tour_date timestamp not null,
     tour_time text,
     total_price numeric not null,
