@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import conninfo
@@ -63,7 +63,7 @@ def dbt_environment(url: str) -> dict[str, str]:
         "PHASE2_OPS_HOST": str(parts.get("host", "127.0.0.1")),
         "PHASE2_OPS_PORT": str(parts.get("port", 5432)),
         "PHASE2_OPS_USER": str(parts.get("user", "")),
-        "PHASE2_OPS_PASSWORD": unquote(str(parts.get("password", ""))),
+        "PHASE2_OPS_PASSWORD": str(parts.get("password", "")),
         "PHASE2_OPS_DBNAME": str(parts.get("dbname", "")),
     }
     if "sslmode" in parts:

@@ -5,6 +5,7 @@
   model's columns differs; an unchanged rerun writes no tuple (mapping 6). Config:
 
     table         target in `public` (default: the model's name)
+    into_schema   another schema than `public` (leftovers in `phase2`)
     key           primary key column of the target
     touch         columns that are written with a row but not compared (last_reconciled_at)
     update_only   never inserts (batch E on the statuses)
@@ -16,12 +17,13 @@
 #}
 {% materialization bridge, adapter='postgres', supported_languages=['sql'] %}
     {%- set table = config.get('table', model.name) -%}
+    {%- set into_schema = config.get('into_schema', 'public') -%}
     {%- set key = config.require('key') -%}
     {%- set touch = config.get('touch', []) -%}
-    {%- set target_relation = adapter.get_relation(database=database, schema='public', identifier=table) -%}
+    {%- set target_relation = adapter.get_relation(database=database, schema=into_schema, identifier=table) -%}
     {%- if target_relation is none -%}
         {%- do exceptions.raise_compiler_error(
-            "table public." ~ table ~ " is missing: run batch A first (make run BATCH=A)"
+            "table " ~ into_schema ~ "." ~ table ~ " is missing: run batch A first (make run BATCH=A)"
         ) -%}
     {%- endif -%}
 
