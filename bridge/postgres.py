@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from bridge.errors import CouldNotRun
 
@@ -37,6 +37,11 @@ def connect(
         ) from None
     conn.read_only = read_only or None
     return conn
+
+
+def statement(template: str, *identifiers: str) -> sql.Composed:
+    """`template` with each `{}` replaced by a quoted identifier."""
+    return sql.SQL(template).format(*(sql.Identifier(name) for name in identifiers))  # type: ignore[arg-type]
 
 
 def describe(url: str) -> str:

@@ -249,3 +249,33 @@ create table if not exists phase2.legacy_query_results (
 create index if not exists ix_legacy_query_results_run on phase2.legacy_query_results (run_id, phase);
 comment on table phase2.legacy_query_results is
     'The legacy apps'' statements, run before and after batch A (gate A-03): none may fail.';
+
+create table if not exists phase2.step_log (
+    step_log_id bigint generated always as identity,
+    run_id uuid not null,
+    batch text not null,
+    step text not null,
+    kind text not null,
+    checksum text,
+    status text not null,
+    started_at timestamptz not null,
+    ended_at timestamptz,
+    rows bigint,
+    detail jsonb not null default '{}',
+    error_message text,
+    recorded boolean not null default false,
+    constraint step_log_pkey primary key (step_log_id),
+    constraint ck_step_log_status check (status in ('RUNNING', 'SUCCEEDED', 'FAILED'))
+);
+create index if not exists ix_step_log_run on phase2.step_log (run_id, step_log_id);
+comment on table phase2.step_log is
+    'One row per step that ran, with its checksum, rows, times and error; RUNNING without an end: it was killed.';
+
+create table if not exists phase2.warehouse_state (
+    part text not null,
+    digest text not null,
+    built_at timestamptz not null default now(),
+    constraint warehouse_state_pkey primary key (part)
+);
+comment on table phase2.warehouse_state is
+    'Which version of the dbt project made the recon views: `make recon` starts dbt only when it has changed.';

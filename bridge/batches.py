@@ -1,0 +1,154 @@
+"""The plan: each batch as the blueprint (chapter 6) has it, as data.
+
+A batch is prechecks, steps, postchecks, the gates that its verdict asks (thresholds live in the gate registry), and
+what its rollback does. `steps.py` knows how each kind of step runs; the flows run them in this order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["script", "rerun", "legacy", "land", "snapshot", "dbt"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One named step. `target` is a script, a dbt selector, or a word that the kind understands."""
+
+    kind: Kind
+    target: str
+    title: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.target}".removesuffix(".sql")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of the blueprint."""
+
+    code: str
+    focus: str
+    output: str
+    prechecks: tuple[Step, ...]
+    steps: tuple[Step, ...]
+    postchecks: tuple[Step, ...]
+    gates: tuple[str, ...]
+    rollback: tuple[str, ...] = field(default=())
+
+    @property
+    def plan(self) -> tuple[Step, ...]:
+        return self.prechecks + self.steps + self.postchecks
+
+
+GLOBAL_GATES = ("G-01", "G-02", "G-08")
+
+_MEASURE = Step("dbt", "recon", "Make the measures and exceptions that the gates read")
+_LAND = Step("land", "sources", "Copy both sources, one read-only snapshot each")
+
+BATCHES: dict[str, Batch] = {
+    batch.code: batch
+    for batch in (
+        Batch(
+            code="A",
+            focus="Schema foundation",
+            output="17 core tables, indexes, constraints",
+            prechecks=(
+                Step("script", "000_precheck_readiness.sql", "Is the server fit: transactions, locks, disk, version"),
+                Step("legacy", "before", "Run the legacy applications' statements, before"),
+            ),
+            steps=(
+                Step("script", "001_create_core_bridge_tables.sql", "Create the 17 core tables"),
+                Step("script", "002_add_indexes_and_unique_constraints.sql", "Add foreign keys and indexes"),
+                Step("script", "003_seed_required_enums_and_checks.sql", "Add the checks of the status columns"),
+            ),
+            postchecks=(
+                Step("script", "090_postcheck_reconciliation.sql", "Compare the schema with its contract"),
+                Step("legacy", "after", "Run the legacy applications' statements again"),
+                _MEASURE,
+            ),
+            gates=("A-00", "A-01", "A-02", "A-03"),
+            rollback=("drop the 17 core tables and dbt's working schemas; the sources are not touched",),
+        ),
+        Batch(
+            code="B",
+            focus="Reference seed",
+            output="channel registry and status dictionaries",
+            prechecks=(),
+            steps=(
+                Step("script", "010_seed_channel_registry.sql", "Seed the six channels"),
+                Step("script", "011_seed_status_dictionary.sql", "Seed the status dictionaries"),
+                Step("script", "012_seed_package_ref_type_dictionary.sql", "Seed the package reference types"),
+            ),
+            postchecks=(Step("rerun", "seeds", "Run the seeds again: nothing may be added"), _MEASURE),
+            gates=("B-01", "B-02", "B-03"),
+            rollback=("delete the seeded channels, drop the six dictionaries",),
+        ),
+        Batch(
+            code="C",
+            focus="Catalog bridge backfill",
+            output="products, variants, rates, external refs, unmapped queue",
+            prechecks=(_LAND,),
+            steps=(Step("dbt", "batch_c", "Build the catalog bridge"),),
+            postchecks=(_MEASURE,),
+            gates=("C-01", "C-02", "C-03", "C-04"),
+            rollback=(
+                "keep a dump of the unmapped queue (phase2.unmapped_queue_dump)",
+                "empty the catalog bridge: rates, variants, products, their external refs and queue rows",
+            ),
+        ),
+        Batch(
+            code="D",
+            focus="Booking bridge backfill",
+            output="bookings with contact, party, items, state, assignments, external refs",
+            prechecks=(_LAND,),
+            steps=(Step("dbt", "batch_d", "Build the booking bridge"),),
+            postchecks=(_MEASURE,),
+            gates=("D-01", "D-02", "D-03", "D-04", "D-05", "D-06"),
+            rollback=("empty the booking bridge: bookings and all that hangs on them, their refs and review rows",),
+        ),
+        Batch(
+            code="E",
+            focus="Payment and finance bridge",
+            output="payment events, payment status, settlement linkage",
+            prechecks=(_LAND, Step("snapshot", "statuses", "Keep the statuses as they are, for the rollback")),
+            steps=(Step("dbt", "batch_e", "Build the payment and finance bridge"),),
+            postchecks=(_MEASURE,),
+            gates=("E-01", "E-02", "E-03", "E-04"),
+            rollback=(
+                "delete the payment events, finance links and their queue rows",
+                "restore every booking's statuses from the snapshot taken before the batch first ran",
+            ),
+        ),
+    )
+}
+
+ORDER = tuple(BATCHES)
+
+
+def batch(code: str) -> Batch:
+    """The batch of that letter, in any case; KeyError names the ones there are."""
+    try:
+        return BATCHES[code.strip().upper()]
+    except KeyError:
+        raise KeyError(f"there is no batch {code!r}; batches: {', '.join(ORDER)}") from None
+
+
+def between(first: str, last: str) -> tuple[Batch, ...]:
+    """The batches from `first` to `last`, both included; ValueError when they are the wrong way round."""
+    start, end = ORDER.index(batch(first).code), ORDER.index(batch(last).code)
+    if start > end:
+        raise ValueError(f"batch {first} comes after batch {last}")
+    return tuple(BATCHES[code] for code in ORDER[start : end + 1])
+
+
+def before(code: str) -> tuple[str, ...]:
+    """The codes of the batches that must have passed before this one starts."""
+    return ORDER[: ORDER.index(batch(code).code)]
+
+
+def after(code: str) -> tuple[str, ...]:
+    """The codes of the batches that stand on this one."""
+    return ORDER[ORDER.index(batch(code).code) + 1 :]

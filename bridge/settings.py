@@ -1,0 +1,93 @@
+"""Every setting, from the environment or `.env`; the defaults are the embedded databases of this folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bridge.errors import CouldNotRun
+
+ROOT = Path(__file__).resolve().parent.parent
+SQL = ROOT / "sql"
+DBT_PROJECT = ROOT / "dbt_project"
+
+
+class Settings(BaseSettings):
+    """What a command may be told by its environment. Names are those of the variables, in lower case."""
+
+    model_config = SettingsConfigDict(env_file=ROOT / ".env", extra="ignore", frozen=True)
+
+    ops_db_url: SecretStr | None = None
+    channel_db_url: SecretStr | None = None
+    balisnap_db_url: SecretStr | None = None
+    bstadmin_db_url: SecretStr | None = None
+
+    phase2_home: Path = Field(ROOT / ".phase2", description="embedded databases, dbt's target, Prefect's home")
+    phase2_reports: Path = Field(ROOT / "reports", description="reports/recon/{batch}/{timestamp}.*")
+    phase2_env: Literal["local", "staging", "production"] | None = None
+    phase2_dbt_threads: int = 2
+    phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
+    phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
+    phase2_disk_used_bytes: int | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        """True when none of the databases is named by the environment."""
+        return not (self.ops_db_url or self.balisnap_db_url or self.bstadmin_db_url)
+
+
+@dataclass(frozen=True)
+class Databases:
+    """The URLs in use. They hold passwords: print them with `postgres.describe` only."""
+
+    ops: str
+    balisnap: str
+    bstadmin: str
+    channel: str | None
+
+    def __repr__(self) -> str:
+        return "Databases(…)"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
+
+
+def databases() -> Databases:
+    """The databases to work on; starts the embedded server when the environment names none.
+
+    Raises CouldNotRun when only some of the three URLs are set: a mixture is a mistake, never a wish.
+    """
+    chosen = settings()
+    if chosen.is_embedded:
+        from bridge import embedded  # only then is its start-up cost due
+
+        return embedded.ensure(chosen.phase2_home)
+    urls = {
+        "OPS_DB_URL": chosen.ops_db_url,
+        "BALISNAP_DB_URL": chosen.balisnap_db_url,
+        "BSTADMIN_DB_URL": chosen.bstadmin_db_url,
+    }
+    missing = [name for name, url in urls.items() if url is None]
+    if missing:
+        raise CouldNotRun(
+            f"{', '.join(missing)} not set",
+            where="environment",
+            todo="Set all of OPS_DB_URL, BALISNAP_DB_URL and BSTADMIN_DB_URL, or none for the embedded databases.",
+        )
+    ops, balisnap, bstadmin = (url.get_secret_value() for url in urls.values() if url is not None)
+    if ops in (balisnap, bstadmin):
+        raise CouldNotRun(
+            "OPS_DB_URL names a source database",
+            where="environment",
+            todo="The bridge needs a database of its own; the sources are never written.",
+        )
+    channel = chosen.channel_db_url.get_secret_value() if chosen.channel_db_url else None
+    return Databases(ops=ops, balisnap=balisnap, bstadmin=bstadmin, channel=channel)

@@ -1,0 +1,138 @@
+"""dbt, in this process, against the ops database.
+
+One `dbtRunner` at a time (it is not thread-safe); dbt runs its own threads inside. Importing dbt takes seconds, so
+it is imported only when a step needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge import postgres
+from bridge.errors import CouldNotRun
+from bridge.settings import DBT_PROJECT, ROOT, settings
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One dbt node that ran. `seconds` is its own; `rows` is what it wrote, where dbt knows."""
+
+    unique_id: str
+    kind: str
+    name: str
+    status: str
+    seconds: float
+    rows: int | None
+    failures: int | None
+    message: str
+    checksum: str
+    selector_path: str
+
+
+def build(
+    ops_url: str, selector: str, *, command: str = "build", progress: Progress | None = None, extra: list[str] | None = None
+) -> list[Node]:
+    """Run `dbt <command> --selector <selector>` (unit tests belong to development, not to a run).
+
+    Returns the nodes in the order in which they ended. Raises CouldNotRun when a node errors, or when a test of a
+    model fails: a gate's test is told apart by its name (`gate_…`) and is left to the verdict, which reads the same
+    rows.
+    """
+    arguments = [command, "--selector", selector, *(extra or [])]
+    if command == "build":
+        arguments += ["--exclude-resource-type", "unit_test"]
+    nodes = invoke(ops_url, arguments, progress=progress)
+    broken = [n for n in nodes if n.status in ("error", "fail", "runtime error") and not n.name.startswith("gate_")]
+    if broken:
+        worst = broken[0]
+        raise CouldNotRun(
+            f"dbt {worst.kind} {worst.name}: {_one_line(worst.message)}"
+            + (f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""),
+            where=worst.selector_path,
+            todo="A failed test names rows that break an invariant; the log of dbt has its compiled SQL.",
+        )
+    return nodes
+
+
+def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = None) -> list[Node]:
+    """Any dbt command; its nodes as they ended. Raises CouldNotRun when dbt itself could not work."""
+    os.environ.update(postgres.dbt_environment(ops_url))
+    os.environ["PHASE2_DBT_THREADS"] = str(settings().phase2_dbt_threads)
+    os.environ["DO_NOT_TRACK"] = "1"
+    from dbt.cli.main import dbtRunner
+
+    # dbt's partial parse is bound to the profile: one target folder a database keeps it warm
+    place = settings().phase2_home / "dbt" / hashlib.sha256(ops_url.encode()).hexdigest()[:12]
+    callbacks: list[Any] = [_reporter(progress)] if progress else []
+    outcome = dbtRunner(callbacks=callbacks).invoke(
+        [
+            *arguments,
+            *("--project-dir", str(DBT_PROJECT)),
+            *("--profiles-dir", str(ROOT)),
+            *("--target-path", str(place)),
+            *("--log-path", str(place / "logs")),
+            "--quiet",
+        ]
+    )
+    logging.getLogger().handlers[:] = [h for h in logging.getLogger().handlers if not _is_dbt_handler(h)]
+    if outcome.exception is not None:
+        raise CouldNotRun(
+            f"dbt {arguments[0]}: {_one_line(str(outcome.exception))}",
+            where=str(DBT_PROJECT.name),
+            todo=f"See {place / 'logs' / 'dbt.log'}.",
+        )
+    results = getattr(outcome.result, "results", None) or []
+    return [_node(result) for result in results]
+
+
+def digest() -> str:
+    """SHA-256 over the dbt project's sources: models, functions, macros, seeds, tests and selectors."""
+    total = hashlib.sha256()
+    for path in sorted(DBT_PROJECT.rglob("*")):
+        relative = path.relative_to(DBT_PROJECT)
+        if path.is_file() and relative.parts[0] not in ("target", "logs", "dbt_packages"):
+            total.update(str(relative).encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def _node(result: Any) -> Node:
+    node = result.node
+    rows = (result.adapter_response or {}).get("rows_affected")
+    checksum = getattr(getattr(node, "checksum", None), "checksum", "") or ""
+    return Node(
+        unique_id=node.unique_id,
+        kind=str(node.resource_type),
+        name=node.name,
+        status=str(result.status),
+        seconds=round(float(result.execution_time or 0.0), 3),
+        rows=int(rows) if isinstance(rows, int) and rows >= 0 else None,
+        failures=result.failures,
+        message=str(result.message or ""),
+        checksum=checksum,
+        selector_path=str(Path("dbt_project") / node.original_file_path),
+    )
+
+
+def _reporter(progress: Progress) -> Callable[[Any], None]:
+    def report(event: Any) -> None:
+        if event.info.name in ("LogModelResult", "LogSeedResult"):
+            data = event.data
+            progress(f"  {data.index:>3}/{data.total} {data.node_info.node_name}: {data.status}")
+
+    return report
+
+
+def _is_dbt_handler(handler: logging.Handler) -> bool:
+    return type(handler).__module__.startswith("dbt")
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())[:400]
