@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["script", "rerun", "legacy", "land", "snapshot", "dbt"]
+Kind = Literal["script", "rerun", "legacy", "land", "snapshot", "audit", "dbt"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ class Batch:
 
 GLOBAL_GATES = ("G-01", "G-02", "G-08")
 
-_MEASURE = Step("dbt", "recon", "Make the measures and exceptions that the gates read")
+
+def _measure(code: str) -> Step:
+    return Step("dbt", f"recon_{code}", "Make the measures that the gates read, and test them")
+
+
 _LAND = Step("land", "sources", "Copy both sources, one read-only snapshot each")
 
 BATCHES: dict[str, Batch] = {
@@ -67,7 +71,7 @@ BATCHES: dict[str, Batch] = {
             postchecks=(
                 Step("script", "090_postcheck_reconciliation.sql", "Compare the schema with its contract"),
                 Step("legacy", "after", "Run the legacy applications' statements again"),
-                _MEASURE,
+                _measure("a"),
             ),
             gates=("A-00", "A-01", "A-02", "A-03"),
             rollback=("drop the 17 core tables and dbt's working schemas; the sources are not touched",),
@@ -82,7 +86,7 @@ BATCHES: dict[str, Batch] = {
                 Step("script", "011_seed_status_dictionary.sql", "Seed the status dictionaries"),
                 Step("script", "012_seed_package_ref_type_dictionary.sql", "Seed the package reference types"),
             ),
-            postchecks=(Step("rerun", "seeds", "Run the seeds again: nothing may be added"), _MEASURE),
+            postchecks=(Step("rerun", "seeds", "Run the seeds again: nothing may be added"), _measure("b")),
             gates=("B-01", "B-02", "B-03"),
             rollback=("delete the seeded channels, drop the six dictionaries",),
         ),
@@ -92,7 +96,7 @@ BATCHES: dict[str, Batch] = {
             output="products, variants, rates, external refs, unmapped queue",
             prechecks=(_LAND,),
             steps=(Step("dbt", "batch_c", "Build the catalog bridge"),),
-            postchecks=(_MEASURE,),
+            postchecks=(_measure("c"),),
             gates=("C-01", "C-02", "C-03", "C-04"),
             rollback=(
                 "keep a dump of the unmapped queue (phase2.unmapped_queue_dump)",
@@ -105,7 +109,7 @@ BATCHES: dict[str, Batch] = {
             output="bookings with contact, party, items, state, assignments, external refs",
             prechecks=(_LAND,),
             steps=(Step("dbt", "batch_d", "Build the booking bridge"),),
-            postchecks=(_MEASURE,),
+            postchecks=(_measure("d"),),
             gates=("D-01", "D-02", "D-03", "D-04", "D-05", "D-06"),
             rollback=("empty the booking bridge: bookings and all that hangs on them, their refs and review rows",),
         ),
@@ -113,9 +117,13 @@ BATCHES: dict[str, Batch] = {
             code="E",
             focus="Payment and finance bridge",
             output="payment events, payment status, settlement linkage",
-            prechecks=(_LAND, Step("snapshot", "statuses", "Keep the statuses as they are, for the rollback")),
+            prechecks=(
+                _LAND,
+                Step("snapshot", "statuses", "Keep the statuses as they are, for the rollback"),
+                Step("audit", "sample", "Load the PayPal capture export, where one is given"),
+            ),
             steps=(Step("dbt", "batch_e", "Build the payment and finance bridge"),),
-            postchecks=(_MEASURE,),
+            postchecks=(_measure("e"),),
             gates=("E-01", "E-02", "E-03", "E-04"),
             rollback=(
                 "delete the payment events, finance links and their queue rows",

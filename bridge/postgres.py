@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import conninfo, sql
 
 from bridge.errors import CouldNotRun
+
+# libpq lets these override what a connection asks for; a run must not depend on the shell's session settings.
+for _variable in ("PGTZ", "PGDATESTYLE", "PGOPTIONS", "PGCLIENTENCODING"):
+    os.environ.pop(_variable, None)
 
 _OPTIONS = {
     "connect_timeout": "10",
@@ -37,6 +42,17 @@ def connect(
         ) from None
     conn.read_only = read_only or None
     return conn
+
+
+def server_time_zone(url: str) -> str:
+    """The server's own zone, below what this database or role may override (then `log_timezone` tells)."""
+    with psycopg.connect(url, **_OPTIONS, application_name="phase2", autocommit=True) as conn:
+        row = conn.execute(
+            "select case when s.source in ('database', 'user', 'database user', 'global')"
+            " then current_setting('log_timezone') else s.setting end"
+            " from pg_catalog.pg_settings as s where s.name = 'TimeZone'"
+        ).fetchone()
+    return str(row[0]) if row else ""
 
 
 def statement(template: str, *identifiers: str) -> sql.Composed:

@@ -1,0 +1,318 @@
+"""`phase2`: the one command line. Exit codes: 0 pass, 1 a gate failed or a door is shut, 2 could not run."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import shlex
+import subprocess
+import sys
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.prompt import Confirm
+from rich.table import Table
+
+from bridge import batches, postgres
+from bridge.errors import CouldNotRun, GateFailed
+from bridge.settings import ROOT, databases, settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""
+Move two Postgres applications into one canonical bridge, batch by batch (A to E), each through its gates.
+
+Without settings everything happens in embedded databases below `.phase2/`. Set `OPS_DB_URL`, `BALISNAP_DB_URL` and
+`BSTADMIN_DB_URL` to work on real ones; the sources are only ever read.
+
+**Exit codes**: 0 pass · 1 a gate failed or a batch is on hold · 2 could not run.
+""",
+)
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+BatchCode = Annotated[str, typer.Option("--batch", "-b", help="Which batch: A, B, C, D or E.", metavar="LETTER")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d"], help="The day, in Bali, that statuses are computed for (today)."),
+]
+
+
+def main() -> None:
+    """Entry point: errors become one clear message and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except typer.Abort:
+        err.print("stopped: nothing was done")
+        sys.exit(2)
+    except GateFailed as failed:
+        err.print(f"[bold red]HOLD[/]  {escape(str(failed))}")
+        sys.exit(1)
+    except CouldNotRun as problem:
+        _tell(problem)
+        sys.exit(2)
+    except typer._click.exceptions.ClickException as usage:  # type: ignore[attr-defined]
+        usage.show()
+        sys.exit(2)
+
+
+def _tell(problem: CouldNotRun) -> None:
+    err.print(f"[bold red]could not run[/]  {escape(problem.what)}")
+    if problem.where:
+        err.print(f"  where  {escape(problem.where)}")
+    if problem.todo:
+        err.print(f"  to do  {escape(problem.todo)}")
+
+
+def _progress(line: str) -> None:
+    err.print(escape(line), style="dim")
+
+
+def _print_json(value: Any) -> None:
+    print(jsonlib.dumps(value, indent=2, default=str))
+
+
+@app.command()
+def up(json: Json = False) -> None:
+    """Start the databases and make our own schemas in the ops database.
+
+    Embedded: makes and starts a real PostgreSQL below `.phase2/`. With URLs set: only looks whether they answer.
+    """
+    from bridge import steps
+
+    dbs = databases()
+    for url in (dbs.balisnap, dbs.bstadmin):
+        postgres.connect(url, read_only=True).close()
+    steps.bootstrap(dbs.ops)
+    places = {"ops": dbs.ops, "balisnap": dbs.balisnap, "bstadmin": dbs.bstadmin}
+    shown = {name: postgres.describe(url) for name, url in places.items()}
+    if json:
+        _print_json(shown)
+    else:
+        for name, place in shown.items():
+            out.print(f"{name:<9} {place}")
+
+
+@app.command()
+def down(json: Json = False) -> None:
+    """Stop the embedded PostgreSQL. Its data stays; `make clean` removes it."""
+    from bridge import embedded
+
+    stopped = embedded.stop(settings().phase2_home)
+    if json:
+        _print_json({"stopped": stopped})
+    else:
+        out.print("stopped" if stopped else "was not running")
+
+
+@app.command()
+def env(json: Json = False) -> None:
+    """Print the database URLs in use as shell exports: `eval "$(phase2 env)"`."""
+    dbs = databases()
+    values = {"OPS_DB_URL": dbs.ops, "BALISNAP_DB_URL": dbs.balisnap, "BSTADMIN_DB_URL": dbs.bstadmin}
+    if dbs.channel:
+        values["CHANNEL_DB_URL"] = dbs.channel
+    values |= postgres.dbt_environment(dbs.ops)
+    if json:
+        _print_json(values)
+    else:
+        for name, value in values.items():
+            print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def run(
+    from_batch: Annotated[str, typer.Option("--from", help="First batch.", metavar="LETTER")] = "A",
+    to_batch: Annotated[str, typer.Option("--to", help="Last batch.", metavar="LETTER")] = "E",
+    as_of: AsOf = None,
+    on_fail: Annotated[str, typer.Option("--on-fail", help="When a gate fails: `hold` or `rollback`.")] = "hold",
+    json: Json = False,
+) -> None:
+    """Run batches in their order, through the Prefect flows.
+
+    A batch starts only when every batch before it is PASS. When a gate fails the batch is on hold (exit code 1): look
+    at its report, mend the cause, run it again. With `--on-fail rollback` the failed batch is rolled back at once.
+
+    Example: `phase2 run --from C --to E --as-of 2026-02-19`
+    """
+    planned = _between(from_batch, to_batch)
+    if on_fail not in ("hold", "rollback"):
+        raise CouldNotRun(f"--on-fail {on_fail}", todo="Use hold or rollback.")
+    code = _flow(
+        ["run", "--from", planned[0].code, "--to", planned[-1].code, "--on-fail", on_fail]
+        + (["--as-of", as_of.date().isoformat()] if as_of else [])
+    )
+    _show_status(json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def recon(batch: BatchCode, json: Json = False) -> None:
+    """Evaluate the gates of one batch on the state as it is; write the report.
+
+    Does not run the batch and does not start Prefect. Exit code 0: every gate passed; 1: one did not.
+    """
+    from bridge import recon as reconciliation
+
+    verdict = reconciliation.evaluate(_batch(batch).code, progress=_progress)
+    if json:
+        _print_json(verdict.as_json())
+    else:
+        _show_verdict(verdict)
+    raise typer.Exit(0 if verdict.result == "PASS" else 1)
+
+
+@app.command()
+def rollback(
+    batch: BatchCode,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would do.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")] = False,
+    json: Json = False,
+) -> None:
+    """Roll one batch back, exactly: what it will do is shown first.
+
+    Refuses when a later batch is in: roll back in reverse order. On a terminal it asks; in a script it does not.
+    """
+    from bridge import rollback as undo
+    from bridge import steps
+
+    one = _batch(batch)
+    run = steps.prepare(progress=_progress)
+    with run.connect() as conn:
+        undo.check(conn, one)
+        lines = undo.plan(conn, one)
+    if not json:
+        out.print(f"Rollback of batch {one.code} ({one.focus}):")
+        for line in lines:
+            out.print(f"  - {escape(line)}")
+    if not dry_run:
+        if sys.stdin.isatty() and not yes and not Confirm.ask("Go ahead?", default=False):
+            raise typer.Abort()
+        with steps.only_runner(run):
+            undo.roll_back(run, one)
+    if json:
+        _print_json({"batch": one.code, "rolled_back": not dry_run, "plan": lines})
+    elif not dry_run:
+        out.print(f"batch {one.code} is rolled back")
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Where each batch stands: its verdict, what blocks it, its report."""
+    _show_status(json)
+
+
+@app.command()
+def scenarios(json: Json = False) -> None:
+    """List the sample sources that `demo` can make: a healthy shop, and one for each gate that can be made to fail."""
+    from bridge import sources
+
+    if json:
+        _print_json([{"name": s.name, "gate": s.gate, "title": s.title} for s in sources.SCENARIOS.values()])
+        return
+    table = Table("scenario", "fails gate", "what is wrong", box=None, header_style="bold")
+    for scenario in sources.SCENARIOS.values():
+        table.add_row(scenario.name, scenario.gate or "-", scenario.title)
+    out.print(table)
+
+
+@app.command()
+def demo(
+    bookings: Annotated[int, typer.Option(help="About how many bookings the two sources hold together.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same rows.")] = 7,
+    scenario: Annotated[str, typer.Option(help="See `phase2 scenarios`.")] = "healthy",
+    as_of: AsOf = None,
+    json: Json = False,
+) -> None:
+    """Make two sample source databases and take them through batches A to E.
+
+    Only ever writes sources that it made itself.
+    """
+    from bridge import sources, steps
+
+    day = as_of.date() if as_of else steps.today_in_bali()
+    dbs = databases()
+    if scenario not in sources.SCENARIOS:
+        raise CouldNotRun(f"there is no scenario {scenario!r}", todo="`phase2 scenarios` lists them.")
+    sources.create(
+        dbs.balisnap, dbs.bstadmin, bookings=bookings, seed=seed, scenario=scenario, as_of=day, progress=_progress
+    )
+    code = _flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])
+    _show_status(json)
+    raise typer.Exit(code)
+
+
+def _batch(code: str) -> batches.Batch:
+    try:
+        return batches.batch(code)
+    except KeyError as error:
+        raise CouldNotRun(str(error.args[0]), todo="Name one of them, for instance --batch D.") from None
+
+
+def _between(first: str, last: str) -> tuple[batches.Batch, ...]:
+    try:
+        return batches.between(_batch(first).code, _batch(last).code)
+    except ValueError as error:
+        raise CouldNotRun(str(error), todo="Give --from before --to.") from None
+
+
+def _flow(arguments: list[str]) -> int:
+    """Run a flow in a process of its own: only that process pays for Prefect. Its exit code is ours."""
+    environment = dict(os.environ)
+    home = settings().phase2_home
+    # nothing of ours lands in the user's own Prefect profile, and nothing calls home
+    environment.setdefault("PREFECT_HOME", str(home / "prefect"))
+    environment.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    environment.setdefault("DO_NOT_TRACK", "1")
+    environment.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    environment.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    return subprocess.run([sys.executable, "-m", "flows", *arguments], env=environment).returncode
+
+
+_COLOURS = {"PASS": "green", "FAIL": "red", "HOLD": "yellow", "ERROR": "red", "RUNNING": "cyan", "N/A": "dim"}
+
+
+def _coloured(word: str) -> str:
+    return f"[{_COLOURS.get(word, 'dim')}]{word}[/]"
+
+
+def _show_status(json: bool) -> None:
+    from bridge import steps
+
+    lines = steps.status(databases().ops)
+    if json:
+        _print_json([vars(line) for line in lines])
+        return
+    table = Table("batch", "", "status", "as of", "gates", "report", box=None, header_style="bold")
+    for line in lines:
+        table.add_row(
+            line.batch,
+            line.focus,
+            _coloured(line.status),
+            line.as_of.isoformat() if line.as_of else "",
+            escape(line.error.splitlines()[0][:80]) if line.error else line.gates,
+            str(line.report) if line.report else "",
+        )
+    out.print(table)
+
+
+def _show_verdict(verdict: Any) -> None:
+    table = Table("gate", "", "value", "limit", "status", box=None, header_style="bold")
+    for gate in verdict.gates:
+        table.add_row(gate.gate_id, escape(gate.title), gate.value_text, gate.limit_text, _coloured(gate.status))
+    out.print(table)
+    out.print(f"batch {verdict.batch}: {_coloured(verdict.result)}")
+
+
+if __name__ == "__main__":
+    main()

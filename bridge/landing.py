@@ -1,0 +1,566 @@
+"""Copies what is needed of both sources into the landing schemas of the ops database (design 3.2).
+
+One read-only, repeatable-read snapshot a source, the two sources side by side, `COPY … TO STDOUT` piped into
+`COPY … FROM STDIN`, both binary. Each source's rows are replaced in one transaction of the ops database, and the
+two commit together at the end: a landing that fails leaves the one before it whole.
+
+Raises LandingError, whose words name source, table and column, and never a row's values or a password.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import conninfo, sql
+
+from bridge import postgres, preflight
+from bridge.preflight import LandingError, SourceColumn, Table
+from bridge.settings import SQL
+
+__all__ = [
+    "SOURCES",
+    "LandingError",
+    "LandingResult",
+    "Progress",
+    "TableResult",
+    "ensure_tables",
+    "land",
+    "landing_is_complete",
+    "landing_problems",
+]
+
+SOURCES = ("balisnap", "bstadmin")
+
+_BLOCK_BYTES = 256 * 1024
+_PROGRESS_SECONDS = 0.5
+
+# A table of a million rows takes seconds; half an hour without an end is a broken line. No lock is waited for
+# long: in the source another's change comes first, in ops somebody reads the landing that is to be replaced.
+_SOURCE_SETTINGS = (
+    "set client_encoding = 'UTF8'",
+    "set statement_timeout = '30min'",
+    "set lock_timeout = '10s'",
+    "set row_security = off",  # a policy must fail the copy, not hide rows from it
+)
+_OPS_SETTINGS = (
+    "set client_encoding = 'UTF8'",
+    "set statement_timeout = '30min'",
+    "set lock_timeout = '30s'",
+)
+
+_IDENTITY = """
+    select
+        current_database(), current_setting('server_version'), now(), pg_catalog.pg_current_snapshot()::text,
+        case
+            when pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute')
+                then (select system_identifier::text from pg_catalog.pg_control_system())
+        end
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a table is: handed over at most twice a second a source, and once when the table is done."""
+
+    source: str
+    table: str
+    rows: int
+    bytes: int
+    seconds: float
+    done: bool
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class TableResult:
+    source: str
+    table: str
+    rows: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LandingResult:
+    """A committed landing, as phase2.landing_runs and phase2.landing_tables hold it."""
+
+    landing_id: UUID
+    tables: tuple[TableResult, ...]
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        return sum(table.rows for table in self.tables)
+
+
+@dataclass
+class _Side:
+    """One source on its way into ops."""
+
+    name: str
+    source: psycopg.Connection
+    ops: psycopg.Connection
+    where: str
+    tables: tuple[Table, ...] = ()
+    found: dict[str, dict[str, SourceColumn]] = field(default_factory=dict)
+    identity: tuple[object, ...] = ()
+
+    @property
+    def schema(self) -> str:
+        return f"landing_{self.name}"
+
+
+class _Stopped(Exception):
+    """The other source failed: no error of its own."""
+
+
+def land(
+    ops_url: str,
+    balisnap_url: str,
+    bstadmin_url: str,
+    *,
+    run_id: UUID | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> LandingResult:
+    """Replace the landing by the sources as they are now; `progress` is called from two threads.
+
+    Needs `sql/state.sql` in the ops database. Raises LandingError, and then nothing has changed.
+    """
+    began = time.monotonic()
+    landing_id = uuid4()
+    stop = threading.Event()
+    with ExitStack() as stack:
+        sides = []
+        for name, url in zip(SOURCES, (balisnap_url, bstadmin_url), strict=True):
+            ops = stack.enter_context(closing(_open("ops", ops_url, _OPS_SETTINGS)))
+            source = stack.enter_context(closing(_open(name, url, _SOURCE_SETTINGS, read_only=True)))
+            sides.append(_Side(name, source, ops, _describe(url)))
+        try:
+            _check(sides)
+            results = _side_by_side(
+                sides, stop, lambda side: _copy_source(side, landing_id, run_id, stop, progress or _silent)
+            )
+            for side in sides:
+                _guard_ops(side, "the commit", side.ops.commit)
+        except BaseException:
+            for side in sides:
+                with suppress(psycopg.Error):
+                    side.ops.rollback()
+            raise
+    tables = tuple(table for result in results for table in result)
+    return LandingResult(landing_id, tables, time.monotonic() - began)
+
+
+def ensure_tables(ops: psycopg.Connection) -> None:
+    """Make both landing schemas as their files say, inside the caller's transaction.
+
+    A schema made from another version of its file is dropped and made anew: rows landed by other columns are of
+    no use to the models, and the views on it are dbt's, which makes them at the next build.
+    """
+    for name in SOURCES:
+        _ensure_schema(ops, name)
+
+
+def landing_is_complete(ops: psycopg.Connection) -> bool:
+    """Whether the landing tables hold exactly what the latest landing brought, from both sources."""
+    return not landing_problems(ops)
+
+
+def landing_problems(ops: psycopg.Connection) -> list[str]:
+    """What is wrong with the landing, in words; empty when models may run on it.
+
+    Unlogged tables are empty after a crash of the server, so each table is counted.
+    """
+    latest = ops.execute(
+        "select distinct on (r.source) r.source, r.landing_id, r.ddl_digest from phase2.landing_runs as r"
+        " order by r.source, r.landing_no desc"
+    ).fetchall()
+    problems = [f"{name} was never landed" for name in SOURCES if name not in {row[0] for row in latest}]
+    if not problems and len({landing_id for _, landing_id, _ in latest}) > 1:
+        problems.append("the two sources are of different landings: a landing ended half committed")
+    problems += [
+        f"sql/landing/{source}.sql has changed since {source} was landed"
+        for source, _, digest in latest
+        if digest != _ddl(source)[1]
+    ]
+    if problems:
+        return problems
+    expected = ops.execute(
+        "select t.source, t.table_name, t.row_count from phase2.landing_tables as t"
+        " where t.landing_id = %s order by t.source, t.table_name",
+        (latest[0][1],),
+    ).fetchall()
+    for source, table, rows in expected:
+        identifier = sql.Identifier(f"landing_{source}", table)
+        try:
+            row = ops.execute(sql.SQL("select count(*) from {}").format(identifier)).fetchone()
+        except psycopg.errors.UndefinedTable:
+            ops.rollback()
+            return [*problems, f"landing_{source}.{table} is missing"]
+        counted = row[0] if row else 0
+        if counted != rows:
+            problems.append(f"landing_{source}.{table} holds {counted} rows, {rows} were landed")
+    return problems
+
+
+def _check(sides: list[_Side]) -> None:
+    """Make the landing tables, open the snapshots, and say all that both sources lack."""
+    problems: list[tuple[_Side, preflight.Problem]] = []
+    for side in sides:
+        try:
+            _ensure_schema(side.ops, side.name)
+            side.tables = preflight.wanted_tables(side.ops, side.schema)
+        except psycopg.Error as error:
+            raise _ops_error(error, side, "sql/landing") from None
+        try:
+            side.identity = side.source.execute(_IDENTITY).fetchone() or ()
+            side.found, wrong = preflight.check(side.source, side.name, side.tables)
+        except psycopg.Error as error:
+            raise _source_error(error, side, None) from None
+        problems += [(side, problem) for problem in wrong]
+    if problems:
+        raise LandingError(
+            "; ".join(f"{side.name}: {problem.what}" for side, problem in problems),
+            where=", ".join(dict.fromkeys(f"{side.name} at {side.where}" for side, _ in problems)),
+            todo=" ".join(dict.fromkeys(problem.todo for _, problem in problems)),
+        )
+
+
+def _side_by_side(
+    sides: list[_Side], stop: threading.Event, work: Callable[[_Side], list[TableResult]]
+) -> list[list[TableResult]]:
+    """Run `work` for both sources; when one fails the other is cancelled, and the first failure is raised."""
+    with ThreadPoolExecutor(len(sides), thread_name_prefix="landing") as pool:
+        futures = [pool.submit(work, side) for side in sides]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            if not all(future.done() and not future.exception() for future in futures):
+                stop.set()
+                for side, future in zip(sides, futures, strict=True):
+                    if not future.done():
+                        for connection in (side.source, side.ops):
+                            with suppress(psycopg.Error):
+                                connection.cancel_safe(timeout=5)
+        wait(futures)
+        errors = [error for future in futures if (error := future.exception())]
+        for error in sorted(errors, key=lambda e: (isinstance(e, _Stopped), not isinstance(e, LandingError))):
+            raise error
+        return [future.result() for future in futures]
+
+
+def _copy_source(
+    side: _Side,
+    landing_id: UUID,
+    run_id: UUID | None,
+    stop: threading.Event,
+    progress: Callable[[Progress], None],
+) -> list[TableResult]:
+    """Copy one source's tables in the open transactions, and write the landing's record; commits nothing."""
+    began = time.monotonic()
+    targets = [sql.Identifier(side.schema, table.name) for table in side.tables]
+    _guard_ops(
+        side,
+        side.schema,
+        lambda: side.ops.execute(sql.SQL("truncate {}").format(sql.SQL(", ").join(targets))),
+    )
+    results = []
+    for table in side.tables:
+        results.append(_copy_table(side, table, stop, progress))
+        _guard_ops(
+            side,
+            table.name,
+            lambda t=table: side.ops.execute(
+                sql.SQL("analyze {}").format(sql.Identifier(side.schema, t.name))
+            ),
+        )
+    try:
+        side.source.rollback()  # nothing was written: only the snapshot is let go
+    except psycopg.Error as error:
+        raise _source_error(error, side, None) from None
+    _guard_ops(side, "phase2.landing_runs", lambda: _record(side, landing_id, run_id, results, began))
+    return results
+
+
+def _copy_table(
+    side: _Side, table: Table, stop: threading.Event, progress: Callable[[Progress], None]
+) -> TableResult:
+    began = time.monotonic()
+    # The table was truncated in this transaction, which is what `freeze` asks for: rows are written as frozen, so
+    # that the models' first read does not write hint bits to every page.
+    into = sql.SQL("copy {} ({}) from stdin (format binary, freeze true)").format(
+        sql.Identifier(side.schema, table.name),
+        sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
+    )
+    size = 0
+
+    def report(rows: int, done: bool) -> None:
+        progress(Progress(side.name, table.name, rows, size, time.monotonic() - began, done))
+
+    try:
+        with side.ops.cursor() as cursor:
+            with cursor.copy(into) as copy, closing(_blocks(side, table)) as blocks:
+                reported = began
+                for rows, block in blocks:
+                    if stop.is_set():
+                        raise _Stopped
+                    size += len(block)
+                    copy.write(block)
+                    if time.monotonic() - reported >= _PROGRESS_SECONDS:
+                        report(rows, done=False)
+                        reported = time.monotonic()
+            landed = cursor.rowcount
+    except psycopg.Error as error:
+        raise (_Stopped() if stop.is_set() else _ops_error(error, side, table.name)) from None
+    except LandingError:
+        if stop.is_set():
+            raise _Stopped from None
+        raise
+    report(landed, done=True)
+    return TableResult(side.name, table.name, landed, size, time.monotonic() - began)
+
+
+def _blocks(side: _Side, table: Table) -> Iterator[tuple[int, bytes]]:
+    """The source's binary COPY stream in blocks, each with the rows that were read so far.
+
+    libpq hands over a message a row (and one for the trailer), so rows are counted without a look into them.
+    """
+    out_of = sql.SQL("copy ({}) to stdout (format binary)").format(
+        preflight.select(table, side.found[table.name])
+    )
+    try:
+        with side.source.cursor() as cursor, cursor.copy(out_of) as copy:
+            rows, size, parts = 0, 0, []
+            for message in copy:
+                rows += 1
+                size += len(message)
+                parts.append(message)
+                if size >= _BLOCK_BYTES:
+                    yield rows, b"".join(parts)
+                    size, parts = 0, []
+            yield rows - 1, b"".join(parts)
+    except psycopg.Error as error:
+        raise _source_error(error, side, table.name) from None
+
+
+def _record(
+    side: _Side, landing_id: UUID, run_id: UUID | None, results: list[TableResult], began: float
+) -> None:
+    database, version, snapshot_at, snapshot, system_identifier = side.identity
+    info = side.source.info
+    side.ops.execute(
+        "insert into phase2.landing_runs (landing_id, source, run_id, source_database, source_host,"
+        " source_port, source_version, source_system_identifier, snapshot_at, snapshot_txid, ddl_digest,"
+        " row_count, byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            landing_id, side.name, run_id, database, info.host, info.port, version, system_identifier,
+            snapshot_at, snapshot, _ddl(side.name)[1], sum(r.rows for r in results), sum(r.bytes for r in results),
+            round(time.monotonic() - began, 3),
+        ),
+    )  # fmt: skip
+    with side.ops.cursor() as cursor:
+        cursor.executemany(
+            "insert into phase2.landing_tables"
+            " (landing_id, source, table_name, run_id, row_count, byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s)",
+            [(landing_id, side.name, r.table, run_id, r.rows, r.bytes, round(r.seconds, 3)) for r in results],
+        )
+
+
+def _ddl(source: str) -> tuple[str, str]:
+    """The landing file's text and its SHA-256."""
+    text = (SQL / "landing" / f"{source}.sql").read_text(encoding="utf-8")
+    return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def _ensure_schema(ops: psycopg.Connection, source: str) -> None:
+    """Make the landing schema if it is not there or was made from another version of its file.
+
+    Which version it is stands in the schema's comment.
+    """
+    text, digest = _ddl(source)
+    schema = f"landing_{source}"
+    row = ops.execute(
+        "select pg_catalog.obj_description(n.oid, 'pg_namespace') from pg_catalog.pg_namespace as n"
+        " where n.nspname = %s",
+        (schema,),
+    ).fetchone()
+    mark = f"sql/landing/{source}.sql, sha256 {digest}"
+    if row and mark in (row[0] or ""):
+        return
+    if row:
+        ops.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+    ops.execute(text.encode())
+    ops.execute(
+        sql.SQL("comment on schema {} is {}").format(
+            sql.Identifier(schema),
+            sql.Literal(f"Rows of {source} as they were at the last landing (phase2.landing_runs). {mark}"),
+        )
+    )
+
+
+# Errors: what, where, what to do. Postgres' own detail and context lines show row values and are never used.
+
+
+def _open(name: str, url: str, settings: tuple[str, ...], *, read_only: bool = False) -> psycopg.Connection:
+    """A connection to a source or to ops, or a LandingError that tells the causes apart."""
+    variable = f"{name.upper()}_DB_URL"
+    try:
+        conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        raise LandingError(
+            f"{name}: the connection URL cannot be read",
+            where=variable,
+            todo="Write it as postgresql://user:password@host:port/database, special characters percent-encoded.",
+        ) from None
+    try:
+        connection = postgres.connect(url, application_name="phase2 landing", read_only=read_only)
+    except preflight.CouldNotRun as error:
+        raise _connect_error(name, variable, _describe(url), error.what) from None
+    if read_only:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    try:
+        for setting in settings:
+            connection.execute(setting.encode())
+        connection.commit()
+    except psycopg.Error as error:
+        connection.close()
+        raise LandingError(f"{name}: {_words(error)}", where=_describe(url), todo="Run it again.") from None
+    return connection
+
+
+_CONNECT_CAUSES: tuple[tuple[str, str, str], ...] = (
+    (
+        r"password authentication failed|no password supplied",
+        "the user or the password is wrong",
+        "Correct user and password in {variable}.",
+    ),
+    (
+        r'role ".*" does not exist',
+        "the user does not exist",
+        "Correct the user in {variable}, or create the role.",
+    ),
+    (
+        r'database ".*" does not exist',
+        "the database does not exist",
+        "Correct the database's name in {variable}, or create it.",
+    ),
+    (
+        r"permission denied for database",
+        "the user may not connect",
+        "Grant connect on the database to the user.",
+    ),
+    (
+        r"pg_hba\.conf",
+        "the server refuses connections from here",
+        "Ask the server's owner for a line in pg_hba.conf.",
+    ),
+    (
+        r"translate host name",
+        "the host's name is unknown",
+        "Correct the host in {variable}, or the name service.",
+    ),
+    (
+        r"too many (clients|connections)",
+        "the server has no connection free",
+        "Run it again when it is less busy.",
+    ),
+    (r"starting up|shutting down|in recovery", "the server is not ready", "Run it again in a moment."),
+    (r"SSL|certificate", "the encrypted connection failed", "Check sslmode and certificates in {variable}."),
+    (
+        r"refused|timeout|timed out|unreachable|No such file|No route|could not connect|failed|closed",
+        "the server cannot be reached",
+        "Check that it runs, that host and port in {variable} are right, and that no firewall is between.",
+    ),
+)
+
+
+def _connect_error(name: str, variable: str, where: str, text: str) -> LandingError:
+    for pattern, what, todo in _CONNECT_CAUSES:
+        if re.search(pattern, text):
+            return LandingError(f"{name}: {what}", where=where, todo=todo.format(variable=variable))
+    return LandingError(f"{name}: {text}", where=where, todo=f"Check {variable}.")
+
+
+def _source_error(error: psycopg.Error, side: _Side, table: str | None) -> LandingError:
+    at = f' while copying table "{table}"' if table else ""
+    where = f"{side.name} at {side.where}"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return LandingError(
+            f"{side.name}: no permission to read all rows{at}",
+            where=where,
+            todo=f"Grant select to the user of {side.name.upper()}_DB_URL, free of row-level security.",
+        )
+    return LandingError(f"{side.name}: {_words(error)}{at}", where=where, todo=_todo(error))
+
+
+def _ops_error(error: psycopg.Error, side: _Side, table: str) -> LandingError:
+    # Names only: of the context ("COPY bookings, line 7, column note: "…"") the value stays behind.
+    column = error.diag.column_name
+    if (
+        not column
+        and error.diag.context
+        and (named := re.match(r"COPY [^,]+, line \d+, column (\w+)", error.diag.context))
+    ):
+        column = named[1]
+    at = f' at "{table}"' + (f' column "{column}"' if column else "")
+    return LandingError(f"ops: {_words(error)}{at}", where=f"ops, landing of {side.name}", todo=_todo(error))
+
+
+def _guard_ops(side: _Side, table: str, work: Callable[[], object]) -> None:
+    try:
+        work()
+    except psycopg.Error as error:
+        raise _ops_error(error, side, table) from None
+
+
+# Classes whose primary message speaks of the server or of names; those of class 22 and 23 may quote a value.
+_SPEAKABLE = ("08", "25", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
+
+
+def _words(error: psycopg.Error) -> str:
+    state = error.sqlstate
+    if state is None or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05"):
+        return "the connection was lost"
+    if state == "57014":
+        return "the statement was cancelled or ran into its time limit"
+    if state == "55P03":
+        return "a lock was not free in time"
+    if state[:2] in _SPEAKABLE and error.diag.message_primary:
+        return error.diag.message_primary
+    return f"{type(error).__name__} (SQLSTATE {state})"
+
+
+def _todo(error: psycopg.Error) -> str:
+    state = error.sqlstate
+    if state is None or state.startswith(("08", "57", "40")):
+        return "Nothing was changed: run it again once the server and the line are well."
+    if state == "55P03":
+        return "Nothing was changed: see who holds the table (pg_locks), and run it again."
+    if state.startswith("53"):
+        return (
+            "Nothing was changed: the server lacks disk, memory or connections; make room, then run it again."
+        )
+    return "Nothing was changed: correct the cause and run it again."
+
+
+def _describe(url: str) -> str:
+    try:
+        return postgres.describe(url)
+    except psycopg.Error:
+        return "unreadable URL"
+
+
+def _silent(_: Progress) -> None:
+    """No progress wanted."""

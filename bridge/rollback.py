@@ -1,0 +1,59 @@
+"""Rollback of one batch, as the blueprint says for each (chapter 6): a verb of its own, run by the same runner."""
+
+from __future__ import annotations
+
+import psycopg
+
+from bridge import postgres, runlog, scripts
+from bridge.batches import Batch, after
+from bridge.errors import CouldNotRun
+from bridge.steps import Run, Step, set_state
+
+# dbt's working schemas stand on the core tables; they are made again by the next run.
+_WORKING_SCHEMAS = ("dbt_recon", "dbt_intermediate", "dbt_staging", "dbt_seeds", "rulebook")
+
+
+def check(conn: psycopg.Connection, batch: Batch) -> None:
+    """Refuse (CouldNotRun) when a later batch is in, or when this one is not."""
+    states = dict(conn.execute("select batch, status from phase2.batch_state").fetchall())
+    standing = [code for code in after(batch.code) if states.get(code, "PENDING") not in ("PENDING", "ROLLED_BACK")]
+    if standing:
+        raise CouldNotRun(
+            f"batch {batch.code} cannot be rolled back: {', '.join(standing)} stand on it",
+            where="phase2.batch_state",
+            todo=f"Roll back in reverse order, first: make rollback BATCH={standing[-1]}",
+        )
+    if states.get(batch.code, "PENDING") in ("PENDING", "ROLLED_BACK"):
+        raise CouldNotRun(
+            f"batch {batch.code} is not in: nothing to roll back",
+            where="phase2.batch_state",
+            todo="`phase2 status` shows which batches are in.",
+        )
+
+
+def plan(conn: psycopg.Connection, batch: Batch) -> list[str]:
+    """What a rollback of this batch will do, in words, with the rows that it touches."""
+    lines = list(batch.rollback)
+    for table in scripts.rollback_tables(batch.code):
+        if conn.execute("select to_regclass(%s) is not null", (f"public.{table}",)).fetchone() == (True,):
+            count = conn.execute(postgres.statement("select count(*) from public.{}", table)).fetchone()
+            lines.append(f"public.{table}: {count[0] if count else 0} rows there now")
+    return lines
+
+
+def roll_back(run: Run, batch: Batch) -> None:
+    """Check, then undo the batch in one transaction; the log says ROLLED_BACK. Interrupted, nothing has happened."""
+    with run.connect() as conn:
+        check(conn, batch)
+        step = Step("script", scripts.rollback_script(batch.code), f"Roll back batch {batch.code}")
+        run.progress(f"{batch.code}  {step.title}")
+        with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind="rollback") as entry:
+            if batch.code == "A":
+                with conn.transaction():
+                    conn.execute("set local client_min_messages = warning")
+                    for schema in _WORKING_SCHEMAS:
+                        conn.execute(postgres.statement("drop schema if exists {} cascade", schema))
+                    conn.execute("delete from phase2.warehouse_state where part <> 'state'")
+            result = scripts.run_script(run.databases.ops, step.target, {})
+            entry.checksum, entry.rows = result.checksum, result.rows
+        set_state(conn, run, batch.code, "ROLLED_BACK")

@@ -1,0 +1,346 @@
+"""How each kind of step runs, and the life of a run around them: prepare, begin, steps, verdict, finish.
+
+Everything here is a plain function over a `Run`; the flows call them in order, tests call them without Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+
+from bridge import embedded, gates, landing, legacy, postgres, reports, runlog, scripts, warehouse
+from bridge.batches import BATCHES, ORDER, Batch, Step, before
+from bridge.errors import CouldNotRun, GateFailed
+from bridge.settings import SQL, Databases, databases, settings
+
+Progress = Callable[[str], None]
+
+# One runner at a time, held by the database: the key of a session-level advisory lock ("phase2" in ASCII).
+_RUNNER_LOCK = 0x706861736532
+
+SEED_SCRIPTS = tuple(step.target for step in BATCHES["B"].steps)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one or more batches: on which databases, as of which day in Bali."""
+
+    run_id: UUID
+    databases: Databases
+    as_of: date
+    progress: Progress = field(default=lambda _: None, repr=False)
+
+    def connect(self) -> psycopg.Connection:
+        return postgres.connect(self.databases.ops, application_name="phase2-run", autocommit=True)
+
+
+def today_in_bali() -> date:
+    """The day that it is in Bali (UTC+8, no daylight saving)."""
+    return (datetime.now(UTC) + timedelta(hours=8)).date()
+
+
+def bootstrap(ops_url: str) -> None:
+    """Make our own schemas (state, landing) where they are missing; idempotent, no canonical table is touched.
+
+    Looks first: on a database that is ready, nothing is executed and no lock is taken.
+    """
+    files = (SQL / "state.sql", SQL / "landing" / "balisnap.sql", SQL / "landing" / "bstadmin.sql")
+    digest = scripts.checksum(*files)
+    with postgres.connect(ops_url, application_name="phase2-bootstrap", autocommit=True) as conn:
+        try:
+            ready = conn.execute(
+                "select digest = %s from phase2.warehouse_state where part = 'state'", (digest,)
+            ).fetchone()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            ready = None
+        if ready and ready[0]:
+            return
+        try:
+            with conn.transaction():
+                for file in files:
+                    conn.execute(file.read_bytes())
+                conn.execute(
+                    "insert into phase2.warehouse_state (part, digest) values ('state', %s)"
+                    " on conflict (part) do update set digest = excluded.digest, built_at = now()",
+                    (digest,),
+                )
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise CouldNotRun(
+                f"not allowed to make our own schemas: {error.diag.message_primary}",
+                where=postgres.describe(ops_url),
+                todo="Grant CREATE on the ops database to this user (and on extension pgcrypto).",
+            ) from None
+
+
+def prepare(as_of: date | None = None, progress: Progress = lambda _: None) -> Run:
+    """Start a run: databases up, own schemas there, the run's day fixed for every model that asks."""
+    dbs = databases()
+    bootstrap(dbs.ops)
+    return Run(run_id=runlog.uuid7(), databases=dbs, as_of=as_of or today_in_bali(), progress=progress)
+
+
+@contextmanager
+def only_runner(run: Run) -> Iterator[None]:
+    """Hold the runner's lock; CouldNotRun when another run has it. A killed runner frees it with its connection."""
+    with postgres.connect(run.databases.ops, application_name=f"phase2-runner {run.run_id}", autocommit=True) as conn:
+        row = conn.execute("select pg_try_advisory_lock(%s)", (_RUNNER_LOCK,)).fetchone()
+        if not row or not row[0]:
+            holder = conn.execute(
+                "select a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
+                " from pg_catalog.pg_locks as l join pg_catalog.pg_stat_activity as a on a.pid = l.pid"
+                " where l.locktype = 'advisory' and l.granted"
+                " and (l.classid::bigint << 32) + l.objid::bigint = %s",
+                (_RUNNER_LOCK,),
+            ).fetchone()
+            raise CouldNotRun(
+                "another run is under way" + (f": {holder[0]}" if holder else ""),
+                where=postgres.describe(run.databases.ops),
+                todo="Wait until it has ended; `phase2 status` shows where it is.",
+            )
+        yield
+
+
+def begin(run: Run, batch: Batch) -> None:
+    """Open the door of a batch: every batch before it has passed (GateFailed when not), then mark it as running."""
+    with run.connect() as conn:
+        for code in before(batch.code):
+            gates.open_or_raise(conn, batch.code, code)
+        conn.execute(
+            "insert into phase2.run_context (only_row, as_of, run_id) values (true, %(as_of)s, %(run_id)s)"
+            " on conflict (only_row) do update"
+            " set as_of = excluded.as_of, run_id = excluded.run_id, set_at = now()",
+            {"as_of": run.as_of, "run_id": run.run_id},
+        )
+        set_state(conn, run, batch.code, "RUNNING")
+
+
+def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
+    """Run one step and log it. Raises CouldNotRun (nothing half-written: each step is its own transactions)."""
+    run.progress(f"{batch.code}  {step.title}")
+    with run.connect() as conn:
+        if step.kind != "script" or not step.target.startswith("000"):
+            _require_schema(conn, batch)
+        with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind=step.kind) as entry:
+            _KINDS[step.kind](run, batch, step, conn, entry)
+        runlog.record_scripts(conn, run.run_id)
+    return entry
+
+
+def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> gates.Verdict:
+    """Ask the gates, write the report, keep the verdict. The door itself is `raise_unless_passed`.
+
+    `opens_door` is false for a look at a batch whose run was interrupted: its state is not made a PASS by looking.
+    """
+    with run.connect() as conn:
+        verdict = gates.evaluate(conn, batch.code, run.run_id)
+        written = reports.write(conn, verdict, settings().phase2_reports)
+        if opens_door:
+            set_state(conn, run, batch.code, verdict.result, verdict=verdict, written=written)
+    run.progress(f"{batch.code}  {verdict.result}  {written.html}")
+    return verdict
+
+
+def raise_unless_passed(verdict: gates.Verdict) -> None:
+    """The door after a batch: GateFailed names the gates that did not pass."""
+    if verdict.result != "PASS":
+        raise GateFailed(verdict.batch, list(verdict.blocked_by))
+
+
+def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
+    """A batch that could not run to its verdict: ERROR, never PASS."""
+    with run.connect() as conn:
+        set_state(conn, run, batch.code, "ERROR", error=str(error)[:2000])
+
+
+def set_state(
+    conn: psycopg.Connection,
+    run: Run,
+    code: str,
+    status: str,
+    *,
+    verdict: gates.Verdict | None = None,
+    written: reports.Written | None = None,
+    error: str | None = None,
+) -> None:
+    conn.execute(
+        """
+        insert into phase2.batch_state as s (
+            batch, status, run_id, as_of, started_at, ended_at, blocked_by,
+            report_json_path, report_md_path, report_html_path, report_digest, dbt_digest, error_message
+        )
+        values (
+            %(batch)s, %(status)s, %(run_id)s, %(as_of)s, now(), %(ended)s, %(blocked_by)s,
+            %(json)s, %(md)s, %(html)s, %(digest)s, %(dbt)s, %(error)s
+        )
+        on conflict (batch) do update set
+            status = excluded.status, run_id = excluded.run_id, as_of = excluded.as_of,
+            started_at = case when excluded.status = 'RUNNING' then now() else s.started_at end,
+            ended_at = excluded.ended_at, blocked_by = excluded.blocked_by,
+            report_json_path = excluded.report_json_path, report_md_path = excluded.report_md_path,
+            report_html_path = excluded.report_html_path, report_digest = excluded.report_digest,
+            dbt_digest = excluded.dbt_digest, error_message = excluded.error_message, updated_at = now()
+        """,
+        {
+            "batch": code,
+            "status": status,
+            "run_id": run.run_id,
+            "as_of": run.as_of,
+            "ended": None if status == "RUNNING" else runlog.utc_now(),
+            "blocked_by": list(verdict.blocked_by) if verdict else None,
+            "json": str(written.json) if written else None,
+            "md": str(written.md) if written else None,
+            "html": str(written.html) if written else None,
+            "digest": written.digest if written else None,
+            "dbt": warehouse.digest(),
+            "error": error,
+        },
+    )
+
+
+def _require_schema(conn: psycopg.Connection, batch: Batch) -> None:
+    """Batches after A need its tables; without them dbt's errors would be riddles."""
+    if batch.code == "A":
+        return
+    row = conn.execute("select to_regclass('public.booking_core') is not null").fetchone()
+    if not row or not row[0]:
+        raise CouldNotRun(
+            "the core tables are missing", where="public", todo="Run batch A first: make run BATCH=A"
+        )
+
+
+# --- the kinds of step -------------------------------------------------------------------------------------------
+
+
+def _script(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    entry.detail["script"] = step.target
+    parameters = _capacity(run.databases.ops) if step.target.startswith("000") else {}
+    result = scripts.run_script(run.databases.ops, step.target, parameters)
+    entry.checksum, entry.rows = result.checksum, result.rows
+    if result.results:
+        entry.detail["checks"] = [list(map(str, row)) for row in result.results]
+    if step.target.startswith("000"):
+        gates.record_preflight(conn, run.run_id, result.results)
+
+
+def _capacity(ops_url: str) -> dict[str, str]:
+    """Inputs of the precheck: given, or measured where the disk is ours to see (the embedded server)."""
+    chosen = settings()
+    total, used = chosen.phase2_disk_total_bytes, chosen.phase2_disk_used_bytes
+    if chosen.is_embedded and total is None and used is None:
+        total, used = embedded.disk_bytes(chosen.phase2_home)
+    return {
+        "phase2.disk_total_bytes": "" if total is None else str(total),
+        "phase2.disk_used_bytes": "" if used is None else str(used),
+        "phase2.server_time_zone": postgres.server_time_zone(ops_url),
+    }
+
+
+def _rerun(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    added = 0
+    for script in SEED_SCRIPTS:
+        added += scripts.run_script(run.databases.ops, script, {}).rows
+    entry.rows = added
+    gates.record_rerun(conn, run.run_id, added)
+
+
+def _legacy(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    entry.rows = legacy.run(conn, run.databases, phase=step.target.upper(), run_id=run.run_id)
+
+
+def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    """One landing serves a whole run: batches of the same run read the same snapshot."""
+    row = conn.execute("select count(distinct source) from phase2.landing_runs where run_id = %s", (run.run_id,))
+    if row.fetchone() == (2,) and landing.landing_is_complete(conn):
+        entry.detail["reused"] = "the snapshot that this run landed before"
+        return
+    result = landing.land(
+        run.databases.ops, run.databases.balisnap, run.databases.bstadmin, run.run_id, run.progress
+    )
+    entry.rows = result.rows
+    entry.detail["tables"] = {f"{t.source}.{t.table}": t.rows for t in result.tables}
+
+
+def _snapshot(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    with conn.transaction():
+        cursor = conn.execute((SQL / "status_snapshot.sql").read_bytes(), {"run_id": run.run_id})
+        entry.rows = cursor.rowcount
+
+
+def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    if step.target.startswith("batch_") and not landing.landing_is_complete(conn):
+        raise CouldNotRun(
+            "the landed rows are gone (the server restarted after a crash)",
+            where="landing_balisnap, landing_bstadmin",
+            todo=f"Run the batch again: make run BATCH={batch.code}",
+        )
+    nodes = warehouse.build(run.databases.ops, step.target, progress=run.progress)
+    entry.checksum = warehouse.digest()
+    if step.target.startswith("recon_"):
+        remember_views(conn, step.target, entry.checksum)
+    entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
+    entry.detail["nodes"] = [
+        {"name": n.name, "kind": n.kind, "status": n.status, "rows": n.rows, "seconds": n.seconds, "sha256": n.checksum}
+        for n in nodes
+    ]
+
+
+def remember_views(conn: psycopg.Connection, selector: str, digest: str) -> None:
+    """Note which version of the dbt project made the views of a selector, so that recon needs no dbt until it changes."""
+    conn.execute(
+        "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
+        " on conflict (part) do update set digest = excluded.digest, built_at = now()",
+        (selector, digest),
+    )
+
+
+_KINDS: dict[str, Callable[[Run, Batch, Step, psycopg.Connection, runlog.Entry], None]] = {
+    "script": _script,
+    "rerun": _rerun,
+    "legacy": _legacy,
+    "land": _land,
+    "snapshot": _snapshot,
+    "dbt": _dbt,
+}
+
+
+@dataclass(frozen=True)
+class BatchStatus:
+    """One line of `phase2 status`."""
+
+    batch: str
+    focus: str
+    status: str
+    blocked_by: tuple[str, ...]
+    as_of: date | None
+    ended_at: datetime | None
+    report: Path | None
+    error: str | None
+
+
+def status(ops_url: str) -> list[BatchStatus]:
+    """Where each batch stands; a batch that never ran is PENDING."""
+    bootstrap(ops_url)
+    with postgres.connect(ops_url, application_name="phase2-status", read_only=True) as conn:
+        rows = conn.execute(
+            "select batch, status, blocked_by, as_of, ended_at, report_html_path, error_message from phase2.batch_state"
+        ).fetchall()
+    known = {row[0]: row for row in rows}
+    return [
+        BatchStatus(
+            batch=code,
+            focus=BATCHES[code].focus,
+            status=known[code][1] if code in known else "PENDING",
+            blocked_by=tuple(known[code][2] or ()) if code in known else (),
+            as_of=known[code][3] if code in known else None,
+            ended_at=known[code][4] if code in known else None,
+            report=Path(known[code][5]) if code in known and known[code][5] else None,
+            error=known[code][6] if code in known else None,
+        )
+        for code in ORDER
+    ]

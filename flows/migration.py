@@ -1,0 +1,102 @@
+"""The flows: which step comes when. Straight lines of named steps; what a step does is in `bridge`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from typing import Literal
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from bridge import recon, rollback, steps
+from bridge.batches import Batch, Step, batch, between
+from bridge.errors import GateFailed
+from bridge.gates import Verdict
+
+Code = Literal["A", "B", "C", "D", "E"]
+OnFail = Literal["hold", "rollback"]
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@task(task_run_name="{batch.code} {step.name}")
+def run_step(run: steps.Run, batch: Batch, step: Step) -> None:
+    """One step of the plan."""
+    steps.execute(run, batch, step)
+
+
+@task(task_run_name="{batch.code} gates and report")
+def conclude(run: steps.Run, batch: Batch) -> Verdict:
+    """Ask the gates, write the report."""
+    return steps.conclude(run, batch)
+
+
+@task(task_run_name="publish {verdict.batch}")
+async def publish(verdict: Verdict) -> None:
+    """The verdict as Prefect artifacts: the report as markdown, the gates as a table."""
+    key = f"phase2-batch-{verdict.batch.lower()}"
+    await create_markdown_artifact(key=key, markdown=recon.markdown(verdict), description=verdict.result)
+    await create_table_artifact(key=f"{key}-gates", table=recon.table(verdict), description="gates")
+
+
+@flow(name="rollback", flow_run_name="rollback {code}")
+async def rollback_flow(code: Code) -> None:
+    """Roll one batch back, as the blueprint says; refuses when a later batch is in."""
+    run = steps.prepare(progress=_progress)
+    with steps.only_runner(run):
+        rollback.roll_back(run, batch(code))
+
+
+@flow(name="batch", flow_run_name="batch {code}")
+async def batch_flow(code: Code, as_of: date | None = None, on_fail: OnFail = "hold") -> None:
+    """Run one batch through its gates. `as_of` is a day in Bali (today when empty)."""
+    run = steps.prepare(as_of, _progress)
+    with steps.only_runner(run):
+        await _one(run, batch(code), on_fail)
+
+
+@flow(name="migration", flow_run_name="migration {from_batch} to {to_batch}")
+async def migration_flow(
+    from_batch: Code = "A", to_batch: Code = "E", as_of: date | None = None, on_fail: OnFail = "hold"
+) -> None:
+    """Run batches in their order; the next one does not start unless this one is PASS."""
+    run = steps.prepare(as_of, _progress)
+    with steps.only_runner(run):
+        for one in between(from_batch, to_batch):
+            await _one(run, one, on_fail)
+
+
+@flow(name="recon", flow_run_name="recon {code}")
+async def recon_flow(code: Code) -> None:
+    """Evaluate the gates of a batch on the state as it is."""
+    verdict = recon.evaluate(code, progress=_progress)
+    await publish(verdict)
+    steps.raise_unless_passed(verdict)
+
+
+async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
+    steps.begin(run, one)
+    try:
+        for step in one.plan:
+            run_step(run, one, step)
+        verdict = conclude(run, one)
+    except Exception as error:
+        steps.mark_error(run, one, error)
+        raise
+    await publish(verdict)
+    try:
+        steps.raise_unless_passed(verdict)
+    except GateFailed:
+        if on_fail == "rollback":
+            get_run_logger().warning("batch %s did not pass: rolling it back", one.code)
+            await rolled_back(run, one)
+        raise
+
+
+@flow(name="rollback of a failed batch", flow_run_name="rollback {one.code}")
+async def rolled_back(run: steps.Run, one: Batch) -> None:
+    """The rollback subflow of a batch whose gates said no."""
+    rollback.roll_back(run, one)
