@@ -1,8 +1,8 @@
 """Copies what is needed of both sources into the landing schemas of the ops database (design 3.2).
 
 One read-only, repeatable-read snapshot a source, the two sources side by side, `COPY … TO STDOUT` piped into
-`COPY … FROM STDIN`, both binary. Each source's rows are replaced in one transaction of the ops database, and the
-two commit together at the end: a landing that fails leaves the one before it whole.
+`COPY … FROM STDIN`, both binary. Each source's rows are replaced in one transaction of the ops database, and
+the two commit together at the end: a landing that fails leaves the one before it whole.
 
 Raises LandingError, whose words name source, table and column, and never a row's values or a password.
 """
@@ -166,8 +166,8 @@ def land(
 def ensure_tables(ops: psycopg.Connection) -> None:
     """Make both landing schemas as their files say, inside the caller's transaction.
 
-    A schema made from another version of its file is dropped and made anew: rows landed by other columns are of
-    no use to the models, and the views on it are dbt's, which makes them at the next build.
+    A schema made from another version of its file is dropped and made anew: rows landed by other columns are
+    of no use to the models, and the views on it are dbt's, which makes them at the next build.
     """
     for name in SOURCES:
         _ensure_schema(ops, name)
@@ -298,8 +298,8 @@ def _copy_table(
     side: _Side, table: Table, stop: threading.Event, progress: Callable[[Progress], None]
 ) -> TableResult:
     began = time.monotonic()
-    # The table was truncated in this transaction, which is what `freeze` asks for: rows are written as frozen, so
-    # that the models' first read does not write hint bits to every page.
+    # The table was truncated in this transaction, which is what `freeze` asks for: rows are written frozen,
+    # so that the models' first read does not write hint bits to every page.
     into = sql.SQL("copy {} ({}) from stdin (format binary, freeze true)").format(
         sql.Identifier(side.schema, table.name),
         sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
@@ -366,14 +366,14 @@ def _record(
         " row_count, byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             landing_id, side.name, run_id, database, info.host, info.port, version, system_identifier,
-            snapshot_at, snapshot, _ddl(side.name)[1], sum(r.rows for r in results), sum(r.bytes for r in results),
-            round(time.monotonic() - began, 3),
+            snapshot_at, snapshot, _ddl(side.name)[1],
+            sum(r.rows for r in results), sum(r.bytes for r in results), round(time.monotonic() - began, 3),
         ),
     )  # fmt: skip
     with side.ops.cursor() as cursor:
         cursor.executemany(
-            "insert into phase2.landing_tables"
-            " (landing_id, source, table_name, run_id, row_count, byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s)",
+            "insert into phase2.landing_tables (landing_id, source, table_name, run_id, row_count,"
+            " byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s)",
             [(landing_id, side.name, r.table, run_id, r.rows, r.bytes, round(r.seconds, 3)) for r in results],
         )
 
@@ -422,7 +422,7 @@ def _open(name: str, url: str, settings: tuple[str, ...], *, read_only: bool = F
         raise LandingError(
             f"{name}: the connection URL cannot be read",
             where=variable,
-            todo="Write it as postgresql://user:password@host:port/database, special characters percent-encoded.",
+            todo="Write postgresql://user:password@host:port/database, special characters percent-encoded.",
         ) from None
     try:
         connection = postgres.connect(url, application_name="phase2 landing", read_only=read_only)

@@ -118,7 +118,10 @@ def check(
 ) -> tuple[dict[str, dict[str, SourceColumn]], list[Problem]]:
     """All that is wrong with the source, not only the first thing; runs inside its snapshot."""
     found = found_columns(source, tables)
-    problems = [p for table in tables for p in _table_problems(name, table, found.get(table.name))]
+    problems = _missing_tables(name, [table.name for table in tables if table.name not in found])
+    for table in tables:
+        if table.name in found:
+            problems += _table_problems(name, table, found[table.name])
     if not problems:
         problems = [p for table in tables for p in _nulls(source, name, table, found[table.name])]
     return found, problems
@@ -143,15 +146,21 @@ def _cast(landing_type: str) -> str:
     return landing_type
 
 
-def _table_problems(source: str, table: Table, found: dict[str, SourceColumn] | None) -> list[Problem]:
+def _missing_tables(source: str, names: list[str]) -> list[Problem]:
+    if not names:
+        return []
+    shown = ", ".join(f'"{name}"' for name in names)
     variable = f"{source.upper()}_DB_URL"
-    if found is None:
-        return [
-            Problem(
-                f'table "{table.name}" is missing',
-                f"Check that {variable} points at the database of {source}; its tables are in schema public.",
-            )
-        ]
+    return [
+        Problem(
+            f"table {shown} is missing" if len(names) == 1 else f"tables {shown} are missing",
+            f"Check that {variable} points at the database of {source}; its tables are in schema public.",
+        )
+    ]
+
+
+def _table_problems(source: str, table: Table, found: dict[str, SourceColumn]) -> list[Problem]:
+    variable = f"{source.upper()}_DB_URL"
     problems = []
     unreadable = []
     for column in table.columns:

@@ -57,7 +57,7 @@ create table if not exists phase2.batch_state (
     check (status in ('PENDING', 'RUNNING', 'PASS', 'FAIL', 'HOLD', 'ERROR', 'ROLLED_BACK'))
 );
 comment on table phase2.batch_state is
-    'Where each batch stands now: one row a batch. Batch X+1 starts only when X is PASS; history is in migration_run_log.';
+    'Where each batch stands now, one row a batch. X+1 starts only when X is PASS. History: migration_run_log.';
 comment on column phase2.batch_state.blocked_by is 'Ids of the gates that failed, or of the batch that holds this one.';
 comment on column phase2.batch_state.report_digest is 'SHA-256 of the JSON report.';
 comment on column phase2.batch_state.plan_digest is 'SHA-256 of the plan of batches that ran.';
@@ -116,15 +116,15 @@ create table if not exists phase2.landing_runs (
     row_count bigint not null,
     byte_count bigint not null,
     seconds numeric not null,
-    landed_at timestamptz not null default now(),
+    landed_at timestamptz not null default clock_timestamp(),
     landing_no bigint generated always as identity,
     constraint landing_runs_pkey primary key (landing_id, source)
 );
 comment on table phase2.landing_runs is
-    'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so that the latest row '
-    'of a source describes exactly what its landing schema holds.';
+    'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so the latest '
+    'row of a source describes exactly what its landing schema holds.';
 comment on column phase2.landing_runs.landing_id is
-    'Shared by the sources of one landing; when the latest ids of the two sources differ, the landing is half and void.';
+    'Shared by the sources of one landing; where the latest ids of the two differ, the landing is half and void.';
 comment on column phase2.landing_runs.snapshot_txid is 'pg_current_snapshot() of the source''s read-only transaction.';
 comment on column phase2.landing_runs.source_system_identifier is
     'Cluster identity from pg_control_system(), null where it may not be read.';
@@ -139,16 +139,14 @@ create table if not exists phase2.landing_tables (
     row_count bigint not null,
     byte_count bigint not null,
     seconds numeric not null,
-    fingerprint text,
     constraint landing_tables_pkey primary key (landing_id, source, table_name),
     constraint landing_tables_landing_runs_fkey foreign key (landing_id, source)
     references phase2.landing_runs (landing_id, source)
 );
 comment on table phase2.landing_tables is 'What each landing brought, table by table.';
 comment on column phase2.landing_tables.row_count is
-    'Rows at the commit. Unlogged tables are empty after a crash of the server, so counts are compared before models run.';
+    'Rows at the commit. Unlogged tables are empty after a server''s crash, so models run only where counts agree.';
 comment on column phase2.landing_tables.byte_count is 'Bytes of the binary COPY stream.';
-comment on column phase2.landing_tables.fingerprint is 'SHA-256 of the binary COPY stream; depends on the source''s row order.';
 
 create table if not exists phase2.booking_freshness (
     booking_key uuid not null,
@@ -178,7 +176,7 @@ create table if not exists phase2.status_snapshot (
     constraint status_snapshot_pkey primary key (booking_key)
 );
 comment on table phase2.status_snapshot is
-    'Statuses, flags and times from before batch E first wrote a booking; its rollback restores them and empties this table.';
+    'Statuses, flags and times from before batch E first wrote a booking; its rollback restores and then forgets them.';
 comment on column phase2.status_snapshot.has_state is 'Whether the booking had an ops_booking_state row.';
 
 create table if not exists phase2.model_changes (
@@ -193,7 +191,8 @@ create table if not exists phase2.model_changes (
     constraint model_changes_pkey primary key (model_change_id)
 );
 create index if not exists ix_model_changes_run on phase2.model_changes (run_id, model);
-comment on table phase2.model_changes is 'Rows that a bridge model wrote in a run; all zero is a rerun that changed nothing.';
+comment on table phase2.model_changes is
+    'Rows that a bridge model wrote in a run; all zero is a rerun that changed nothing.';
 
 create table if not exists phase2.source_leftovers (
     source_system text not null,
@@ -205,7 +204,7 @@ create table if not exists phase2.source_leftovers (
     constraint source_leftovers_pkey primary key (source_system, source_table, source_pk)
 );
 comment on table phase2.source_leftovers is
-    'What the sources hold and the bridge has no column for (mapping 3.5): ops-only attributes, galleries, itineraries, seasons.';
+    'What the sources hold and the bridge has no column for (mapping 3.5): ops-only attributes, galleries, itineraries.';
 
 create table if not exists phase2.unmapped_queue_dump (
     dump_id bigint generated always as identity,

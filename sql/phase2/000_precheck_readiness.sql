@@ -2,7 +2,7 @@
 -- Inputs, as settings of the session (a missing one fails its check):
 --   phase2.disk_total_bytes, phase2.disk_used_bytes   capacity of the disk that holds the database
 --   phase2.server_time_zone                           the server's own zone; without it, the session's is judged
--- By hand: psql -c "set phase2.disk_total_bytes = '…'" -c "set phase2.disk_used_bytes = '…'" -f 000_precheck_readiness.sql
+-- By hand: PGOPTIONS='-c phase2.disk_total_bytes=… -c phase2.disk_used_bytes=…' psql -f 000_precheck_readiness.sql
 
 begin read only;
 set local search_path = '';
@@ -76,7 +76,10 @@ checks as (
         'blocked_locks' as check_name,
         not exists (select 1 from blocked) as passed,
         coalesce(
-            (select string_agg(format('pid %s waits for %s', b.pid, b.waits_for), ', ' order by b.pid) from blocked as b),
+            (
+                select string_agg(format('pid %s waits for %s', b.pid, b.waits_for), ', ' order by b.pid)
+                from blocked as b
+            ),
             'none'
         ) as detail
 
