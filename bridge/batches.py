@@ -60,7 +60,11 @@ BATCHES: dict[str, Batch] = {
             focus="Schema foundation",
             output="17 core tables, indexes, constraints",
             prechecks=(
-                Step("script", "000_precheck_readiness.sql", "Is the server fit: transactions, locks, disk, version"),
+                Step(
+                    "script",
+                    "000_precheck_readiness.sql",
+                    "Is the server fit: transactions, locks, disk, version",
+                ),
                 Step("legacy", "before", "Run the legacy applications' statements, before"),
             ),
             steps=(

@@ -244,7 +244,13 @@ def demo(
     if scenario not in sources.SCENARIOS:
         raise CouldNotRun(f"there is no scenario {scenario!r}", todo="`phase2 scenarios` lists them.")
     sources.create(
-        dbs.balisnap, dbs.bstadmin, bookings=bookings, seed=seed, scenario=scenario, as_of=day, progress=_progress
+        dbs.balisnap,
+        dbs.bstadmin,
+        bookings=bookings,
+        seed=seed,
+        scenario=scenario,
+        as_of=day,
+        progress=_progress,
     )
     code = _flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])
     _show_status(json)

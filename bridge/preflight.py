@@ -103,9 +103,7 @@ def wanted_tables(ops: psycopg.Connection, schema: str) -> tuple[Table, ...]:
     return tuple(Table(name, tuple(members)) for name, members in columns.items())
 
 
-def found_columns(
-    source: psycopg.Connection, tables: tuple[Table, ...]
-) -> dict[str, dict[str, SourceColumn]]:
+def found_columns(source: psycopg.Connection, tables: tuple[Table, ...]) -> dict[str, dict[str, SourceColumn]]:
     """What the source's schema `public` has of these tables, by table and column; no entry: no table."""
     found: dict[str, dict[str, SourceColumn]] = {}
     for table, name, type_, not_null, readable in source.execute(_FOUND, ([t.name for t in tables],)):
@@ -135,9 +133,7 @@ def select(table: Table, found: dict[str, SourceColumn]) -> sql.Composed:
         else sql.SQL("{}::{}").format(sql.Identifier(column.name), sql.SQL(_cast(column.type)))
         for column in table.columns
     ]
-    return sql.SQL("select {} from {}").format(
-        sql.SQL(", ").join(expressions), sql.Identifier("public", table.name)
-    )
+    return sql.SQL("select {} from {}").format(sql.SQL(", ").join(expressions), sql.Identifier("public", table.name))
 
 
 def _cast(landing_type: str) -> str:
@@ -196,9 +192,7 @@ def _table_problems(source: str, table: Table, found: dict[str, SourceColumn]) -
     return problems
 
 
-def _nulls(
-    source: psycopg.Connection, name: str, table: Table, found: dict[str, SourceColumn]
-) -> list[Problem]:
+def _nulls(source: psycopg.Connection, name: str, table: Table, found: dict[str, SourceColumn]) -> list[Problem]:
     """Nulls where the landing allows none: possible only in columns whose NOT NULL the source has dropped."""
     problems = []
     for column in table.columns:
@@ -209,16 +203,12 @@ def _nulls(
             "key": sql.Identifier(table.key),
             "column": sql.Identifier(column.name),
         }
-        row = source.execute(
-            sql.SQL("select count(*) from {table} where {column} is null").format(**parts)
-        ).fetchone()
+        row = source.execute(sql.SQL("select count(*) from {table} where {column} is null").format(**parts)).fetchone()
         count = row[0] if row else 0
         if not count:
             continue
         keys = source.execute(
-            sql.SQL("select {key}::text from {table} where {column} is null order by {key} limit %s").format(
-                **parts
-            ),
+            sql.SQL("select {key}::text from {table} where {column} is null order by {key} limit %s").format(**parts),
             (_SHOWN_KEYS,),
         ).fetchall()
         shown = ", ".join(str(key) for (key,) in keys) + (", …" if count > len(keys) else "")

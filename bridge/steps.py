@@ -209,9 +209,7 @@ def _require_schema(conn: psycopg.Connection, batch: Batch) -> None:
         return
     row = conn.execute("select to_regclass('public.booking_core') is not null").fetchone()
     if not row or not row[0]:
-        raise CouldNotRun(
-            "the core tables are missing", where="public", todo="Run batch A first: make run BATCH=A"
-        )
+        raise CouldNotRun("the core tables are missing", where="public", todo="Run batch A first: make run BATCH=A")
 
 
 # --- the kinds of step -------------------------------------------------------------------------------------------
@@ -259,9 +257,7 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
     if row.fetchone() == (2,) and landing.landing_is_complete(conn):
         entry.detail["reused"] = "the snapshot that this run landed before"
         return
-    result = landing.land(
-        run.databases.ops, run.databases.balisnap, run.databases.bstadmin, run.run_id, run.progress
-    )
+    result = landing.land(run.databases.ops, run.databases.balisnap, run.databases.bstadmin, run.run_id, run.progress)
     entry.rows = result.rows
     entry.detail["tables"] = {f"{t.source}.{t.table}": t.rows for t in result.tables}
 
@@ -270,6 +266,33 @@ def _snapshot(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entr
     with conn.transaction():
         cursor = conn.execute((SQL / "status_snapshot.sql").read_bytes(), {"run_id": run.run_id})
         entry.rows = cursor.rowcount
+
+
+def _audit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    """The capture export given for gate E-03; without one the captures inside the payments' payloads are compared."""
+    file = settings().phase2_audit_file
+    with conn.transaction():
+        conn.execute("delete from phase2.audit_sample")
+        if file is None:
+            entry.detail["sample"] = "captures inside raw_payload"
+            return
+        copy = (
+            "copy phase2.audit_sample (capture_id, amount, currency, status, captured_at)"
+            " from stdin (format csv, header match)"
+        )
+        try:
+            with file.open("rb") as rows, conn.cursor() as cursor:
+                with cursor.copy(copy) as target:
+                    while chunk := rows.read(1 << 16):
+                        target.write(chunk)
+                entry.rows = cursor.rowcount
+        except (OSError, psycopg.DataError) as error:
+            reason = error.diag.message_primary if isinstance(error, psycopg.Error) else error.strerror
+            raise CouldNotRun(
+                f"the audit file cannot be read: {reason}",
+                where=str(file),
+                todo="It is a CSV with the header capture_id,amount,currency,status,captured_at (PHASE2_AUDIT_FILE).",
+            ) from None
 
 
 def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
@@ -285,13 +308,20 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         remember_views(conn, step.target, entry.checksum)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
     entry.detail["nodes"] = [
-        {"name": n.name, "kind": n.kind, "status": n.status, "rows": n.rows, "seconds": n.seconds, "sha256": n.checksum}
+        {
+            "name": n.name,
+            "kind": n.kind,
+            "status": n.status,
+            "rows": n.rows,
+            "seconds": n.seconds,
+            "sha256": n.checksum,
+        }
         for n in nodes
     ]
 
 
 def remember_views(conn: psycopg.Connection, selector: str, digest: str) -> None:
-    """Note which version of the dbt project made the views of a selector, so that recon needs no dbt until it changes."""
+    """Note which version of the dbt project made the views of a selector: recon needs no dbt until it changes."""
     conn.execute(
         "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
         " on conflict (part) do update set digest = excluded.digest, built_at = now()",
@@ -305,6 +335,7 @@ _KINDS: dict[str, Callable[[Run, Batch, Step, psycopg.Connection, runlog.Entry],
     "legacy": _legacy,
     "land": _land,
     "snapshot": _snapshot,
+    "audit": _audit,
     "dbt": _dbt,
 }
 

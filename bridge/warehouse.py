@@ -42,7 +42,12 @@ class Node:
 
 
 def build(
-    ops_url: str, selector: str, *, command: str = "build", progress: Progress | None = None, extra: list[str] | None = None
+    ops_url: str,
+    selector: str,
+    *,
+    command: str = "build",
+    progress: Progress | None = None,
+    extra: list[str] | None = None,
 ) -> list[Node]:
     """Run `dbt <command> --selector <selector>` (unit tests belong to development, not to a run).
 

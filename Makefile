@@ -1,0 +1,69 @@
+# Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
+.DEFAULT_GOAL := help
+.PHONY: help setup up down env demo run recon rollback status scenarios test lint format bench docs clean
+
+VENV := .venv
+PYTHON ?= python3
+STAMP := $(VENV)/.installed
+PHASE2 := $(VENV)/bin/phase2
+BATCH ?=
+BOOKINGS ?= 20000
+SEED ?= 7
+SCENARIO ?= healthy
+need_batch = @test -n "$(BATCH)" || { echo 'name the batch: make $@ BATCH=D' >&2; exit 2; }
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+
+setup: $(STAMP) ## Virtual environment from the lock file (uv when there is one, else venv and pip)
+
+# .pyc files are written once here: without them every start of dbt costs seconds more
+$(STAMP): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv -q --allow-existing --python $(PYTHON) $(VENV) && \
+	  uv pip install -q --python $(VENV)/bin/python -r requirements.lock && \
+	  uv pip install -q --python $(VENV)/bin/python --no-deps -e .; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(VENV)/bin/pip install -q --disable-pip-version-check -r requirements.lock && \
+	  $(VENV)/bin/pip install -q --disable-pip-version-check --no-deps -e .; \
+	fi
+	@$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
+	@touch $@
+
+up: setup ## Start the databases
+	@$(PHASE2) up
+down: setup ## Stop the embedded PostgreSQL
+	@$(PHASE2) down
+env: setup ## The database URLs as shell exports
+	@$(PHASE2) env
+demo: setup ## Two sample sources through batches A to E (BOOKINGS=20000 SEED=7 SCENARIO=healthy)
+	@$(PHASE2) demo --bookings $(BOOKINGS) --seed $(SEED) --scenario $(SCENARIO)
+run: setup ## Run one batch (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) run --from $(BATCH) --to $(BATCH)
+recon: setup ## Evaluate the gates of one batch on the state as it is (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) recon --batch $(BATCH)
+rollback: setup ## Roll one batch back (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) rollback --batch $(BATCH)
+status: setup ## Where each batch stands
+	@$(PHASE2) status
+scenarios: setup ## Sample sources that break a gate each
+	@$(PHASE2) scenarios
+test: setup ## The tests, on real databases
+	@$(VENV)/bin/pytest
+lint: setup ## ruff, sqlfluff, import contracts
+	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
+	@$(VENV)/bin/lint-imports
+	@eval "$$($(PHASE2) env)" && $(VENV)/bin/sqlfluff lint --disable-progress-bar dbt_project sql
+format: setup ## ruff and sqlfluff, mending what they can
+	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
+bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=100000)
+	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS)
+docs: setup ## dbt docs, with the rulebook
+	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .
+clean: ## Remove the embedded databases, dbt's target and the reports
+	@test ! -x $(PHASE2) || $(PHASE2) down
+	@rm -rf .phase2 reports dbt_project/target

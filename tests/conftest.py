@@ -1,0 +1,56 @@
+"""Real servers for the tests: the embedded PostgreSQL, and the machine's own 15 or later where there is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from bridge import embedded, postgres
+from bridge.settings import ROOT
+
+_HOME = ROOT / ".phase2" / "tests"
+_SYSTEM = sorted(Path("/usr/lib/postgresql").glob("1[5-9]/bin/initdb"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the servers in the environment, so that every test and every process that it starts finds them."""
+    for name in ("OPS_DB_URL", "BALISNAP_DB_URL", "BSTADMIN_DB_URL", "CHANNEL_DB_URL"):
+        os.environ.pop(name, None)  # tests make their own databases: never those of the shell
+    if "TEST_PG_URL" not in os.environ:
+        os.environ["TEST_PG_URL"] = _maintenance(embedded.ensure(_HOME / "embedded").ops)
+    if "TEST_PG15_URL" not in os.environ and _SYSTEM:
+        os.environ["TEST_PG15_URL"] = _maintenance(embedded.ensure(_HOME / "system", _SYSTEM[0].parent).ops)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    embedded.stop(_HOME / "embedded")
+    if _SYSTEM:
+        embedded.stop(_HOME / "system", _SYSTEM[0].parent)
+
+
+def _maintenance(url: str) -> str:
+    return postgres.with_database(url, "postgres")
+
+
+@pytest.fixture(params=["embedded", "system"])
+def server(request: pytest.FixtureRequest) -> str:
+    """A server's maintenance URL: each test runs on the embedded PostgreSQL and on the system's."""
+    name = "TEST_PG_URL" if request.param == "embedded" else "TEST_PG15_URL"
+    if name not in os.environ:
+        pytest.skip("no PostgreSQL of the system's own here (install `postgresql-15` to test on it too)")
+    return os.environ[name]
+
+
+@pytest.fixture
+def database(server: str) -> Iterator[str]:
+    """An empty database of its own, dropped afterwards."""
+    name = f"t_{uuid4().hex[:12]}"
+    with postgres.connect(server, autocommit=True) as conn:
+        conn.execute(postgres.statement("create database {}", name))
+    yield postgres.with_database(server, name)
+    with postgres.connect(server, autocommit=True) as conn:
+        conn.execute(postgres.statement("drop database {} with (force)", name))
