@@ -1,0 +1,1 @@
+select coalesce(value between date '1900-01-01' and date '2199-12-31', false)

@@ -1,0 +1,1 @@
+select {{ rulebook('listed_payment_status') }}(status_v2, status) is not null

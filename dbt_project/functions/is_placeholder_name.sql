@@ -1,0 +1,1 @@
+select coalesce(lower({{ rulebook('norm_text') }}(value) collate {{ unicode_collation() }}) = any(list), true)

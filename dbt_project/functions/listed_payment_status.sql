@@ -1,0 +1,20 @@
+select
+    case {{ rulebook('status_word') }}(status_v2, status)
+        when 'completed' then 'PAID'
+        when 'captured' then 'PAID'
+        when 'paid' then 'PAID'
+        when 'success' then 'PAID'
+        when 'succeeded' then 'PAID'
+        when 'authorized' then 'PENDING_PAYMENT'
+        when 'pending' then 'PENDING_PAYMENT'
+        when 'failed' then 'FAILED'
+        when 'cancelled' then 'FAILED'
+        when 'canceled' then 'FAILED'
+        when 'denied' then 'FAILED'
+        when 'declined' then 'FAILED'
+        when 'expired' then 'FAILED'
+        when 'voided' then 'FAILED'
+        when 'refunded' then 'REFUNDED'
+        when 'reversed' then 'REFUNDED'
+        when 'partially_refunded' then 'PARTIALLY_REFUNDED'
+    end

@@ -1,0 +1,1 @@
+select case source_system when 'balisnap' then 'BS-' when 'bstadmin' then 'OPS-' end || booking_id::text

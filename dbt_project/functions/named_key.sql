@@ -1,0 +1,1 @@
+select {{ rulebook('uuid5') }}({{ rulebook('key_namespace') }}(entity), name)

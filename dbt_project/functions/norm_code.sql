@@ -1,0 +1,1 @@
+select upper({{ rulebook('norm_text') }}(value) collate {{ unicode_collation() }})

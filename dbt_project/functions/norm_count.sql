@@ -1,0 +1,1 @@
+select greatest(value, 0)

@@ -1,0 +1,1 @@
+select coalesce({{ rulebook('listed_payment_status') }}(status_v2, status), 'PENDING_PAYMENT')

@@ -1,0 +1,1 @@
+select case when isfinite(value) then value at time zone 'UTC' end
