@@ -278,3 +278,62 @@ create table if not exists phase2.warehouse_state (
 );
 comment on table phase2.warehouse_state is
     'Which version of the dbt project made the recon views: `make recon` starts dbt only when it has changed.';
+
+create table if not exists phase2.gate_inputs (
+    gate_input_id bigint generated always as identity,
+    run_id uuid not null,
+    batch text not null,
+    gate_id text not null,
+    item text not null,
+    passed boolean not null,
+    detail jsonb,
+    recorded_at timestamptz not null default now(),
+    constraint gate_inputs_pkey primary key (gate_input_id)
+);
+create index if not exists ix_gate_inputs_gate on phase2.gate_inputs (gate_id, gate_input_id desc);
+comment on table phase2.gate_inputs is
+    'What only the run itself can see (preflight checks, rows that a rerun of the seeds added): one row a gate and item. '
+    'The rows of a gate''s latest run are its measure.';
+
+create table if not exists phase2.paid_bookings (
+    booking_key uuid not null,
+    captures uuid[] not null default '{}',
+    run_id uuid,
+    noted_at timestamptz not null default now(),
+    constraint paid_bookings_pkey primary key (booking_key)
+);
+comment on table phase2.paid_bookings is
+    'Bookings that were PAID at the last verdict of batch E, and their captures: what gate E-04 holds later runs against. '
+    'Emptied by the rollback of batch E.';
+
+create table if not exists phase2.audit_sample (
+    capture_id text not null,
+    amount numeric not null,
+    currency text not null,
+    status text,
+    captured_at timestamptz
+);
+comment on table phase2.audit_sample is
+    'The PayPal capture export given for gate E-03; empty: the captures inside raw_payload are the sample (mapping 5.6).';
+
+create or replace function phase2.dictionary_codes()
+returns table (dictionary text, code text)
+language plpgsql stable
+as $$
+declare
+    known record;
+begin
+    for known in
+        select c.relname as table_name, a.attname as column_name
+        from pg_catalog.pg_class as c
+        join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum = 1
+        where
+            c.relnamespace = (select n.oid from pg_catalog.pg_namespace as n where n.nspname = 'public')
+            and c.relkind = 'r' and (c.relname = 'channel_registry' or c.relname like 'ref\_%')
+    loop
+        return query execute format('select %L::text, %I::text from public.%I', known.table_name, known.column_name, known.table_name);
+    end loop;
+end
+$$;
+comment on function phase2.dictionary_codes() is
+    'The codes of channel_registry and of each ref_ dictionary that exists: a missing one has no rows, instead of an error.';
