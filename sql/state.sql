@@ -337,3 +337,15 @@ end
 $$;
 comment on function phase2.dictionary_codes() is
     'The codes of channel_registry and of each ref_ dictionary that exists: a missing one has no rows, instead of an error.';
+
+create table if not exists phase2.audit_sample (
+    line_no bigint generated always as identity,
+    capture_id text,
+    amount numeric,
+    currency text,
+    status text,
+    captured_at timestamptz,
+    constraint audit_sample_pkey primary key (line_no)
+);
+comment on table phase2.audit_sample is
+    'A PayPal capture export as it was given (mapping 5.6); empty when none was: then payloads are compared.';

@@ -91,7 +91,7 @@
             with gone as (
                 delete from {{ target_relation }} as t
                 where
-                    ({{ remove_where }})
+                    ({{ render(remove_where) }})
                     and not exists (select 1 from ({{ sql }}) as s where s.{{ key }} = t.{{ key }})
                 returning 1
             )
