@@ -30,7 +30,6 @@ __all__ = [
     "SOURCES",
     "LandingError",
     "LandingResult",
-    "Progress",
     "TableResult",
     "ensure_tables",
     "land",
@@ -41,7 +40,7 @@ __all__ = [
 SOURCES = ("balisnap", "bstadmin")
 
 _BLOCK_BYTES = 256 * 1024
-_PROGRESS_SECONDS = 0.5
+_PROGRESS_SECONDS = 1.0
 
 # A table of a million rows takes seconds; half an hour without an end is a broken line. No lock is waited for
 # long: in the source another's change comes first, in ops somebody reads the landing that is to be replaced.
@@ -67,29 +66,22 @@ _IDENTITY = """
 """
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a table is: handed over at most twice a second a source, and once when the table is done."""
-
-    source: str
-    table: str
-    rows: int
-    bytes: int
-    seconds: float
-    done: bool
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.rows / self.seconds if self.seconds else 0.0
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TableResult:
+    """What was copied of one table; `bytes` is the size of the binary COPY stream."""
+
     source: str
     table: str
     rows: int
     bytes: int
     seconds: float
+
+    def __str__(self) -> str:
+        rate = f", {self.rows / self.seconds:,.0f} rows/s" if self.seconds and self.rows else ""
+        return f"{self.source}.{self.table}: {self.rows:,} rows{rate}"
 
 
 @dataclass(frozen=True)
@@ -130,11 +122,13 @@ def land(
     ops_url: str,
     balisnap_url: str,
     bstadmin_url: str,
-    *,
     run_id: UUID | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Progress | None = None,
 ) -> LandingResult:
-    """Replace the landing by the sources as they are now; `progress` is called from two threads.
+    """Replace the landing by the sources as they are now.
+
+    `progress` gets a line with rows and rate when a table is done, and each second while one is copied; it is
+    called from two threads.
 
     Needs `sql/state.sql` in the ops database. Raises LandingError, and then nothing has changed.
     """
@@ -266,7 +260,7 @@ def _copy_source(
     landing_id: UUID,
     run_id: UUID | None,
     stop: threading.Event,
-    progress: Callable[[Progress], None],
+    progress: Progress,
 ) -> list[TableResult]:
     """Copy one source's tables in the open transactions, and write the landing's record; commits nothing."""
     began = time.monotonic()
@@ -292,7 +286,7 @@ def _copy_source(
     return results
 
 
-def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Callable[[Progress], None]) -> TableResult:
+def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Progress) -> TableResult:
     began = time.monotonic()
     # The table was truncated in this transaction, which is what `freeze` asks for: rows are written frozen,
     # so that the models' first read does not write hint bits to every page.
@@ -302,8 +296,8 @@ def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Call
     )
     size = 0
 
-    def report(rows: int, done: bool) -> None:
-        progress(Progress(side.name, table.name, rows, size, time.monotonic() - began, done))
+    def so_far(rows: int) -> TableResult:
+        return TableResult(side.name, table.name, rows, size, time.monotonic() - began)
 
     try:
         with side.ops.cursor() as cursor:
@@ -315,7 +309,7 @@ def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Call
                     size += len(block)
                     copy.write(block)
                     if time.monotonic() - reported >= _PROGRESS_SECONDS:
-                        report(rows, done=False)
+                        progress(f"landing {so_far(rows)} …")
                         reported = time.monotonic()
             landed = cursor.rowcount
     except psycopg.Error as error:
@@ -324,8 +318,9 @@ def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Call
         if stop.is_set():
             raise _Stopped from None
         raise
-    report(landed, done=True)
-    return TableResult(side.name, table.name, landed, size, time.monotonic() - began)
+    result = so_far(landed)
+    progress(f"landed {result}")
+    return result
 
 
 def _blocks(side: _Side, table: Table) -> Iterator[tuple[int, bytes]]:
@@ -377,9 +372,9 @@ def _ddl(source: str) -> tuple[str, str]:
 
 
 def _ensure_schema(ops: psycopg.Connection, source: str) -> None:
-    """Make the landing schema if it is not there or was made from another version of its file.
+    """Make the landing schema if it is not there, or make it anew if its file now says something else.
 
-    Which version it is stands in the schema's comment.
+    Which version of the file it holds stands in the schema's comment, so that this is one look on most days.
     """
     text, digest = _ddl(source)
     schema = f"landing_{source}"
@@ -391,9 +386,18 @@ def _ensure_schema(ops: psycopg.Connection, source: str) -> None:
     mark = f"sql/landing/{source}.sql, sha256 {digest}"
     if row and mark in (row[0] or ""):
         return
-    if row:
-        ops.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
-    ops.execute(text.encode())
+    if not row:
+        ops.execute(text.encode())
+    else:
+        before = preflight.wanted_tables(ops, schema)
+        old = sql.Identifier(f"{schema}_before")
+        ops.execute(sql.SQL("alter schema {} rename to {}").format(sql.Identifier(schema), old))
+        ops.execute(text.encode())
+        if {t.name: t for t in before} != {t.name: t for t in preflight.wanted_tables(ops, schema)}:
+            ops.execute(sql.SQL("drop schema {} cascade").format(old))
+        else:
+            ops.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+            ops.execute(sql.SQL("alter schema {} rename to {}").format(old, sql.Identifier(schema)))
     ops.execute(
         sql.SQL("comment on schema {} is {}").format(
             sql.Identifier(schema),
@@ -552,5 +556,5 @@ def _describe(url: str) -> str:
         return "unreadable URL"
 
 
-def _silent(_: Progress) -> None:
+def _silent(_: str) -> None:
     """No progress wanted."""

@@ -191,5 +191,3 @@ create unlogged table if not exists landing_balisnap."Payment" (
     updated_at timestamp not null,
     payment_ref text
 );
-
-comment on schema landing_balisnap is 'Rows of balisnap as they were at the last landing (phase2.landing_runs).';

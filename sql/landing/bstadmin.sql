@@ -100,5 +100,3 @@ create unlogged table if not exists landing_bstadmin.booking_finance_items (
     amount numeric not null,
     paid boolean not null
 );
-
-comment on schema landing_bstadmin is 'Rows of bstadmin as they were at the last landing (phase2.landing_runs).';
