@@ -306,16 +306,6 @@ comment on table phase2.paid_bookings is
     'Bookings that were PAID at the last verdict of batch E, and their captures: what gate E-04 holds later runs against. '
     'Emptied by the rollback of batch E.';
 
-create table if not exists phase2.audit_sample (
-    capture_id text not null,
-    amount numeric not null,
-    currency text not null,
-    status text,
-    captured_at timestamptz
-);
-comment on table phase2.audit_sample is
-    'The PayPal capture export given for gate E-03; empty: the captures inside raw_payload are the sample (mapping 5.6).';
-
 create or replace function phase2.dictionary_codes()
 returns table (dictionary text, code text)
 language plpgsql stable
