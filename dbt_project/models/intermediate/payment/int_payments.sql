@@ -2,7 +2,8 @@ with payments as (
     select * from {{ ref('stg_balisnap__payments') }}
 ),
 
--- Without its raw payload: five models read this table, and none of them the payload.
+-- Without its raw payload: several models read this table, and none of them the payload.
+-- `offset 0` keeps each rule at one evaluation a row; inlined, they would run again at every mention below.
 normalised as (
     select
         payment_id,
@@ -12,8 +13,6 @@ normalised as (
         updated_at,
         amount as raw_amount,
         currency_code as raw_currency_code,
-        payment_status as raw_payment_status,
-        payment_status_v2 as raw_payment_status_v2,
         {{ function('norm_money') }}(amount) as amount,
         {{ function('norm_currency') }}(currency_code) as currency_code,
         {{ function('norm_code') }}(payment_method) as method,
@@ -24,8 +23,11 @@ normalised as (
         coalesce({{ function('norm_text') }}(payment_status), '')
         || '|' || coalesce({{ function('norm_text') }}(payment_status_v2), '') as status_raw,
         {{ function('payment_status') }}(payment_status_v2, payment_status) as payment_status_v2,
-        {{ function('norm_code') }}(coalesce(payment_status_v2, payment_status)) as stated_status
+        {{ function('status_word') }}(payment_status_v2, payment_status) as status_word,
+        {{ function('is_known_payment_status') }}(payment_status_v2, payment_status) as is_known_status,
+        {{ function('is_currency') }}(currency_code) as is_currency
     from payments
+    offset 0
 ),
 
 judged as (
@@ -35,67 +37,50 @@ judged as (
         array_remove(array[
             case
                 when payment_date is null or extract(year from payment_date at time zone 'UTC') not between 1900 and 2199
-                    then jsonb_build_object(
-                        'field', 'payment_date', 'problem', 'missing or outside 1900 to 2199', 'raw', raw_payment_date
-                    )
+                    then {{ payment_problem('payment_date', 'missing or outside 1900 to 2199', 'raw_payment_date') }}
             end,
             case
                 when length(payment_ref) > 128
-                    then jsonb_build_object(
-                        'field', 'payment_ref', 'problem', 'longer than 128 characters', 'raw', payment_ref
-                    )
+                    then {{ payment_problem('payment_ref', 'longer than 128 characters', 'payment_ref') }}
             end,
             case
                 when length(gateway_order_id) > 128
-                    then jsonb_build_object(
-                        'field', 'gateway_order_id', 'problem', 'longer than 128 characters', 'raw', gateway_order_id
-                    )
+                    then {{ payment_problem('gateway_order_id', 'longer than 128 characters', 'gateway_order_id') }}
             end,
             case
                 when length(gateway_capture_id) > 128
-                    then jsonb_build_object(
-                        'field', 'gateway_capture_id', 'problem', 'longer than 128 characters',
-                        'raw', gateway_capture_id
-                    )
+                    then {{ payment_problem('gateway_capture_id', 'longer than 128 characters', 'gateway_capture_id') }}
             end
         ], null) as refusals,
         -- Bridged with a value made to fit, and reviewed.
         array_remove(array[
             case
-                when raw_currency_code is not null and not {{ function('is_currency') }}(raw_currency_code)
-                    then jsonb_build_object(
-                        'field', 'currency_code', 'problem', 'no currency, taken as USD', 'raw', raw_currency_code
-                    )
+                when raw_currency_code is not null and not is_currency
+                    then {{ payment_problem('currency_code', 'no currency, taken as USD', 'raw_currency_code') }}
             end,
             case
                 when not {{ function('is_money') }}(raw_amount)
-                    then jsonb_build_object(
-                        'field', 'amount', 'problem', 'no amount that fits, taken as 0', 'raw', raw_amount::text
-                    )
+                    then {{ payment_problem('amount', 'no amount that fits, taken as 0', 'raw_amount::text') }}
             end,
             case
-                when not {{ function('is_known_payment_status') }}(raw_payment_status_v2, raw_payment_status)
-                    then jsonb_build_object(
-                        'field', 'payment_status', 'problem', 'unknown status, taken as PENDING_PAYMENT',
-                        'raw', status_raw
-                    )
+                when not is_known_status
+                    then {{ payment_problem('payment_status', 'unknown, taken as PENDING_PAYMENT', 'status_raw') }}
             end,
             case
                 when length(method) > 32
-                    then jsonb_build_object('field', 'payment_method', 'problem', 'cut to 32 characters', 'raw', method)
+                    then {{ payment_problem('payment_method', 'cut to 32 characters', 'method') }}
             end,
             case
                 when length(gateway) > 64
-                    then jsonb_build_object('field', 'gateway', 'problem', 'cut to 64 characters', 'raw', gateway)
+                    then {{ payment_problem('gateway', 'cut to 64 characters', 'gateway') }}
             end,
             case
                 when length(status_raw) > 64
-                    then jsonb_build_object(
-                        'field', 'status_raw', 'problem', 'cut to 64 characters', 'raw', status_raw
-                    )
+                    then {{ payment_problem('status_raw', 'cut to 64 characters', 'status_raw') }}
             end
         ], null) as doubts
     from normalised
+    offset 0
 )
 
 select
@@ -114,7 +99,7 @@ select
     payment_status_v2,
     payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED') as is_capture,
     payment_status_v2 = 'REFUNDED' as is_refund,
-    stated_status in ('CANCELLED', 'CANCELED') as is_cancelled,
+    coalesce(status_word in ('cancelled', 'canceled'), false) as is_cancelled,
     refusals = '{}' as is_bridgeable,
     case when refusals || doubts <> '{}' then to_jsonb(refusals || doubts) end as problems,
     updated_at
