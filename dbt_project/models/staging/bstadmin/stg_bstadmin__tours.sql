@@ -1,0 +1,17 @@
+with source as (
+
+    select * from {{ source('bstadmin', 'tours') }}
+
+),
+
+final as (
+
+    select
+        tour_id,
+        {{ function('norm_text') }}(tour_name) as tour_name,
+        is_active
+    from source
+
+)
+
+select * from final
