@@ -1,0 +1,74 @@
+-- Rollback of batch D: empties the booking bridge, after a dump of its review rows. Disable the bridge's readers first.
+-- Idempotent. Refuses while batch E's rows hang on the bookings; E's two tables are named in the truncate because their
+-- foreign keys ask for it, and are empty.
+-- Today every booking is the batch's. Once ingestion writes bookings of its own (part 4), those must stay: this script
+-- then becomes a delete of the bookings that a source ref names, with a new number.
+
+begin;
+set local lock_timeout = '5s';
+set local search_path = '';
+
+do $$
+begin
+    if exists (select 1 from public.payment_event) or exists (select 1 from public.ops_finance_bridge) then
+        raise exception 'payments or finance links hang on the bookings: roll back batch E first';
+    end if;
+    if exists (select 1 from public.ingest_event_log) then
+        raise exception 'ingestion has written bookings: this rollback would remove them too';
+    end if;
+end
+$$;
+
+insert into phase2.unmapped_queue_dump (
+    batch, run_id, queue_key, queue_type, channel_code, source_system, source_table, source_pk, reason_code,
+    reason_detail, status, payload, resolved_by, resolved_at, created_at, updated_at
+)
+select
+    'D' as batch,
+    (select r.run_id from phase2.run_context as r) as run_id,
+    q.queue_key, q.queue_type, q.channel_code, q.source_system, q.source_table, q.source_pk, q.reason_code,
+    q.reason_detail, q.status, q.payload, q.resolved_by, q.resolved_at, q.created_at, q.updated_at
+from public.unmapped_queue as q
+where q.queue_type = 'BOOKING_REVIEW';
+
+create temporary table rolled_back on commit drop as
+select 'booking_core' as table_name, count(*) as rows from public.booking_core
+union all
+select 'booking_contact' as table_name, count(*) as rows from public.booking_contact
+union all
+select 'booking_party' as table_name, count(*) as rows from public.booking_party
+union all
+select 'booking_item_snapshot' as table_name, count(*) as rows from public.booking_item_snapshot
+union all
+select 'ops_booking_state' as table_name, count(*) as rows from public.ops_booking_state
+union all
+select 'ops_assignment' as table_name, count(*) as rows from public.ops_assignment
+union all
+select 'channel_external_refs' as table_name, count(*) as rows from public.channel_external_refs
+where entity_type = 'BOOKING'
+union all
+select 'unmapped_queue' as table_name, count(*) as rows from public.unmapped_queue
+where queue_type = 'BOOKING_REVIEW';
+
+truncate
+    public.booking_core,
+    public.booking_contact,
+    public.booking_party,
+    public.booking_item_snapshot,
+    public.ops_booking_state,
+    public.ops_assignment,
+    public.payment_event,
+    public.ops_finance_bridge;
+
+delete from public.channel_external_refs where entity_type = 'BOOKING';
+delete from public.unmapped_queue where queue_type = 'BOOKING_REVIEW';
+delete from phase2.source_leftovers
+where source_table in ('Booking', 'BookingItem', 'BookingTraveler', 'Departure', 'bookings');
+
+-- What is noted about bookings that are gone: a backfill from nothing must not take them for fresher than the sources.
+delete from phase2.booking_freshness;
+delete from phase2.status_snapshot;
+
+select r.table_name, r.rows from pg_temp.rolled_back as r order by r.table_name collate "C";
+
+commit;
