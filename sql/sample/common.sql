@@ -106,6 +106,31 @@ language sql immutable parallel safe as $$
     '7 p.m', '00:00', '13 PM', E'\u200b08:15', 'TBC'])[1 + roll % 25]
 $$;
 
+-- @step parameters
+-- sample.input is one row: bookings, seed, as_of, and the kinds of booking that this database holds.
+create table sample.params as
+select
+  *,
+  -- the shop's history makes its catalogue, so a larger sample has a somewhat larger one
+  products * 11 / 20 as synced,
+  products * 15 / 20 as slugged,
+  products * 18 / 20 as named,
+  -- packages that the catalogue cannot place, or places oddly (see bstadmin.sql); few of them in a small sample
+  case
+    when is_full then array[501, 502, 503, 504, 505, 507, 508, 509, 510]
+    else array[501, 503]
+  end as special_packages
+from (
+  select
+    *,
+    case when bookings < 2000 then 40 when bookings < 10000 then 70 when bookings < 100000 then 120 else 160 end
+      as products,
+    -- all of the catalogue's rare cases, where they weigh little enough
+    bookings >= 10000 as is_full,
+    40 + bookings / 4 as customers
+  from sample.input
+) sized;
+
 -- @step the catalogue's skeleton
 -- One row per regular tour i. How its back-office package finds it (mapping 3.2) depends on i alone:
 --   i <= synced            product-level legacy id = package id, slug and name agree        level 1
@@ -171,7 +196,7 @@ join pg_temp.tour t using (i)
 where o.j <= 4;
 
 -- @step the rare cases' places
--- Rare cases are planted: each name below owns one booking in every `every` bookings, so that their share is the
+-- Rare cases are planted: each name below owns one booking in every 20,000, so that their share is the
 -- same at any size, small samples hold a handful at most, and 20,000 bookings hold all. `kind` says where the
 -- booking stands: B balisnap alone, O bstadmin alone, X both. What a case means: quirks_{balisnap,bstadmin}.sql.
 create temp table quirk_place as
@@ -184,32 +209,35 @@ select
 from (
   select name, kind, ordinal
   from unnest(array[
-    'O:ref-too-long', 'B:ref-too-long', 'X:cancelled-there', 'O:tour-date-infinity', 'B:total-nan',
-    'O:total-nan', 'X:refunded-there', 'B:total-negative', 'O:total-negative', 'X:date-conflict',
-    'B:total-beyond', 'O:currency-rp', 'B:currency-rp', 'X:total-conflict', 'O:name-too-long',
-    'B:name-too-long', 'X:other-currency', 'O:email-too-long', 'B:email-too-long', 'O:phone-too-long',
-    'X:one-cent', 'B:phone-too-long', 'O:made-up-ref', 'B:made-up-ref', 'X:tie-updated',
-    'O:tour-date-0202', 'B:travel-day-2225', 'X:ops-later', 'O:created-infinity', 'B:created-infinity',
-    'X:both-zero', 'O:blank-ref', 'B:blank-ref', 'X:updated-infinity', 'O:adults-negative',
-    'B:adults-negative', 'X:three-candidates', 'O:paid-at-infinity', 'B:items-all-cancelled', 'X:finance-twice',
-    'O:assigned-infinity', 'B:item-other-currency', 'X:ops-pax', 'O:validated-infinity', 'B:item-total-nan',
-    'X:strength-4', 'O:ref-zwj', 'B:item-total-negative', 'X:strength-3', 'O:ref-nfd',
-    'B:item-half-cent', 'X:equal-times', 'O:finance-no-items', 'B:payment-status-unknown', 'X:pickup-both',
-    'O:dup-case', 'B:dup-case', 'X:placeholder-later', 'O:dup-conflict', 'B:payment-ref-twice',
-    'O:drift-ready', 'B:payment-ref-too-long', 'O:drift-done', 'B:payment-nan', 'O:drift-new',
-    'B:payment-currency-rp', 'X:bank-later-date', 'B:payment-date-infinity', 'O:empty-contact', 'B:payment-method-long',
-    'X:refund-recapture', 'B:refund-without-capture', 'O:tour-date-null-time', 'B:payment-status-long', 'X:deposit',
-    'B:updated-infinity', 'O:dup-equal', 'B:legacy-package', 'O:legacy-package', 'B:web-package-as-ops',
-    'B:unknown-package', 'O:multi-package', 'B:item-negative-qty', 'B:capture-voided', 'X:invalid-email-later',
-    'B:refund-equal-time', 'B:rescheduled', 'B:capture-too-long', 'O:dup-finance', 'X:ops-ref-lower',
-    'B:payment-status-null', 'O:note-lines', 'B:payment-beyond', 'O:total-huge'
+    'O:ref-too-long', 'B:ref-too-long', 'X:cancelled-there', 'O:tour-date-infinity',
+    'B:total-nan', 'O:total-nan', 'X:refunded-there', 'B:total-negative',
+    'O:total-negative', 'X:date-conflict', 'B:total-beyond', 'O:currency-rp',
+    'B:currency-rp', 'X:total-conflict', 'O:name-too-long', 'B:name-too-long',
+    'X:other-currency', 'O:email-too-long', 'B:email-too-long', 'O:phone-too-long',
+    'X:one-cent', 'B:phone-too-long', 'O:made-up-ref', 'B:made-up-ref',
+    'X:tie-updated', 'O:tour-date-0202', 'B:travel-day-2225', 'X:ops-later',
+    'O:created-infinity', 'B:created-infinity', 'X:both-zero', 'O:blank-ref',
+    'B:blank-ref', 'X:updated-infinity', 'O:adults-negative', 'B:adults-negative',
+    'X:three-candidates', 'O:paid-at-infinity', 'B:items-all-cancelled', 'X:finance-twice',
+    'O:assigned-infinity', 'B:item-other-currency', 'X:ops-pax', 'O:validated-infinity',
+    'B:item-total-nan', 'X:strength-4', 'O:ref-zwj', 'B:item-total-negative',
+    'X:strength-3', 'O:ref-nfd', 'B:item-half-cent', 'X:child-from-next',
+    'O:finance-no-items', 'B:payment-status-unknown', 'X:refund-recapture', 'O:dup-later',
+    'B:dup-later', 'X:placeholder-later', 'O:dup-conflict', 'B:payment-ref-twice',
+    'O:drift-ready', 'B:payment-ref-too-long', 'O:drift-done', 'B:payment-nan',
+    'O:drift-new', 'B:payment-currency-rp', 'X:deposit', 'B:payment-date-infinity',
+    'O:empty-contact', 'B:payment-method-long', 'X:invalid-email-later', 'B:refund-without-capture',
+    'O:dup-equal', 'B:payment-status-long', 'O:multi-package', 'B:updated-infinity',
+    'O:dup-finance', 'B:no-package', 'B:web-package-as-ops', 'B:unknown-package',
+    'B:item-negative-qty', 'B:capture-voided', 'B:refund-equal-time', 'B:capture-too-long',
+    'B:payment-status-blank', 'B:payment-beyond', 'O:note-lines'
   ]) with ordinality as listed (entry, ordinal)
   cross join lateral (select split_part(entry, ':', 1) as kind, split_part(entry, ':', 2) as name) parts
 ) places;
 
 -- @step the plan of the bookings
 -- Of every 20 bookings 6 are balisnap's alone, 13 bstadmin's alone, 1 stands in both.
--- :kinds is 'BX' in balisnap and 'OX' in bstadmin.
+-- sample.input.kinds is 'BX' in balisnap and 'OX' in bstadmin.
 create temp table plan as
 with numbered as (
   select
@@ -236,11 +264,13 @@ basics as (
     -- short notice is common, half a year ahead is not
     sample.pick(b.n, 3, p.seed, 60) * sample.pick(b.n, 4, p.seed, 60) / 40
       * case when sample.hit(b.n, 5, p.seed, 400) then 3 else 1 end as lead_days,
-    sample.pick(b.n, 6, p.seed, 1000) as fate_roll,
+    -- a planted booking is otherwise a plain one: paid, with one item
+    qp.name as quirk,
+    case when qp.name is not null then 500 else sample.pick(b.n, 6, p.seed, 1000) end as fate_roll,
     sample.pick(b.n, 7, p.seed, 100) as channel_roll,
     -- the lesser of two picks: the first tours of the menu sell best
-    1 + least(sample.pick(b.n, 8, p.seed, p.web_menu), sample.pick(b.n, 9, p.seed, p.web_menu)) as web_pick,
-    1 + least(sample.pick(b.n, 8, p.seed, p.ops_menu), sample.pick(b.n, 9, p.seed, p.ops_menu)) as ops_pick,
+    1 + least(sample.pick(b.n, 8, p.seed, m.web_menu), sample.pick(b.n, 9, p.seed, m.web_menu)) as web_pick,
+    1 + least(sample.pick(b.n, 8, p.seed, m.ops_menu), sample.pick(b.n, 9, p.seed, m.ops_menu)) as ops_pick,
     case when sample.hit(b.n, 10, p.seed, 60)
       then p.special_packages[1 + sample.pick(b.n, 15, p.seed, cardinality(p.special_packages))] end as special,
     case sample.pick(b.n, 16, p.seed, 20) when 0 then 'EUR' when 1 then 'AUD' when 2 then 'IDR' else 'USD' end as currency,
@@ -248,13 +278,15 @@ basics as (
     case when sample.hit(b.n, 19, p.seed, 2500) then 1 + sample.pick(b.n, 20, p.seed, 3) else 0 end as c1,
     case when sample.hit(b.n, 21, p.seed, 500) then 1 else 0 end as i1,
     -- 2 a second item that is carried, 1 a second item that was cancelled, 0 none
-    case when b.kind <> 'O' then
+    case when b.kind <> 'O' and qp.name is null then
       case when sample.hit(b.n, 22, p.seed, 700) then 2 when sample.hit(b.n, 23, p.seed, 300) then 1 else 0 end
       else 0 end as second,
     1 + sample.pick(b.n, 24, p.seed, 2) as a2,
-    b.kind <> 'O' and not sample.hit(b.n, 25, p.seed, 1200) as has_item
+    b.kind <> 'O' and (qp.name is not null or not sample.hit(b.n, 25, p.seed, 1200)) as has_item
   from numbered b
   cross join sample.params p
+  cross join (select max(web_rank) as web_menu, max(ops_rank) as ops_menu from pg_temp.menu) m
+  left join pg_temp.quirk_place qp on qp.kind = b.kind and qp.place = (b.n - 1) % 20000
   where strpos(p.kinds, b.kind) > 0
   offset 0
 ),
@@ -320,10 +352,8 @@ select
     when 'TRIPDOTCOM' then '112813' || lpad(((s.n * 387420489 + s.seed) % 10000000000)::text, 10, '0')
     when 'MANUAL' then 'WA-' || extract(year from s.received)::integer || '-' || lpad(s.n::text, 6, '0')
     else 'BSN-' || sample.code((s.n * 387420489 + s.seed * 104729) & 4294967295, 8)
-  end as ref,
-  qp.name as quirk
-from summed s
-left join pg_temp.quirk_place qp on qp.kind = s.kind and qp.place = (s.n - 1) % 20000;
+  end as ref
+from summed s;
 
 create index on pg_temp.plan (quirk) where quirk is not null;
 analyze pg_temp.plan;
