@@ -107,10 +107,16 @@ def only_runner(run: Run) -> Iterator[None]:
 
 
 def begin(run: Run, batch: Batch) -> None:
-    """Open the door of a batch: every batch before it has passed (GateFailed when not), then mark it as running."""
+    """Open the door of a batch: every batch before it has passed (GateFailed when not); then start it."""
     with run.connect() as conn:
         for code in before(batch.code):
             gates.open_or_raise(conn, batch.code, code)
+    start(run, batch)
+
+
+def start(run: Run, batch: Batch) -> None:
+    """Mark the batch as running, and fix the day and the run that its models read."""
+    with run.connect() as conn:
         conn.execute(
             "insert into phase2.run_context (only_row, as_of, run_id) values (true, %(as_of)s, %(run_id)s)"
             " on conflict (only_row) do update"
@@ -257,7 +263,8 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
     if row.fetchone() == (2,) and landing.landing_is_complete(conn):
         entry.detail["reused"] = "the snapshot that this run landed before"
         return
-    result = landing.land(run.databases.ops, run.databases.balisnap, run.databases.bstadmin, run.run_id, run.progress)
+    dbs = run.databases
+    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=run.progress)
     entry.rows = result.rows
     entry.detail["tables"] = {f"{t.source}.{t.table}": t.rows for t in result.tables}
 
