@@ -1,0 +1,116 @@
+with candidates as (
+    select * from {{ ref('int_booking_sources') }}
+    where is_candidate
+),
+
+winners as (
+    select * from candidates
+    where candidate_rank = 1
+),
+
+bridged as (
+    select
+        booking_key,
+        channel_code,
+        external_booking_ref
+    from {{ source('bridge', 'booking_core') }}
+),
+
+-- By identity: its key stays, whoever made it.
+known as (
+    select
+        winners.*,
+        bridged.booking_key as known_key
+    from winners
+    left join bridged
+        on
+            winners.channel_code = bridged.channel_code
+            and winners.external_booking_ref = bridged.external_booking_ref
+),
+
+-- Else by source id: a corrected ref is no new booking, unless another candidate holds the old identity.
+former as (
+    select distinct on (known.channel_code, known.external_booking_ref)
+        known.channel_code,
+        known.external_booking_ref,
+        refs.entity_key as former_key
+    from known
+    inner join candidates
+        on
+            known.channel_code = candidates.channel_code
+            and known.external_booking_ref = candidates.external_booking_ref
+    inner join {{ source('bridge', 'channel_external_refs') }} as refs
+        on
+            refs.entity_type = 'BOOKING'
+            and refs.external_ref_kind
+            = case candidates.source_system when 'balisnap' then 'BALISNAP_BOOKING_ID' else 'BSTADMIN_BOOKING_ID' end
+            and refs.external_ref = candidates.source_pk
+    inner join bridged on refs.entity_key = bridged.booking_key
+    left join winners as holders
+        on
+            bridged.channel_code = holders.channel_code
+            and bridged.external_booking_ref = holders.external_booking_ref
+    where known.known_key is null and holders.source_pk is null
+    order by known.channel_code, known.external_booking_ref, candidates.candidate_rank, refs.entity_key
+),
+
+-- Several new identities may claim one old booking: the first of them by name has it.
+claimed as (
+    select distinct on (former_key)
+        former_key,
+        channel_code,
+        external_booking_ref
+    from former
+    order by former_key, channel_code collate "C", external_booking_ref collate "C"
+),
+
+named as (
+    select
+        known.*,
+        claimed.former_key,
+        case
+            when known.known_key is null and claimed.former_key is null
+                then {{ function('booking_key') }}(known.channel_code, known.external_booking_ref)
+        end as made_key
+    from known
+    left join claimed
+        on
+            known.channel_code = claimed.channel_code
+            and known.external_booking_ref = claimed.external_booking_ref
+),
+
+-- A renamed booking keeps the key made of its old name; who takes that name later needs a key of its own.
+keyed as (
+    select
+        named.*,
+        case
+            when named.known_key is not null then named.known_key
+            when named.former_key is not null then named.former_key
+            when taken.booking_key is null then named.made_key
+            else {{ function('named_key') }}(
+                'booking',
+                'canonical:booking_identity:' || named.channel_code || ':' || named.external_booking_ref
+                || ':' || named.source_system || ':' || named.source_table || ':' || named.source_pk
+            )
+        end as booking_key
+    from named
+    left join bridged as taken on named.made_key = taken.booking_key
+)
+
+select
+    keyed.booking_key,
+    keyed.channel_code,
+    keyed.external_booking_ref,
+    keyed.known_key is null and keyed.former_key is null as is_new,
+    keyed.former_key is not null as is_renamed,
+    keyed.candidates,
+    keyed.latest_updated_at,
+    -- Newer in the bridge than in the sources: a backfill fills only what is null (mapping 4.13).
+    coalesce(
+        keyed.made_key is null
+        and greatest(freshness.last_event_time, freshness.last_core_write_at)
+        > coalesce(keyed.latest_updated_at, '-infinity'::timestamptz),
+        false
+    ) as fill_only
+from keyed
+left join {{ source('phase2', 'booking_freshness') }} as freshness on keyed.booking_key = freshness.booking_key
