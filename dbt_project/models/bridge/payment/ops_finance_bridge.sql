@@ -1,0 +1,28 @@
+{{ config(
+    key='finance_bridge_key',
+    touch=['last_reconciled_at'],
+    remove_where="exists (
+        select 1 from {{ ref('int_finance_outcomes') }} as o
+        where o.outcome = 'BRIDGED' and o.booking_key = t.booking_key
+    )",
+    pre_hook=[
+        "delete from {{ source('bridge', 'ops_finance_bridge') }} as held
+         using {{ ref('int_finance_outcomes') }} as wanted
+         where
+             wanted.outcome = 'BRIDGED'
+             and held.finance_bridge_key = wanted.finance_bridge_key
+             and held.booking_key <> wanted.booking_key"
+    ]
+) }}
+
+select
+    finance_bridge_key,
+    booking_key,
+    booking_finance_id::bigint as booking_finance_id,
+    pattern_id::bigint as pattern_id,
+    validated_at,
+    is_locked,
+    settlement_status,
+    now() as last_reconciled_at
+from {{ ref('int_finance_outcomes') }}
+where outcome = 'BRIDGED'
