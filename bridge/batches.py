@@ -75,6 +75,7 @@ BATCHES: dict[str, Batch] = {
             postchecks=(
                 Step("script", "090_postcheck_reconciliation.sql", "Compare the schema with its contract"),
                 Step("legacy", "after", "Run the legacy applications' statements again"),
+                Step("dbt", "ground", "Load the reference lists, create the rulebook's functions"),
                 _measure("a"),
             ),
             gates=("A-00", "A-01", "A-02", "A-03"),

@@ -89,7 +89,7 @@ def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = No
             *("--profiles-dir", str(ROOT)),
             *("--target-path", str(place)),
             *("--log-path", str(place / "logs")),
-            "--quiet",
+            *("--log-level", "none", "--log-level-file", "debug"),
         ]
     )
     logging.getLogger().handlers[:] = [h for h in logging.getLogger().handlers if not _is_dbt_handler(h)]

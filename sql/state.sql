@@ -195,13 +195,15 @@ comment on table phase2.model_changes is
     'Rows that a bridge model wrote in a run; all zero is a rerun that changed nothing.';
 
 create table if not exists phase2.source_leftovers (
+    leftover_key uuid not null,
     source_system text not null,
     source_table text not null,
     source_pk text not null,
     attributes jsonb not null,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
-    constraint source_leftovers_pkey primary key (source_system, source_table, source_pk)
+    constraint source_leftovers_pkey primary key (leftover_key),
+    constraint source_leftovers_source_key unique (source_system, source_table, source_pk)
 );
 comment on table phase2.source_leftovers is
     'What the sources hold and the bridge has no column for (mapping 3.5): ops-only attributes, galleries, itineraries.';
