@@ -153,9 +153,15 @@ def read_candidates(balisnap: Tables, bstadmin: Tables, payments: list[pay.Payme
     return found
 
 
-def computed_key(identity: Identity) -> uuid.UUID:
-    """Mapping 2: the key of a booking that the backfill sees first."""
-    return n.key(n.BOOKING_NAMESPACE, f"canonical:booking_identity:{identity[0]}:{identity[1]}")
+def computed_key(identity: Identity, taken: set[uuid.UUID]) -> uuid.UUID:
+    """Mapping 2: the key of a booking that the backfill sees first.
+
+    A renamed booking keeps the key of its first ref; who comes with that ref later needs another one.
+    """
+    name = f"canonical:booking_identity:{identity[0]}:{identity[1]}"
+    while n.key(n.BOOKING_NAMESPACE, name) in taken:
+        name += ":again"
+    return n.key(n.BOOKING_NAMESPACE, name)
 
 
 def assign_keys(groups: dict[Identity, list[Candidate]], before: Tables) -> dict[Identity, uuid.UUID]:
@@ -173,7 +179,7 @@ def assign_keys(groups: dict[Identity, list[Candidate]], before: Tables) -> dict
         if identity in held:
             keys[identity] = held[identity]
             continue
-        keys[identity] = computed_key(identity)
+        keys[identity] = computed_key(identity, set(identity_of))
         for c in groups[identity]:
             old = by_id_ref.get((f"{c.system.upper()}_BOOKING_ID", str(c.id)))
             if old in identity_of and identity_of[old] not in groups and old not in claimed:
@@ -500,7 +506,7 @@ def build_items(booking: Booking, catalog: Catalog, queue: Queue) -> list[Row]:
         departure = item["departure_id"]
         rows.append(
             {
-                "booking_item_key": n.key(n.BOOKING_NAMESPACE, f"balisnap:BookingItem:{item['booking_item_id']}"),
+                "booking_item_key": item_key(item),
                 "booking_key": booking.key,
                 "variant_key": catalog.variant_keys.get(item["variant_id"]),
                 "variant_external_id": str(item["variant_id"]),
@@ -594,21 +600,45 @@ def build_state(booking: Booking, before: Tables) -> Row:
     }
 
 
-def build_assignments(booking: Booking, before: Tables, queue: Queue) -> list[Row]:
-    """Mapping 4.11: one active row with a driver; a changed driver closes the old row and adds one."""
-    held = [dict(r) for r in before.get("ops_assignment", []) if r["booking_key"] == booking.key]
+def item_key(item: Row) -> uuid.UUID:
+    """Mapping 2: key of a carried item."""
+    return n.key(n.BOOKING_NAMESPACE, f"balisnap:BookingItem:{item['booking_item_id']}")
+
+
+def assignment_key(booking: Booking) -> uuid.UUID | None:
+    """Mapping 2, 4.11: key of the assignment that the best-ranked bstadmin candidate speaks of."""
+    ops = booking.of("bstadmin")
+    driver = ops[0].row["assigned_driver_id"] if ops else None
+    if driver is None:
+        return None
+    return n.key(n.BOOKING_NAMESPACE, f"bstadmin:bookings:{ops[0].id}:assignment:{driver}")
+
+
+def held_children(before: Tables, table: str, key: str, booking: Booking, owners: dict[Any, uuid.UUID]) -> list[Row]:
+    """The rows of a booking before the run, without those that the sources now carry for another booking."""
+    rows = (r for r in before.get(table, []) if r["booking_key"] == booking.key)
+    return [dict(r) for r in rows if owners.get(r[key], booking.key) == booking.key]
+
+
+def build_assignments(
+    booking: Booking, before: Tables, owners: dict[Any, uuid.UUID], queue: Queue
+) -> tuple[list[Row], list[Row]]:
+    """Mapping 4.11: one active row with a driver; a changed driver closes the old row and adds one.
+
+    Gives the rows that the sources speak of, and the older ones of the booking.
+    """
+    held = held_children(before, "ops_assignment", "assignment_key", booking, owners)
     ops = booking.of("bstadmin")
     wanted: list[Row] = []
-    driver = ops[0].row["assigned_driver_id"] if ops else None
-    if driver is not None:
+    key = assignment_key(booking)
+    if key is not None:
         since = n.instant(ops[0].row["assigned_at"]) or n.instant(ops[0].row["updated_at"])
         if n.in_range(since):
-            name = f"bstadmin:bookings:{ops[0].id}:assignment:{driver}"
             wanted.append(
                 {
-                    "assignment_key": n.key(n.BOOKING_NAMESPACE, name),
+                    "assignment_key": key,
                     "booking_key": booking.key,
-                    "driver_id": driver,
+                    "driver_id": ops[0].row["assigned_driver_id"],
                     "partner_id": None,
                     "assignment_source": "BSTADMIN",
                     "assigned_at": since,
@@ -626,7 +656,7 @@ def build_assignments(booking: Booking, before: Tables, queue: Queue) -> list[Ro
     for row in held:
         if row["is_active"] and row["assignment_key"] not in keys:
             row |= {"is_active": False, "unassigned_at": n.instant(speaker.row["updated_at"])}
-    return wanted + [row for row in held if row["assignment_key"] not in keys]
+    return wanted, [row for row in held if row["assignment_key"] not in keys]
 
 
 def fill(held: Row | None, computed: Row) -> Row:
@@ -636,12 +666,16 @@ def fill(held: Row | None, computed: Row) -> Row:
     return {column: computed[column] if held.get(column) is None else held[column] for column in computed}
 
 
-def fill_children(held: list[Row], computed: list[Row], key: str) -> list[Row]:
-    """Mapping 4.13 for items and assignments: none held, all are added; else only nulls of equal keys."""
+def fill_children(held: list[Row], computed: list[Row], key: str) -> tuple[list[Row], list[Row]]:
+    """Mapping 4.13 for items and assignments: none held, all are added; else only nulls of equal keys.
+
+    Gives the rows that the sources speak of, and the other ones of the booking.
+    """
     if not held:
-        return computed
+        return computed, []
     found = {row[key]: row for row in computed}
-    return [fill(row, found[row[key]]) if row[key] in found else row for row in held]
+    spoken = [fill(row, found[row[key]]) for row in held if row[key] in found]
+    return spoken, [row for row in held if row[key] not in found]
 
 
 def fill_core(held: Row, computed: Row) -> Row:
@@ -730,8 +764,12 @@ def build(
 
     names = ("booking_core", "booking_contact", "booking_party", "booking_item_snapshot")
     result: Tables = {name: [] for name in (*names, "ops_booking_state", "ops_assignment")}
+    older: Tables = {"booking_item_snapshot": [], "ops_assignment": []}
     for b in bookings:
         carry_items(b)
+    item_owners = {item_key(item): b.key for b in bookings for item in b.carried}
+    assignment_owners = {key: b.key for b in bookings if (key := assignment_key(b)) is not None}
+    for b in bookings:
         b.core = build_core(b, catalog, finances, departures, before, as_of, queue)
         core, contact = b.core, build_contact(b, before, queue)
         party, items = build_party(b, travelers), build_items(b, catalog, queue)
@@ -743,14 +781,21 @@ def build(
             contact = fill_contact(held("booking_contact", b.key), contact)
             party = fill(held("booking_party", b.key), party)
             state = fill_state(held("ops_booking_state", b.key), state)
-            old_items = [dict(r) for r in before.get("booking_item_snapshot", []) if r["booking_key"] == b.key]
-            items = fill_children(old_items, items, "booking_item_key")
+            old_items = held_children(before, "booking_item_snapshot", "booking_item_key", b, item_owners)
+            items, kept_items = fill_children(old_items, items, "booking_item_key")
+            older["booking_item_snapshot"] += kept_items
         result["booking_core"].append(core)
         result["booking_contact"].append(contact)
         result["booking_party"].append(party)
         result["booking_item_snapshot"] += items
         result["ops_booking_state"].append(state)
-        result["ops_assignment"] += build_assignments(b, before, queue)
+        assignments, kept_assignments = build_assignments(b, before, assignment_owners, queue)
+        result["ops_assignment"] += assignments
+        older["ops_assignment"] += kept_assignments
+    # A row goes with its key: what moved to another identity takes its item and assignment along.
+    for table, key in (("booking_item_snapshot", "booking_item_key"), ("ops_assignment", "assignment_key")):
+        written = {row[key] for row in result[table]}
+        result[table] += [row for row in older[table] if row[key] not in written]
     for table, key in (
         ("booking_core", "booking_key"),
         ("booking_contact", "booking_key"),
