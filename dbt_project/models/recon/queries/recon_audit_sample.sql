@@ -1,0 +1,107 @@
+-- Gate E-03. Grain: one capture of the audit sample (mapping 5.6) and whether the bridge's payment agrees with it.
+-- The sample is the capture export; without one, the captures that the landed payloads of bridged payments hold.
+with landed as (
+    select
+        payments.payment_id,
+        payments.gateway_capture_id,
+        payments.raw_payload,
+        {{ function('row_key') }}('payment', 'balisnap', 'Payment', payments.payment_id::text) as payment_key,
+        payments.booking_id
+    from {{ source('balisnap', 'Payment') }} as payments
+),
+
+captures as (
+    select
+        landed.payment_key,
+        held.capture ->> 'id' as capture_id,
+        held.capture #>> '{amount,value}' as amount_text,
+        held.capture #>> '{amount,currency_code}' as currency
+    from landed
+    cross join lateral (
+        select c.capture
+        from jsonb_path_query(
+            landed.raw_payload, 'lax $.purchase_units[*].payments.captures[*] ? (exists(@.amount))'
+        ) as c (capture)
+
+        union all
+
+        select landed.raw_payload as capture
+        where
+            jsonb_typeof(landed.raw_payload -> 'amount') = 'object'
+            and landed.raw_payload ->> 'id' = landed.gateway_capture_id
+    ) as held
+    where landed.raw_payload is not null and not exists (select 1 from {{ source('phase2', 'audit_sample') }})
+),
+
+sample as (
+    select
+        'export:' || line_no as sample_key,
+        null::uuid as payment_key,
+        {{ function('norm_text') }}(capture_id) as capture_id,
+        amount,
+        currency
+    from {{ source('phase2', 'audit_sample') }}
+
+    union all
+
+    select
+        'payload:' || captures.payment_key as sample_key,
+        captures.payment_key,
+        {{ function('norm_text') }}(captures.capture_id) as capture_id,
+        case when captures.amount_text ~ '^-?[0-9]+(\.[0-9]+)?$' then captures.amount_text::numeric end as amount,
+        captures.currency
+    from captures
+    inner join {{ source('bridge', 'payment_event') }} as bridged on captures.payment_key = bridged.payment_key
+),
+
+identities as (
+    select landed.payment_key, sources.key_by_identity as booking_key
+    from landed
+    inner join {{ ref('recon_source_identities') }} as sources
+        on landed.booking_id = sources.booking_id and sources.source_system = 'balisnap'
+),
+
+compared as (
+    select
+        sample.sample_key,
+        sample.capture_id,
+        sample.amount,
+        sample.currency,
+        events.payment_key,
+        events.amount as found_amount,
+        events.currency_code as found_currency_code,
+        events.gateway_capture_id as found_capture_id,
+        identities.booking_key is not distinct from events.booking_key as on_its_booking,
+        coalesce(sample.capture_id = events.gateway_capture_id, false)
+        and coalesce(abs(events.amount - sample.amount) <= 0.01, false)
+        and coalesce(events.currency_code = {{ function('norm_code') }}(sample.currency), false)
+        and identities.booking_key is not distinct from events.booking_key as agrees
+    from sample
+    left join {{ source('bridge', 'payment_event') }} as events
+        on coalesce(sample.payment_key = events.payment_key, sample.capture_id = events.gateway_capture_id)
+    left join identities on events.payment_key = identities.payment_key
+)
+
+-- a capture may have several events (its refund carries its id too): one that agrees is enough
+select distinct on (sample_key, capture_id)
+    sample_key,
+    capture_id,
+    payment_key,
+    agrees,
+    case
+        when agrees then 'AGREES'
+        when payment_key is null then 'NO_PAYMENT'
+        when capture_id is distinct from found_capture_id then 'CAPTURE_DIFFERS'
+        when not on_its_booking then 'BOOKING_DIFFERS'
+        when currency is null or found_currency_code <> upper(currency collate "C") then 'CURRENCY_DIFFERS'
+        else 'AMOUNT_DIFFERS'
+    end as status,
+    jsonb_build_object(
+        'capture_id', capture_id,
+        'sample', jsonb_build_object('amount', amount, 'currency', currency),
+        'bridge', jsonb_build_object(
+            'amount', found_amount, 'currency', found_currency_code, 'capture_id', found_capture_id
+        )
+    ) as detail
+from compared
+order by sample_key, capture_id, agrees desc, payment_key

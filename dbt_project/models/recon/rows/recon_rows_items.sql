@@ -1,0 +1,119 @@
+-- Grain: one landed booking item. Those of one shop booking per identity are carried, cancelled ones only when all are.
+with landed as (
+    select
+        items.booking_item_id,
+        items.booking_id,
+        items.item_status,
+        {{ function('norm_currency') }}(items.currency_code) as currency_code,
+        {{ function('norm_money') }}(items.total_amount) as amount,
+        links.booking_id is not null as has_booking,
+        links.booking_key,
+        snapshots.booking_item_key,
+        snapshots.booking_key as found_on,
+        snapshots.currency_code as found_currency_code,
+        snapshots.total_amount as found_amount,
+        fresher.booking_key is not null as is_fresher
+    from {{ source('balisnap', 'BookingItem') }} as items
+    left join {{ ref('recon_booking_links') }} as links
+        on items.booking_id = links.booking_id and links.source_system = 'balisnap'
+    left join {{ source('bridge', 'booking_item_snapshot') }} as snapshots
+        on
+            {{ function('named_key') }}('booking', 'balisnap:BookingItem:' || items.booking_item_id::text)
+            = snapshots.booking_item_key
+    left join {{ ref('recon_fresher_bookings') }} as fresher on links.booking_key = fresher.booking_key
+),
+
+siblings as (
+    select
+        booking_id,
+        booking_key,
+        bool_and(item_status = 'CANCELLED') as all_cancelled,
+        bool_or(booking_item_key is not null) as is_carrier
+    from landed
+    group by booking_id, booking_key
+),
+
+carried as (
+    select booking_key
+    from siblings
+    where is_carrier and booking_key is not null
+    group by booking_key
+),
+
+queued as (
+    select 'item' as what, i.source_pk from ({{ recon_queued('balisnap', 'BookingItem') }}) as i
+
+    union all
+
+    select 'booking' as what, b.source_pk from ({{ recon_queued('balisnap', 'Booking') }}) as b
+),
+
+judged as (
+    select
+        landed.*,
+        case
+            when landed.booking_item_key is not null and landed.found_on = landed.booking_key then 'bridged'
+            when landed.booking_item_key is not null then 'unaccounted'
+            when not siblings.is_carrier and carried.booking_key is not null then 'merged'
+            when landed.item_status = 'CANCELLED' and not siblings.all_cancelled and landed.booking_key is not null
+                then 'excluded'
+            when landed.is_fresher then 'excluded'
+            when landed.booking_key is null and (queued_booking.source_pk is not null or queued_item.source_pk is not null)
+                then 'queued'
+            else 'unaccounted'
+        end as category
+    from landed
+    inner join siblings
+        on landed.booking_id = siblings.booking_id and landed.booking_key is not distinct from siblings.booking_key
+    left join carried on landed.booking_key = carried.booking_key
+    left join queued as queued_booking
+        on
+            landed.booking_key is null
+            and queued_booking.what = 'booking'
+            and landed.booking_id::text = queued_booking.source_pk
+    left join queued as queued_item
+        on
+            landed.booking_key is null
+            and queued_item.what = 'item'
+            and landed.booking_item_id::text = queued_item.source_pk
+),
+
+reasoned as (
+    select
+        *,
+        case category
+            when 'merged' then 'another booking of the identity brings the items'
+            when 'excluded' then
+                case
+                    when item_status = 'CANCELLED' then 'cancelled beside items that are not'
+                    else 'the bridge is newer than the sources'
+                end
+            when 'queued' then 'its booking is in the unmapped queue'
+        end as reason,
+        found_currency_code = currency_code and found_amount = greatest(amount, 0) as agrees
+    from judged
+)
+
+select
+    'balisnap.BookingItem' as source,
+    booking_item_id::text as source_key,
+    booking_item_key as bridge_key,
+    booking_id,
+    booking_key,
+    category,
+    reason,
+    currency_code,
+    amount,
+    case
+        when category <> 'bridged' then category
+        when agrees and amount < 0 then 'excluded'
+        when agrees then 'bridged'
+        when is_fresher then 'excluded'
+        else 'unaccounted'
+    end as money_category,
+    case
+        when category <> 'bridged' then reason
+        when agrees and amount < 0 then 'negative, bridged as 0 and under review'
+        when not agrees and is_fresher then 'the bridge is newer than the sources'
+    end as money_reason
+from reasoned

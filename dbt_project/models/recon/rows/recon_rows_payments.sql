@@ -1,0 +1,50 @@
+-- Grain: one landed payment. Only one without a booking in the bridge, without a time or with an id that does not fit
+-- may wait in the queue. Its money is held against the event's, sign and all.
+with judged as (
+    select
+        landed.payment_id,
+        events.payment_key,
+        case
+            when events.payment_key is not null then 'bridged'
+            when
+                queued.source_pk is not null
+                and (
+                    links.booking_key is null
+                    or landed.payment_date is null
+                    or landed.payment_date < timestamp '1900-01-01'
+                    or landed.payment_date >= timestamp '2200-01-01'
+                    or length({{ function('norm_text') }}(landed.payment_ref)) > 128
+                    or length({{ function('norm_text') }}(landed.gateway_order_id)) > 128
+                    or length({{ function('norm_text') }}(landed.gateway_capture_id)) > 128
+                ) then 'queued'
+            else 'unaccounted'
+        end as category,
+        {{ function('norm_currency') }}(landed.currency_code) as currency_code,
+        {{ function('norm_money') }}(landed.amount) as amount,
+        events.currency_code as found_currency_code,
+        events.amount as found_amount
+    from {{ source('balisnap', 'Payment') }} as landed
+    left join {{ source('bridge', 'payment_event') }} as events
+        on
+            {{ function('row_key') }}('payment', 'balisnap', 'Payment', landed.payment_id::text)
+            = events.payment_key
+    left join {{ ref('recon_booking_links') }} as links
+        on landed.booking_id = links.booking_id and links.source_system = 'balisnap'
+    left join ({{ recon_queued('balisnap', 'Payment') }}) as queued on landed.payment_id::text = queued.source_pk
+)
+
+select
+    'balisnap.Payment' as source,
+    payment_id::text as source_key,
+    payment_key as bridge_key,
+    category,
+    case category when 'queued' then 'in the unmapped queue' end as reason,
+    currency_code,
+    amount,
+    case
+        when category <> 'bridged' then category
+        when found_currency_code = currency_code and found_amount = amount then 'bridged'
+        else 'unaccounted'
+    end as money_category,
+    case category when 'queued' then 'in the unmapped queue' end as money_reason
+from judged
