@@ -1,19 +1,16 @@
--- Parts: hour, separator and minutes, minutes, separator and seconds, seconds, a or p.
+-- Brought to the one spelling that the last pattern checks, hours and all, and that the cast then reads: a final a.m.
+-- becomes ` am`, dots become colons, a bare hour before it gets its minutes. The cast does not depend on a setting but
+-- Postgres marks it stable, so the function is stable: an immutable one would not be inlined.
 select
-    make_time(
-        case when part[6] is null then part[1]::integer else part[1]::integer % 12 end
-        + case lower(part[6] collate "C") when 'p' then 12 else 0 end,
-        coalesce(part[3]::integer, 0),
-        coalesce(part[5]::integer, 0)
-    )
-from
-    regexp_match(
-        {{ rulebook('norm_text') }}(value) collate "C",
-        '^([0-9]{1,2})([:.]([0-5][0-9])([:.]([0-5][0-9]))?)? ?(?:([ap])[.]?m[.]?)?$',
-        'i'
-    ) as found (part)
-where
-    case
-        when part[6] is null then part[2] is not null and part[1]::integer <= 23
-        else part[1]::integer between 1 and 12
-    end
+    substring(
+        regexp_replace(
+            translate(
+                regexp_replace(
+                    lower({{ rulebook('norm_text') }}(value) collate "C"), ' ?([ap])[.]?m[.]?$', E' \\1m'
+                ),
+                '.', ':'
+            ),
+            '^([0-9]{1,2}) ', E'\\1:00 '
+        )
+        from '^(?:(?:[01]?[0-9]|2[0-3])(?::[0-5][0-9]){1,2}|(?:0?[1-9]|1[0-2])(?::[0-5][0-9]){1,2} [ap]m)$'
+    )::time
