@@ -552,8 +552,8 @@ def load_catalog(url: str) -> None:
             status, payload)
         values ('<q>', 'PRODUCT_MAPPING', 'bstadmin', 'tour_packages', '9', 'NO_MATCH', 'RESOLVED',
             '{"resolution": {"entity_type": "PRODUCT"}}');
-        insert into phase2.source_leftovers (source_system, source_table, source_pk, attributes)
-        values ('bstadmin', 'tour_packages', '9', '{"slug": "x"}');
+        insert into phase2.source_leftovers (leftover_key, source_system, source_table, source_pk, attributes)
+        values ('<left>', 'bstadmin', 'tour_packages', '9', '{"slug": "x"}');
         """,
     )
 
