@@ -32,8 +32,9 @@
 
 {#
   One entity's part of the conservation equation, from its `recon_rows_…` view: a line of rows, and a line of money
-  for each currency. `source = bridged + merged + queued + excluded + unaccounted` in every line; a line's
-  `unaccounted_rows` are the rows behind its last term.
+  for each currency, and the rows of the `target` table where there is one of its own. `source = bridged + merged + queued + excluded + unaccounted` in every line; a line's
+  `unaccounted_rows` are the rows behind its last term. A row that is nowhere counts in the line of rows alone, one
+  that is bridged with other money in the line of its currency, so that their sum is the number of faulty rows.
 #}
 {% macro recon_parity_lines(rows, entity, batch, target) -%}
     select
@@ -47,7 +48,7 @@
         coalesce(sum(l.amount) filter (where l.category = 'excluded'), 0) as excluded,
         coalesce(sum(l.amount) filter (where l.category = 'unaccounted'), 0) as unaccounted,
         coalesce(sum(l.rows) filter (where l.category = 'unaccounted'), 0) as unaccounted_rows,
-        case when l.unit = 'rows' then (select count(*) from {{ target }}) end as target,
+        {% if target %}case when l.unit = 'rows' then (select count(*) from {{ target }}) end{% else %}null::bigint{% endif %} as target,
         jsonb_object_agg(l.category || ': ' || l.reason, l.amount) filter (where l.reason is not null) as reasons
     from (
         with grouped as (
@@ -68,7 +69,10 @@
 
         union all
 
-        select g.currency_code as unit, g.money_category, g.money_reason, sum(g.amount) as amount, sum(g.rows) as rows
+        select
+            g.currency_code as unit, g.money_category, g.money_reason,
+            sum(g.amount) as amount,
+            coalesce(sum(g.rows) filter (where g.category <> 'unaccounted'), 0) as rows
         from grouped as g
         where g.amount is not null
         group by g.currency_code, g.money_category, g.money_reason

@@ -1,5 +1,6 @@
 -- The global gates, as the end of each batch asks them: `scope` is that batch, and holds what it and those before it
--- brought. A and B bring no rows of a source, so that there is nothing to hold against one.
+-- brought. A and B bring no rows of a source, so that there is nothing to hold against one. The detail of G-08 is the
+-- equation itself, line by line.
 {%- set scopes = {'A': [], 'B': [], 'C': ['C'], 'D': ['C', 'D'], 'E': ['C', 'D', 'E']} -%}
 {%- set rows = {
     'C': ['catalog_product', 'catalog_variant'], 'D': ['booking_core'], 'E': ['payment_event']
@@ -46,9 +47,9 @@ select
     '{{ scope }}' as scope,
     'G-08' as gate_id,
     coalesce(sum(p.unaccounted_rows), 0) as numerator,
-    coalesce(sum(p.source) filter (where p.unit = 'rows'), 0) as denominator,
+    coalesce(sum(p.source) filter (where p.unit = 'rows' and p.entity <> 'landed tables'), 0) as denominator,
     coalesce(sum(p.unaccounted_rows), 0) as value,
-    null as detail
+    jsonb_agg(to_jsonb(p)) as detail
 from {{ ref('recon_parity') }} as p
 where p.batch in ('{{ batches | join("', '") }}')
 {%- else %}

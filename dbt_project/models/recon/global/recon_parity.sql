@@ -12,7 +12,7 @@ union all
 
 union all
 
-{{ recon_parity_lines(ref('recon_rows_packages'), 'packages', 'C', source('bridge', 'catalog_product')) }}
+{{ recon_parity_lines(ref('recon_rows_packages'), 'packages', 'C', none) }}
 
 union all
 
@@ -24,7 +24,7 @@ union all
 
 union all
 
-{{ recon_parity_lines(ref('recon_rows_travellers'), 'travellers', 'D', source('bridge', 'booking_party')) }}
+{{ recon_parity_lines(ref('recon_rows_travellers'), 'travellers', 'D', none) }}
 
 union all
 

@@ -1,0 +1,534 @@
+"""Verdicts: the gates of a batch, measured in SQL, held against the registry, and kept.
+
+For the runner:
+
+    record_preflight(conn, run_id, rows)          A-00: the rows of 000_precheck_readiness
+    record_rerun(conn, run_id, added)             B-03: rows that running the seeds again added, in all or by script
+    evaluate(conn, batch, run_id) -> Verdict      read everything in one snapshot, then keep it in phase2
+    open_or_raise(conn, batch, predecessor)       the door: GateFailed unless the predecessor's latest verdict is PASS
+
+Measures and exceptions are the views of dbt_project/models/recon, thresholds are rows of the seed gate_registry, and
+the comparison is the function rulebook.gate_status; nothing of the three is repeated here. What a batch's views lack,
+or a table that they need, makes its gates FAIL: an unmeasured gate never passes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+import psycopg
+from psycopg import IsolationLevel, sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from bridge.batches import before
+from bridge.errors import CouldNotRun, GateFailed
+
+Status = Literal["PASS", "FAIL", "N/A"]
+Result = Literal["PASS", "FAIL", "HOLD"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate as it was measured. `margin` is the room left to the threshold; below 0 it is what is too much."""
+
+    gate_id: str
+    title: str
+    measure: str
+    comparator: str
+    threshold: Decimal
+    unit: str
+    severity: str
+    numerator: Decimal | None
+    denominator: Decimal | None
+    value: Decimal | None
+    status: Status
+    margin: Decimal | None
+    exceptions: int
+    listed_apart: int
+    note: str
+    detail: Any = None
+
+
+@dataclass(frozen=True)
+class GateException:
+    """One key behind a gate. Not counted: listed apart, because the rule says so."""
+
+    gate_id: str
+    entity: str
+    key: str
+    status: str
+    is_counted: bool
+    detail: Any = None
+
+
+@dataclass(frozen=True)
+class ParityLine:
+    """One line of the conservation equation; `unit` is `rows` or a currency."""
+
+    batch: str
+    entity: str
+    unit: str
+    source: Decimal
+    bridged: Decimal
+    merged: Decimal
+    queued: Decimal
+    excluded: Decimal
+    unaccounted: Decimal
+    unaccounted_rows: int
+    target: int | None
+    reasons: Mapping[str, Decimal] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row that a required query (duplicate refs, orphans, drift, linkage) found."""
+
+    query: str
+    entity: str
+    key: str
+    status: str
+    detail: Any = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A required reconciliation query and what it found."""
+
+    name: str
+    title: str
+    rows: int
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gates of a batch said, of one snapshot of the database."""
+
+    batch: str
+    run_id: UUID
+    as_of: date | None
+    evaluated_at: datetime
+    result: Result
+    blocked_by: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    parity: tuple[ParityLine, ...]
+    queries: tuple[Query, ...]
+    exceptions: tuple[GateException, ...]
+    seconds: Mapping[str, float]
+
+    @property
+    def unaccounted_rows(self) -> int:
+        return sum(line.unaccounted_rows for line in self.parity)
+
+    def exceptions_of(self, gate_id: str) -> tuple[GateException, ...]:
+        return tuple(e for e in self.exceptions if e.gate_id == gate_id)
+
+
+REQUIRED_QUERIES = {
+    "recon_duplicate_refs": "Duplicate external refs",
+    "recon_orphans": "Orphan foreign keys, logical ones too",
+    "recon_status_drift": "Fulfilment status against finance settlement",
+    "recon_payment_linkage": "Payment linkage",
+}
+
+# Which batches' rows are in the bridge at the end of a batch.
+_SCOPE = {"A": [], "B": [], "C": ["C"], "D": ["C", "D"], "E": ["C", "D", "E"]}
+
+_REGISTRY = """
+select gate_id, batch, title, measure, comparator, threshold, unit, counts, severity, na_when_empty, note
+from dbt_seeds.gate_registry
+where batch in (%(batch)s, '*')
+order by batch = '*', gate_id collate "C"
+"""
+
+_JUDGE = """
+select rulebook.gate_status(
+    %(value)s::numeric, %(denominator)s::numeric, %(comparator)s::text, %(threshold)s::numeric, %(na)s::boolean
+)
+"""
+
+_KEEP_GATE = """
+insert into phase2.gate_results (
+    run_id, evaluated_at, batch, gate_id, numerator, denominator, value, comparator, threshold, status, note
+)
+values (
+    %(run_id)s, %(at)s, %(batch)s, %(gate_id)s, %(numerator)s, %(denominator)s, %(value)s, %(comparator)s,
+    %(threshold)s, %(status)s, %(note)s
+)
+"""
+
+_KEEP_EXCEPTIONS = """
+copy phase2.exceptions (run_id, evaluated_at, batch, gate_id, entity, key, status, detail) from stdin
+"""
+
+# What later runs may not take back without a reversal (gate E-04).
+_KEEP_PAID = """
+insert into phase2.paid_bookings as p (booking_key, captures, run_id)
+select
+    c.booking_key,
+    coalesce(
+        array_agg(e.payment_key order by e.payment_key)
+        filter (where e.payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED')),
+        '{}'
+    ),
+    %(run_id)s
+from public.booking_core as c
+left join public.payment_event as e on c.booking_key = e.booking_key
+where c.customer_payment_status = 'PAID'
+group by c.booking_key
+on conflict (booking_key) do update
+set captures = excluded.captures, run_id = excluded.run_id, noted_at = now()
+where p.captures is distinct from excluded.captures
+"""
+
+_LATEST = """
+select g.gate_id, g.status
+from phase2.gate_results as g
+where
+    g.batch = %(batch)s
+    and g.evaluated_at = (select max(l.evaluated_at) from phase2.gate_results as l where l.batch = %(batch)s)
+order by g.gate_result_id
+"""
+
+
+# --- inputs that only the run can see ----------------------------------------------------------------------------
+
+
+def record_inputs(
+    conn: psycopg.Connection,
+    run_id: UUID,
+    gate_id: str,
+    items: Iterable[tuple[str, bool, Mapping[str, Any] | None]],
+) -> None:
+    """Keep what the run saw for a gate that SQL alone cannot measure: (item, passed, detail) each."""
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into phase2.gate_inputs (run_id, batch, gate_id, item, passed, detail)"
+            " values (%s, %s, %s, %s, %s, %s)",
+            [
+                (run_id, gate_id[0], gate_id, item, passed, Jsonb(dict(detail)) if detail else None)
+                for item, passed, detail in items
+            ],
+        )
+
+
+def record_preflight(conn: psycopg.Connection, run_id: UUID, rows: Iterable[Sequence[Any]]) -> None:
+    """A-00: the rows of 000_precheck_readiness (gate, check, PASS or FAIL, detail)."""
+    record_inputs(
+        conn,
+        run_id,
+        "A-00",
+        [(str(check), status == "PASS", {"finding": str(found)}) for _, check, status, found in rows],
+    )
+
+
+def record_rerun(conn: psycopg.Connection, run_id: UUID, added: int | Mapping[str, int]) -> None:
+    """B-03: the rows that a second run of the seed scripts added, in all or script by script."""
+    by_script = added if isinstance(added, Mapping) else {"seed scripts": added}
+    record_inputs(conn, run_id, "B-03", [(name, rows == 0, {"rows_added": rows}) for name, rows in by_script.items()])
+
+
+# --- the verdict -------------------------------------------------------------------------------------------------
+
+
+def evaluate(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
+    """The verdict of `batch` on the state as it is; kept in phase2.gate_results and phase2.exceptions.
+
+    Registry, measures, exceptions and parity are read in one repeatable-read transaction that cannot write; what they
+    say is kept in a second one. `conn` may not be inside a transaction. Raises CouldNotRun when the registry is not
+    there (batch A's last step makes it).
+    """
+    if conn.info.transaction_status != TransactionStatus.IDLE:
+        raise ValueError("evaluate() needs a connection outside of a transaction: it takes its own snapshot")
+    code = batch.upper()
+    isolation, read_only = conn.isolation_level, conn.read_only
+    conn.isolation_level, conn.read_only = IsolationLevel.REPEATABLE_READ, True
+    try:
+        with conn.transaction():
+            verdict = _read(conn, code, run_id)
+    finally:
+        conn.isolation_level, conn.read_only = isolation, read_only
+    with conn.transaction():
+        _keep(conn, verdict)
+    return verdict
+
+
+def open_or_raise(conn: psycopg.Connection, batch: str, predecessor: str) -> None:
+    """Let `batch` start only behind a predecessor whose latest verdict is PASS; GateFailed names what blocks it.
+
+    Both words count: the gates' latest results, and the state that the runner keeps (an interrupted, failed or rolled
+    back batch is shut whatever its gates said before).
+    """
+    code = predecessor.upper()
+    state = conn.execute("select status from phase2.batch_state where batch = %s", (code,)).fetchone()
+    latest = conn.execute(_LATEST, {"batch": code}).fetchall()
+    failed = [gate_id for gate_id, status in latest if status not in ("PASS", "N/A")]
+    if failed:
+        raise GateFailed(batch.upper(), failed)
+    if not latest or not state or state[0] != "PASS":
+        raise GateFailed(batch.upper(), [code])
+
+
+def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter
+
+    start = clock()
+    conn.execute("set local jit = off")
+    conn.execute("set local work_mem = '128MB'")
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            "select now() as at, to_regclass('dbt_seeds.gate_registry') is not null as has_registry,"
+            " (select r.as_of from phase2.run_context as r) as as_of"
+        ).fetchone()
+        assert row is not None
+        if not row["has_registry"]:
+            raise CouldNotRun(
+                "the gate registry is missing", where="dbt_seeds.gate_registry", todo="Run it first: make run BATCH=A"
+            )
+        registry = cursor.execute(_REGISTRY, {"batch": batch}).fetchall()
+    states = dict(conn.execute("select batch, status from phase2.batch_state").fetchall())
+    seconds["registry"] = clock() - start
+
+    start = clock()
+    measures, missing = _measures(conn, batch)
+    seconds["measures"] = clock() - start
+
+    start = clock()
+    exceptions = _exceptions(conn, batch, missing)
+    seconds["exceptions"] = clock() - start
+
+    start = clock()
+    queries = _queries(conn, batch)
+    seconds["required queries"] = clock() - start
+
+    parity = tuple(_parity_line(line) for line in (measures.get("G-08", {}).get("detail") or []))
+    gates = tuple(_gate(conn, row, measures.get(row["gate_id"]), exceptions, missing) for row in registry)
+    blocked_by = tuple(gate.gate_id for gate in gates if gate.status == "FAIL")
+    result: Result = "FAIL" if blocked_by else "PASS"
+    if result == "PASS":
+        # one batch that is not PASS puts every later one on hold, however good it looks
+        blocked_by = tuple(code for code in before(batch) if states.get(code) != "PASS")
+        result = "HOLD" if blocked_by else "PASS"
+    return Verdict(
+        batch=batch,
+        run_id=run_id,
+        as_of=row["as_of"],
+        evaluated_at=row["at"],
+        result=result,
+        blocked_by=blocked_by,
+        gates=gates,
+        parity=parity,
+        queries=queries,
+        exceptions=tuple(exceptions),
+        seconds={part: round(taken, 3) for part, taken in seconds.items()},
+    )
+
+
+def _views(batch: str) -> tuple[str, str]:
+    return f"recon_{batch.lower()}_measures", f"recon_{batch.lower()}_exceptions"
+
+
+def _exists(conn: psycopg.Connection, view: str) -> bool:
+    row = conn.execute("select to_regclass(%s) is not null", (f"dbt_recon.{view}",)).fetchone()
+    return bool(row and row[0])
+
+
+def _measures(conn: psycopg.Connection, batch: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Measures by gate, and the views that are not there (a table they need was dropped with them)."""
+    own, _ = _views(batch)
+    found: list[dict[str, Any]] = []
+    missing: list[str] = []
+    with conn.cursor(row_factory=dict_row) as cursor:
+        if _exists(conn, own):
+            found += cursor.execute(
+                sql.SQL("select gate_id, numerator, denominator, value, detail::text from dbt_recon.{}").format(
+                    sql.Identifier(own)
+                )
+            ).fetchall()
+        else:
+            missing.append(own)
+        if _exists(conn, "recon_global_measures"):
+            found += cursor.execute(
+                "select gate_id, numerator, denominator, value, detail::text"
+                " from dbt_recon.recon_global_measures where scope = %s",
+                (batch,),
+            ).fetchall()
+        else:
+            missing.append("recon_global_measures")
+    for row in found:  # money must not become a float on its way
+        row["detail"] = None if row["detail"] is None else json.loads(row["detail"], parse_float=Decimal)
+    return {row["gate_id"]: row for row in found}, missing
+
+
+def _exceptions(conn: psycopg.Connection, batch: str, missing: list[str]) -> list[GateException]:
+    _, own = _views(batch)
+    rows: list[tuple[Any, ...]] = []
+    if _exists(conn, own):
+        rows += conn.execute(
+            sql.SQL(
+                'select gate_id, entity, key, status, is_counted, detail from dbt_recon.{}'
+                ' order by gate_id, is_counted desc, entity collate "C", key collate "C"'
+            ).format(sql.Identifier(own))
+        ).fetchall()
+    else:
+        missing.append(own)
+    if _exists(conn, "recon_global_exceptions"):
+        rows += conn.execute(
+            "select gate_id, entity, key, status, is_counted, detail from dbt_recon.recon_global_exceptions"
+            ' where scope = %s order by gate_id, is_counted desc, entity collate "C", key collate "C"',
+            (batch,),
+        ).fetchall()
+    else:
+        missing.append("recon_global_exceptions")
+    return [GateException(*row) for row in rows]
+
+
+def _queries(conn: psycopg.Connection, batch: str) -> tuple[Query, ...]:
+    scope = _SCOPE[batch]
+    if not scope:
+        return ()
+    queries = []
+    for name, title in REQUIRED_QUERIES.items():
+        if not _exists(conn, name):
+            continue
+        rows = conn.execute(
+            sql.SQL(
+                "select entity, key::text, status, detail from dbt_recon.{} where batch = any(%s)"
+                ' order by status collate "C", entity collate "C", key::text collate "C"'
+            ).format(sql.Identifier(name)),
+            (scope,),
+        ).fetchall()
+        queries.append(
+            Query(name=name, title=title, rows=len(rows), findings=tuple(Finding(name, *row) for row in rows))
+        )
+    return tuple(queries)
+
+
+def _parity_line(line: Mapping[str, Any]) -> ParityLine:
+    numbers = {name: Decimal(str(line[name])) for name in _PARITY_NUMBERS}
+    return ParityLine(
+        batch=line["batch"],
+        entity=line["entity"],
+        unit=line["unit"],
+        unaccounted_rows=int(line["unaccounted_rows"]),
+        target=None if line["target"] is None else int(line["target"]),
+        reasons={reason: Decimal(str(amount)) for reason, amount in (line["reasons"] or {}).items()},
+        **numbers,
+    )
+
+
+_PARITY_NUMBERS = ("source", "bridged", "merged", "queued", "excluded", "unaccounted")
+
+
+def _gate(
+    conn: psycopg.Connection,
+    row: Mapping[str, Any],
+    measured: Mapping[str, Any] | None,
+    exceptions: Sequence[GateException],
+    missing: Sequence[str],
+) -> Gate:
+    mine = [e for e in exceptions if e.gate_id == row["gate_id"]]
+    counted = sum(e.is_counted for e in mine)
+    numerator = measured["numerator"] if measured else None
+    denominator = measured["denominator"] if measured else None
+    value = measured["value"] if measured else None
+    note = row["note"] or ""
+    judged = conn.execute(
+        _JUDGE,
+        {
+            "value": value,
+            "denominator": denominator,
+            "comparator": row["comparator"],
+            "threshold": row["threshold"],
+            "na": row["na_when_empty"],
+        },
+    ).fetchone()
+    status: Status = judged[0] if judged else "FAIL"
+    if measured is None:
+        status = "FAIL"
+        note = "not measured" + (f": {', '.join(missing)} missing" if missing else "")
+    elif row["na_when_empty"] is False and denominator == 0:
+        note = f"nothing was measured. {note}"
+    else:
+        expected = numerator if row["counts"] == "failures" else (denominator or 0) - numerator
+        if expected != counted:
+            status = "FAIL"
+            note = f"the measure counts {expected}, its list of exceptions {counted}: not to be trusted. {note}"
+    return Gate(
+        gate_id=row["gate_id"],
+        title=row["title"],
+        measure=row["measure"],
+        comparator=row["comparator"],
+        threshold=row["threshold"],
+        unit=row["unit"],
+        severity=row["severity"],
+        numerator=numerator,
+        denominator=denominator,
+        value=value,
+        status=status,
+        margin=_margin(row["comparator"], row["threshold"], value),
+        exceptions=counted,
+        listed_apart=len(mine) - counted,
+        note=note.strip(),
+        detail=None if row["gate_id"] == "G-08" or measured is None else measured["detail"],
+    )
+
+
+def _margin(comparator: str, threshold: Decimal, value: Decimal | None) -> Decimal | None:
+    if value is None:
+        return None
+    if comparator == "<=":
+        return threshold - value
+    if comparator == ">=":
+        return value - threshold
+    return -abs(value - threshold)
+
+
+def _keep(conn: psycopg.Connection, verdict: Verdict) -> None:
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            _KEEP_GATE,
+            [
+                {
+                    "run_id": verdict.run_id,
+                    "at": verdict.evaluated_at,
+                    "batch": verdict.batch,
+                    "gate_id": gate.gate_id,
+                    "numerator": gate.numerator,
+                    "denominator": gate.denominator,
+                    "value": gate.value,
+                    "comparator": gate.comparator,
+                    "threshold": gate.threshold,
+                    "status": gate.status,
+                    "note": gate.note,
+                }
+                for gate in verdict.gates
+            ],
+        )
+        if verdict.exceptions:
+            with cursor.copy(_KEEP_EXCEPTIONS) as copy:
+                for e in verdict.exceptions:
+                    copy.write_row(
+                        (
+                            verdict.run_id,
+                            verdict.evaluated_at,
+                            verdict.batch,
+                            e.gate_id,
+                            e.entity,
+                            e.key,
+                            e.status,
+                            None if e.detail is None else Jsonb(e.detail),
+                        )
+                    )
+    if verdict.batch == "E" and any(g.gate_id == "E-04" and g.status != "FAIL" for g in verdict.gates):
+        conn.execute(_KEEP_PAID, {"run_id": verdict.run_id})
