@@ -17,7 +17,7 @@ existing as (
 
 final as (
 
-    {{ queue_lifecycle('wanted', 'existing') | indent(4) }}
+    {{ queue_lifecycle('wanted', 'existing') }}
 
 )
 

@@ -29,10 +29,10 @@ by_package as (
     select
         candidates.package_id,
         first_levels.match_level,
-        array_agg(distinct candidates.product_key)
-            filter (where candidates.match_level = first_levels.match_level) as at_first_level,
-        array_agg(distinct candidates.product_key)
-            filter (where candidates.match_level > 1) as by_slug_or_name,
+        array_agg(distinct candidates.product_key) filter (
+            where candidates.match_level = first_levels.match_level
+        ) as at_first_level,
+        array_agg(distinct candidates.product_key) filter (where candidates.match_level > 1) as by_slug_or_name,
         jsonb_agg(
             jsonb_build_object('level', candidates.match_level, 'product_key', candidates.product_key)
             order by candidates.match_level, candidates.product_key

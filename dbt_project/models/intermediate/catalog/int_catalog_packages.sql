@@ -1,4 +1,4 @@
--- Where each bstadmin package maps to: a person's decision, else the match, else a product of its own (mapping 3.2-3.4).
+-- Where each bstadmin package maps to: a person's decision, else the match, else its own product (mapping 3.2 to 3.4).
 with packages as (
 
     select * from {{ ref('stg_bstadmin__tour_packages') }}
@@ -40,7 +40,7 @@ products_in_bridge as (
 
 variants_in_bridge as (
 
-    select variant_key, product_key, is_default, is_active from {{ source('bridge', 'catalog_variant') }}
+    select * from {{ source('bridge', 'catalog_variant') }}
 
 ),
 
@@ -113,13 +113,13 @@ known_variants as (
     union all
 
     select
-        own_variant_key,
-        own_product_key,
-        null,
-        true,
-        true,
-        null,
-        true
+        own_variant_key as variant_key,
+        own_product_key as product_key,
+        null as legacy_package_id,
+        true as is_default,
+        true as is_active,
+        null as variant_id,
+        true as is_carried
     from standing_alone
 
     union all
@@ -127,14 +127,14 @@ known_variants as (
     select
         variants_in_bridge.variant_key,
         variants_in_bridge.product_key,
-        null,
+        null as legacy_package_id,
         variants_in_bridge.is_default,
         variants_in_bridge.is_active,
-        null,
+        null as variant_id,
         not exists (
             select 1 from source_products
             where source_products.product_key = variants_in_bridge.product_key
-        )
+        ) as is_carried
     from variants_in_bridge
     where
         not exists (
@@ -227,12 +227,12 @@ variant_choices as (
             or variant_counts.variants = 1
         )
     order by
-        placed.package_id,
+        placed.package_id asc,
         coalesce(known_variants.legacy_package_id = placed.package_id, false) desc,
         known_variants.is_default desc,
         known_variants.is_active desc,
-        known_variants.variant_id,
-        known_variants.variant_key
+        known_variants.variant_id asc,
+        known_variants.variant_key asc
 
 ),
 

@@ -1,4 +1,4 @@
--- The canonical products: balisnap's valid ones, and those that packages without a match become (mapping 3.1, 3.4, 3.5).
+-- The canonical products: balisnap's valid ones, and those that unmatched packages become (mapping 3.1, 3.4, 3.5).
 with products as (
 
     select * from {{ ref('stg_balisnap__tour_products') }}
@@ -118,7 +118,7 @@ from_balisnap as (
     from source_products
     inner join products on source_products.product_id = products.product_id
     left join tour_packages on products.legacy_package_id = tour_packages.package_id
-    left join balisnap_covers on products.legacy_package_id = balisnap_covers.package_id
+    left join balisnap_covers on tour_packages.package_id = balisnap_covers.package_id
     left join supplying_packages on source_products.product_key = supplying_packages.product_key
     left join packages on supplying_packages.package_id = packages.package_id
     left join bstadmin_covers on supplying_packages.package_id = bstadmin_covers.package_id
@@ -193,7 +193,7 @@ reserved_slugs as (
 
 given_slugs as (
 
-    {{ first_keeps_it('wanted_slugs', 'reserved_slugs', 191) | indent(4) }}
+    {{ first_keeps_it('wanted_slugs', 'reserved_slugs', 191) }}
 
 ),
 

@@ -1,7 +1,7 @@
 -- Every package that may price a variant, in the order in which they are asked (mapping 3.6).
 with variants as (
 
-    select variant_key, product_key, currency_code from {{ ref('int_catalog_variants') }}
+    select * from {{ ref('int_catalog_variants') }}
 
 ),
 

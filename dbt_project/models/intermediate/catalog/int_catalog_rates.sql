@@ -8,7 +8,7 @@ with plans as (
 
 source_variants as (
 
-    select variant_id, variant_key from {{ ref('int_catalog_source_variants') }}
+    select * from {{ ref('int_catalog_source_variants') }}
     where is_made
 
 ),
@@ -71,12 +71,20 @@ chosen_suppliers as (
 
 fallback_prices as (
 
-    select chosen_suppliers.*, 'ADULT' as traveler_type, price_per_person as price from chosen_suppliers
+    select
+        chosen_suppliers.*,
+        'ADULT' as traveler_type,
+        chosen_suppliers.price_per_person as price
+    from chosen_suppliers
 
     union all
 
-    select chosen_suppliers.*, 'CHILD' as traveler_type, price_per_child as price from chosen_suppliers
-    where price_per_child > 0
+    select
+        chosen_suppliers.*,
+        'CHILD' as traveler_type,
+        chosen_suppliers.price_per_child as price
+    from chosen_suppliers
+    where chosen_suppliers.price_per_child > 0
 
 ),
 

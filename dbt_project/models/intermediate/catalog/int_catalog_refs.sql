@@ -27,8 +27,7 @@ tours as (
 
 in_bridge as (
 
-    select external_ref_key, entity_type, channel_code, external_ref_kind, external_ref
-    from {{ source('bridge', 'channel_external_refs') }}
+    select * from {{ source('bridge', 'channel_external_refs') }}
 
 ),
 
@@ -76,7 +75,7 @@ legacy_ids_of_products as (
         source_pk
     from source_products
     where legacy_package_id is not null
-    order by legacy_package_id, is_made desc, product_id
+    order by legacy_package_id asc, is_made desc, product_id asc
 
 ),
 
@@ -93,7 +92,7 @@ legacy_ids_of_variants as (
         source_pk
     from source_variants
     where legacy_package_id is not null
-    order by legacy_package_id, is_made desc, variant_id
+    order by legacy_package_id asc, is_made desc, variant_id asc
 
 ),
 

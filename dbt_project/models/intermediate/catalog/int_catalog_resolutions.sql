@@ -12,8 +12,8 @@ decided as (
         source_system,
         source_table,
         source_pk,
-        upper(payload -> 'resolution' ->> 'entity_type') as entity_type,
-        lower(payload -> 'resolution' ->> 'entity_key') as entity_key,
+        upper((payload -> 'resolution' ->> 'entity_type') collate "C") as entity_type,
+        lower((payload -> 'resolution' ->> 'entity_key') collate "C") as entity_key,
         resolved_at,
         reason_code
     from queue
@@ -39,7 +39,11 @@ final as (
         entity_type in ('PRODUCT', 'VARIANT')
         and entity_key ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     order by
-        source_system, source_table, source_pk, resolved_at desc nulls last, reason_code collate "C" desc
+        source_system asc,
+        source_table asc,
+        source_pk asc,
+        resolved_at desc nulls last,
+        reason_code collate "C" desc
 
 )
 

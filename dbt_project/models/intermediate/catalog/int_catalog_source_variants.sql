@@ -26,7 +26,7 @@ products_in_bridge as (
 
 variants_in_bridge as (
 
-    select variant_key, product_key from {{ source('bridge', 'catalog_variant') }}
+    select * from {{ source('bridge', 'catalog_variant') }}
 
 ),
 
@@ -72,7 +72,7 @@ placed as (
         on
             resolutions.entity_type = 'VARIANT'
             and resolutions.entity_key = variants_in_bridge.variant_key
-            and variants_in_bridge.variant_key <> keyed.own_key
+            and keyed.own_key <> variants_in_bridge.variant_key
 
 ),
 

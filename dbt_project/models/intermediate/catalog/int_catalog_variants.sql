@@ -1,4 +1,4 @@
--- The canonical variants: balisnap's, and those that packages without a match become (mapping 3.1, 3.4, 3.5, 3.7).
+-- The canonical variants: balisnap's, and those that unmatched packages become (mapping 3.1, 3.4, 3.5, 3.7).
 with variants as (
 
     select * from {{ ref('stg_balisnap__tour_variants') }}
@@ -59,7 +59,7 @@ from_balisnap as (
         variants.variant_id as source_id,
         1 as source_rank,
         coalesce(variants.variant_code, 'VAR-' || variants.variant_id) as natural_code,
-        coalesce(variants.variant_name, variants.variant_code, 'VAR-' || variants.variant_id) as name,
+        coalesce(variants.variant_name, left(variants.variant_code, 64), 'VAR-' || variants.variant_id) as name,
         variants.service_type,
         coalesce(variants.duration_days, packages.duration_days) as duration_days,
         variants.duration_nights,
@@ -147,7 +147,7 @@ reserved_codes as (
 
 given_codes as (
 
-    {{ first_keeps_it('wanted_codes', 'reserved_codes', 64) | indent(4) }}
+    {{ first_keeps_it('wanted_codes', 'reserved_codes', 64) }}
 
 ),
 
