@@ -22,7 +22,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -266,21 +266,14 @@ def _fill_both(
     with ThreadPoolExecutor(max_workers=len(opened), thread_name_prefix="sample") as pool:
         futures = {source: pool.submit(fill, source) for source in opened}
         try:
-            first_error = None
-            for source in opened:
-                try:
-                    futures[source].result()
-                except SourceError as error:
-                    first_error = first_error or error
-                    for conn in opened.values():
-                        conn.cancel()
-        except BaseException:
+            done, running = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            if running:
+                raise next(error for future in done if (error := future.exception()))
+            return {source: future.result() for source, future in futures.items()}
+        except BaseException:  # a failure of one, or Ctrl-C: the other must not work on for minutes
             for conn in opened.values():
                 conn.cancel()
             raise
-    if first_error:
-        raise first_error
-    return {source: future.result() for source, future in futures.items()}
 
 
 def _fill(

@@ -110,8 +110,7 @@ order by t.i;
 -- 909 has the legacy id of package 504, whose slug and name are 910's (3.2, level 1 against the evidence).
 -- 911 and a variant of 912 share legacy id 505 (3.2, several at level 1). 913 is found by slug though its
 -- package's name is only stars, 914 by name though its package's slug is only dots (1: empty matches nothing).
--- 915 was renamed: level 1 alone, trusted. 916 is inactive and matched all the same. 917 has a name that gives no
--- slug, and a variant without a code.
+-- 915 was renamed: level 1 alone, trusted. 916 is inactive and matched all the same. 917 has a name that gives no slug.
 insert into public."TourProduct" (
   product_id, legacy_package_id, product_name, slug, category, region, is_active, created_at, updated_at, color_code
 )
@@ -187,7 +186,7 @@ select
 from sample.params p
 cross join lateral (
   select product_id * 10 + 1 as variant_id, product_id, case product_id when 912 then 505 end as legacy_package_id,
-    case product_id when 917 then E' \u200b' else 'STD' end as code, 'Standard' as name, 'USD' as currency, true as is_default
+    'STD' as code, 'Standard' as name, 'USD' as currency, true as is_default
   from public."TourProduct" where product_id > 900
   union all
   -- 1: two variant codes that become equal; 1: a code and a name over their columns, a currency that is none
