@@ -42,18 +42,15 @@
 
 with leftovers as (
 
-    {% for system, table, id in tables -%}
-    select
-        '{{ system }}' as source_system,
-        '{{ table }}' as source_table,
-        t.{{ id }}::text as source_pk,
-        to_jsonb(t) - array['{{ carried.get(table, [id]) | join("', '") }}'] as attributes
-    from {{ source(system, table) }} as t
-    {% if not loop.last %}
-    union all
-
-    {% endif %}
-    {%- endfor %}
+    {% for system, table, id in tables %}
+        select
+            '{{ system }}' as source_system,
+            '{{ table }}' as source_table,
+            t.{{ id }}::text as source_pk,
+            to_jsonb(t) - '{{ "{" ~ carried.get(table, [id]) | join(", ") ~ "}" }}'::text[] as attributes
+        from {{ source(system, table) }} as t
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
 
 ),
 
