@@ -1,2 +1,1 @@
-select
-    nullif(regexp_replace({{ rulebook('norm_text') }}(value) collate "C", '^(-|n/a|na|unknown)$', '', 'i'), '')
+select nullif(regexp_replace({{ rulebook('norm_text') }}(value) collate "C", '^(-|n/a|na|unknown)$', '', 'i'), '')

@@ -43,7 +43,11 @@ def escaped(code: int) -> str:
 def macro(name: str, *categories: str) -> str:
     """A dbt macro that returns the inside of a bracket expression."""
     spans = [escaped(a) + ("" if a == b else f"-{escaped(b)}") for a, b in ranges(*categories)]
-    lines = ["".join(spans[i : i + 6]) for i in range(0, len(spans), 6)]
+    lines = [""]
+    for span in spans:
+        if len(lines[-1]) + len(span) > 64:
+            lines.append("")
+        lines[-1] += span
     body = "\n".join(f"    {{%- set _ = parts.append('{line}') -%}}" for line in lines)
     body = body.replace("\\", "\\\\")  # once more for the Jinja string
     return (
