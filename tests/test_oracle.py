@@ -578,6 +578,35 @@ def test_limits() -> None:
     assert found == {variant_key(1): (1, None, 1, None, 0), variant_key(2): (1, 0, 3, 3, 24)}
 
 
+def test_source_ids_of_the_catalog() -> None:
+    """Mapping 3.8: kinds, channels and source rows."""
+    out = run(
+        TourPackage=[r.package(3), r.package(4)],
+        TourProduct=[r.product(1, legacy_package_id=3)],
+        TourVariant=[r.variant(2, 1, legacy_package_id=4)],
+        VariantRatePlan=[r.plan(1, 2)],
+    )
+    columns = ("entity_type", "channel_code", "external_ref_kind", "external_ref", "source_table", "source_pk")
+    assert {tuple(x[c] for c in columns) for x in out["channel_external_refs"]} == {
+        ("PRODUCT", "DIRECT", "BALISNAP_PRODUCT_ID", "1", "TourProduct", "1"),
+        ("PRODUCT", "DIRECT", "LEGACY_PACKAGE_ID", "3", "TourProduct", "1"),
+        ("VARIANT", "DIRECT", "BALISNAP_VARIANT_ID", "2", "TourVariant", "2"),
+        ("VARIANT", "DIRECT", "LEGACY_PACKAGE_ID", "4", "TourVariant", "2"),
+    }
+
+
+def test_the_cover_image_may_be_bstadmins() -> None:
+    """Mapping 3.5: the cover of the bstadmin package where balisnap's package has none."""
+    out = run(
+        TourProduct=[r.product(1, slug="a")],
+        TourVariant=[r.variant(1, 1)],
+        VariantRatePlan=[r.plan(1, 1)],
+        tour_packages=[r.tour_package(9, slug="a")],
+        tour_images=[r.image(2, 9, "second.jpg"), r.image(1, 9, " first.jpg ")],
+    )
+    assert only(out["catalog_product"])["thumbnail_url"] == "first.jpg"
+
+
 def test_tour_ref_only_where_all_packages_map_to_one_product() -> None:
     """Mapping 3.8: `BSTADMIN_TOUR_ID`."""
 
@@ -697,6 +726,8 @@ def test_between_equal_rows_the_higher_id_wins() -> None:
     assert core(run(bookings=same))["total_price"] == 7
     webs = [r.web(1, booking_ref="a", total_price=Decimal(1)), r.web(2, booking_ref="A", total_price=Decimal(2))]
     payments = [r.payment(1, 1, payment_ref="P", **PAID), r.payment(2, 2, **PAID)]
+    assert core(run(Booking=webs, Payment=payments))["total_price"] == 1
+    payments = [r.payment(1, 1, gateway_capture_id="c", **PAID), r.payment(2, 2, payment_ref="P", **PAID)]
     assert core(run(Booking=webs, Payment=payments))["total_price"] == 1
 
 
@@ -1069,6 +1100,41 @@ def test_a_newer_bridge_is_only_filled() -> None:
     equal = run(before, freshness={key: (utc(2026, 1, 10, 8), None)}, **changed)
     assert core(equal)["total_price"] == 7
     assert core(equal)["customer_payment_status"] == "PAID"
+
+
+def test_what_hangs_on_a_kept_value_is_not_filled() -> None:
+    """Mapping 4.13: times, drivers and packages only where what they hang on agrees; children by key."""
+    shop = {**CATALOG, "tour_packages": [r.tour_package(1, slug="product-1")]}
+    before = run(**shop, bookings=[r.ops(1, assigned_driver_id=1)])
+    key = core(before)["booking_key"]
+    fresh = {key: (utc(2027, 1, 1), None)}
+    out = run(
+        before,
+        freshness=fresh,
+        **shop,
+        bookings=[
+            r.ops(
+                1,
+                package_id=1,
+                tour_time="9:00",
+                tour_date=datetime(2026, 7, 1),
+                assigned_driver_id=2,
+                assigned_at=r.MADE,
+                is_paid=True,
+                paid_at=r.MADE,
+            )
+        ],
+    )
+    row, state, assignment = core(out), only(out["ops_booking_state"]), only(out["ops_assignment"])
+    assert (row["tour_date"], row["tour_time"]) == (date(2026, 6, 1), None)
+    assert (row["package_ref_type"], row["package_ref_key"]) == ("CATALOG_VARIANT", variant_key(1))
+    assert (state["assigned_driver_id"], state["assigned_at"], state["paid_at"]) == (1, None, None)
+    assert (assignment["driver_id"], assignment["is_active"]) == (1, True)
+    again = run(out, freshness=fresh, **shop, bookings=[r.ops(1, assigned_driver_id=1, assigned_at=r.MADE)])
+    assert core(again)["package_ref_key"] == variant_key(1)
+    assert only(again["ops_booking_state"])["assigned_at"] == utc(2026, 1, 10, 8)
+    missing = {**before, "ops_booking_state": [], "booking_contact": [], "booking_item_snapshot": []}
+    assert difference(before, run(missing, freshness=fresh, **shop, bookings=[r.ops(1, assigned_driver_id=1)])) == []
 
 
 # 5. Payments and finance

@@ -192,6 +192,8 @@ OPS_MONEY = ["0", "10", "50", "100", "100.01", "100.02", "99.99", "250000"]
 ODD_OPS_MONEY = ["NaN", "-5", "-100"]
 
 DAY = datetime(2026, 6, 1)
+# The day to run with: tours lie on both sides of it and on it.
+AS_OF = DAY.date()
 # Around midnight in Bali (16:00 UTC), in browsers from UTC-11 to UTC+12, and plain instants.
 CLOCKS = [
     timedelta(hours=-8),
