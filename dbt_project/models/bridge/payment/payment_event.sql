@@ -20,7 +20,10 @@ with outcomes as (
 ),
 
 payloads as (
-    select payment_id, raw_payload from {{ ref('stg_balisnap__payments') }}
+    select
+        payment_id,
+        raw_payload
+    from {{ ref('stg_balisnap__payments') }}
 )
 
 select

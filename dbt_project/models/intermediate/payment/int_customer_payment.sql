@@ -1,5 +1,9 @@
 with identities as (
-    select booking_key, channel_code, external_booking_ref, fill_only
+    select
+        booking_key,
+        channel_code,
+        external_booking_ref,
+        fill_only
     from {{ ref('int_booking_identities') }}
 ),
 

@@ -4,13 +4,19 @@ with finances as (
 ),
 
 candidates as (
-    select booking_id, booking_key, channel_code, source_rank
+    select
+        booking_id,
+        booking_key,
+        channel_code,
+        source_rank
     from {{ ref('int_booking_candidates') }}
     where source_system = 'bstadmin' and source_table = 'bookings'
 ),
 
 resolutions as (
-    select source_pk::bigint as booking_finance_id, booking_key
+    select
+        source_pk::bigint as booking_finance_id,
+        booking_key
     from {{ ref('int_payment_resolutions') }}
     where source_system = 'bstadmin' and source_table = 'booking_finances' and source_pk ~ '^[0-9]{1,18}$'
 ),

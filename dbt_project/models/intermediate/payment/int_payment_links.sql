@@ -3,13 +3,18 @@ with payments as (
 ),
 
 candidates as (
-    select booking_id, booking_key, channel_code
+    select
+        booking_id,
+        booking_key,
+        channel_code
     from {{ ref('int_booking_candidates') }}
     where source_system = 'balisnap' and source_table = 'Booking'
 ),
 
 resolutions as (
-    select source_pk::bigint as payment_id, booking_key
+    select
+        source_pk::bigint as payment_id,
+        booking_key
     from {{ ref('int_payment_resolutions') }}
     where source_system = 'balisnap' and source_table = 'Payment' and source_pk ~ '^[0-9]{1,18}$'
 )

@@ -10,7 +10,9 @@ with linked as (
 
 -- Equal refs after normalisation: the lower source id keeps it.
 shared_refs as (
-    select payment_ref, min(payment_id) as keeper_id
+    select
+        payment_ref,
+        min(payment_id) as keeper_id
     from linked
     where is_bridged and payment_ref is not null
     group by payment_ref
@@ -23,7 +25,11 @@ held_refs as (
     from {{ source('bridge', 'payment_event') }} as held
     where
         held.payment_ref is not null
-        and not exists (select 1 from linked where linked.is_bridged and linked.payment_key = held.payment_key)
+        and not exists (
+            select 1
+            from linked
+            where linked.is_bridged and linked.payment_key = held.payment_key
+        )
 ),
 
 judged as (

@@ -37,5 +37,9 @@ select distinct on (source_system, source_table, source_pk)
     source_pk,
     booking_key
 from resolved
-where exists (select 1 from known where known.booking_key = resolved.booking_key)
-order by source_system, source_table, source_pk, resolved_at desc nulls last, queue_key
+where exists (
+    select 1
+    from known
+    where known.booking_key = resolved.booking_key
+)
+order by source_system asc, source_table asc, source_pk asc, resolved_at desc nulls last, queue_key asc

@@ -3,8 +3,8 @@ with payments as (
 ),
 
 -- Without its raw payload: several models read this table, and none of them the payload.
--- `offset 0` keeps each rule at one evaluation a row; inlined, they would run again at every mention below.
-normalised as (
+-- Materialized keeps each rule at one evaluation a row; inlined, it would run again at every mention below.
+normalised as materialized (
     select
         payment_id,
         booking_id,
@@ -27,10 +27,9 @@ normalised as (
         {{ function('is_known_payment_status') }}(payment_status_v2, payment_status) as is_known_status,
         {{ function('is_currency') }}(currency_code) as is_currency
     from payments
-    offset 0
 ),
 
-judged as (
+judged as materialized (
     select
         *,
         -- Not bridged, but queued: an id cannot be cut, and a payment without its time has no place.
@@ -80,7 +79,6 @@ judged as (
             end
         ], null) as doubts
     from normalised
-    offset 0
 )
 
 select
