@@ -1,5 +1,5 @@
-"""The rulebook (dbt_project/functions) against real servers: tables of cases worked out from the mapping, an independent
-statement of each rule in Python, and what makes the functions fast (inlining) and safe (no session or locale matters).
+"""The rulebook (dbt_project/functions) against real servers: tables of cases worked out from the mapping, each rule
+stated once more in Python, and what makes the functions fast (inlining) and safe (no session or locale matters).
 
 Each database is given a locale of its own, and each table of cases is run in a plain session and in a hostile one.
 """
@@ -213,6 +213,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         ("  a \t x  \n  b  ", "a x\nb"),
         ("a\n\n\n\nb", "a\n\nb"),
         ("a\n\n\nb\n\n\nc", "a\n\nb\n\nc"),
+        *((f"{space}a{space}{space}b{space}\nc", "a b\nc") for space in ALL_SPACE if space not in "\r\n"),
         ("\u200ba\u200b\u200bb\ufeff", "ab"),
         ("a\n \n\u00a0\n\u200b\nb", "a\n\nb"),
         ("\n\na\n\n", "a"),
@@ -420,6 +421,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         ("(+62) 812 345 678", "+62812345678"),
         ("++62+812345678", "+62812345678"),
         ("1+2345678", "12345678"),
+        ("81++2+345678+", "812345678"),
         ("6212345678", "+6212345678"),  # 62 and eight
         ("621234567", "621234567"),  # 62 and seven: an eight- or nine-digit number of its own
         ("000812345678", "+0812345678"),  # one step, once
