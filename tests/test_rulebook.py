@@ -233,6 +233,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         ("cafe\u0301", "CAF\u00c9"),
         ("caf\u00e9", "CAF\u00c9"),
         ("e\u200d\u0301", "\u00c9"),
+        ("\u0131\u0301", "\u00cd"),
         ("istanbul-i", "ISTANBUL-I"),  # not \u0130, also on a Turkish database
         ("ﬁ", "ﬁ"),  # NFC, not NFKC
         ("ж\u00a0ж", "Ж Ж"),
@@ -784,7 +785,7 @@ def lower(value: str) -> str:
 
 
 def says_ref(value: str) -> str:
-    return upper(unicodedata.normalize("NFC", says_text(value, "\u200c\u200d")))
+    return unicodedata.normalize("NFC", upper(unicodedata.normalize("NFC", says_text(value, "\u200c\u200d"))))
 
 
 def without_marks(value: str) -> str:
