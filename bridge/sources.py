@@ -153,9 +153,7 @@ def create(
     """
     _check_parameters(bookings, seed, scenario)
     if reuse:
-        there = is_current(
-            balisnap_url, bstadmin_url, bookings=bookings, seed=seed, scenario=scenario, as_of=as_of
-        )
+        there = is_current(balisnap_url, bstadmin_url, bookings=bookings, seed=seed, scenario=scenario, as_of=as_of)
         if there:
             progress("this sample is already there")
             return there
@@ -231,7 +229,8 @@ def _refuse_foreign_database(conn: psycopg.Connection, url: str) -> None:
 def _refuse_same_database(opened: dict[str, psycopg.Connection], url: str) -> None:
     identities = {
         conn.execute(
-            "select pg_postmaster_start_time(), oid, inet_server_port() from pg_database where datname = current_database()"
+            "select extract(epoch from pg_postmaster_start_time())::text, oid from pg_database"
+            " where datname = current_database()"
         ).fetchone()
         for conn in opened.values()
     }
@@ -276,9 +275,7 @@ def _fill_both(
             raise
 
 
-def _fill(
-    conn: psycopg.Connection, source: str, inputs: dict[str, object], say: Progress
-) -> dict[str, int]:
+def _fill(conn: psycopg.Connection, source: str, inputs: dict[str, object], say: Progress) -> dict[str, int]:
     ddl, constraints = (SQL / "sources" / f"{source}.sql").read_text(encoding="utf-8").split("-- @constraints\n")
     tables = [name.strip('"') for name in re.findall(r'^create table ("?\w+"?)', ddl, flags=re.M)]
     types = [name.strip('"') for name in re.findall(r'^create type ("?\w+"?)', ddl, flags=re.M)]
@@ -294,6 +291,7 @@ def _fill(
         "max_parallel_workers_per_gather": "0",
         "synchronous_commit": "off",
         "timezone": "UTC",
+        "datestyle": "ISO, YMD",
     }.items():
         conn.execute("select set_config(%s, %s, true)", (setting, value))
 

@@ -230,7 +230,7 @@ from (
     'O:dup-equal', 'B:payment-status-long', 'O:multi-package', 'B:updated-infinity',
     'O:dup-finance', 'B:no-package', 'B:web-package-as-ops', 'B:unknown-package',
     'B:item-negative-qty', 'B:capture-voided', 'B:refund-equal-time', 'B:capture-too-long',
-    'B:payment-status-blank', 'B:payment-beyond', 'O:note-lines'
+    'B:payment-status-blank', 'B:payment-beyond', 'O:note-lines', 'X:same-note'
   ]) with ordinality as listed (entry, ordinal)
   cross join lateral (select split_part(entry, ':', 1) as kind, split_part(entry, ':', 2) as name) parts
 ) places;

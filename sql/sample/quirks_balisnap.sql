@@ -180,3 +180,7 @@ from pg_temp.twice t;
 update public."Booking" b set number_of_adult = b.number_of_adult + 1
 from pg_temp.plan q
 where b.booking_id = q.bal_id and q.quirk is null and q.kind = 'B' and q.has_item and sample.hit(q.n, 161, q.seed, 25);
+
+-- 4.4: one note in both sources, once with a blank more: it counts once
+update public."Booking" b set note = 'Vegetarian lunch, please'
+from pg_temp.quirky q where q.quirk = 'same-note' and b.booking_id = q.bal_id;

@@ -151,3 +151,7 @@ join public.booking_finances f on f.booking_id = d.booking_id;
 update public.bookings b set tour_date = b.tour_date - interval '1 day'
 from pg_temp.plan q
 where b.booking_id = q.ops_id and q.quirk is null and q.kind = 'X' and sample.hit(q.n, 160, q.seed, 30);
+
+-- 4.4: one note in both sources, once with a blank more: it counts once
+update public.bookings b set note = 'Vegetarian lunch, please '
+from pg_temp.quirky q where q.quirk = 'same-note' and b.booking_id = q.ops_id;
