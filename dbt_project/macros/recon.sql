@@ -19,6 +19,26 @@
     where r.entity_type = '{{ entity_type }}' and r.external_ref_kind = '{{ kind }}'
 {%- endmacro %}
 
+{# A ref in its normal form (mapping 1). One of plain ASCII without blanks and small letters is its own, and most are:
+   the rulebook's function is asked about the others only. #}
+{% macro recon_norm_ref(value) -%}
+    case
+        when {{ value }} collate "C" ~ '^[!-`{-~]+$' then {{ value }} else {{ function('norm_ref') }}({{ value }})
+    end
+{%- endmacro %}
+
+{# Each raw currency of a landed table with the rule's (few values, many rows: join it instead of asking per row). #}
+{% macro recon_currencies(relation, column) -%}
+    select k.code, {{ function('norm_currency') }}(k.code) as currency_code
+    from (select distinct r.{{ column }} as code from {{ relation }} as r) as k
+{%- endmacro %}
+
+{# Each raw source of the landed bookings with its channel (mapping 4.1). #}
+{% macro recon_channels() -%}
+    select k.source, {{ function('booking_channel') }}(k.source) as channel_code
+    from (select distinct r.source from {{ source('bstadmin', 'bookings') }} as r) as k
+{%- endmacro %}
+
 {# What may be queued instead of bridged (mapping 1): a ref longer than its column, a needed date missing or beyond. #}
 {% macro recon_is_unbridgeable(ref, travel_day, created_at) -%}
     (

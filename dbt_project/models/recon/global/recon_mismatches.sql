@@ -23,12 +23,6 @@ with differences as (
     select 'E' as batch, 'payment' as entity, bridge_key as key, 'AMOUNT_DIFFERS' as status
     from {{ ref('recon_rows_payments') }}
     where category = 'bridged' and money_category = 'unaccounted'
-
-    union all
-
-    select 'D' as batch, 'booking' as entity, bridge_key as key, 'TOTAL_DIFFERS' as status
-    from {{ ref('recon_rows_bookings') }}
-    where category = 'bridged' and money_category = 'unaccounted'
 ),
 
 bridge_rows as (

@@ -61,6 +61,32 @@ identities as (
         on landed.booking_id = sources.booking_id and sources.source_system = 'balisnap'
 ),
 
+events as (
+    select
+        payments.payment_key,
+        payments.booking_key,
+        payments.amount,
+        payments.currency_code,
+        payments.gateway_capture_id,
+        identities.booking_key is not distinct from payments.booking_key as on_its_booking
+    from {{ source('bridge', 'payment_event') }} as payments
+    left join identities on payments.payment_key = identities.payment_key
+),
+
+-- a line of the export names a payment by its capture id, a payload belongs to its payment
+named as (
+    select sample.*, events.payment_key as named_key
+    from sample
+    left join events on sample.capture_id = events.gateway_capture_id
+    where sample.payment_key is null
+
+    union all
+
+    select sample.*, sample.payment_key as named_key
+    from sample
+    where sample.payment_key is not null
+),
+
 compared as (
     select
         sample.sample_key,
@@ -71,15 +97,13 @@ compared as (
         events.amount as found_amount,
         events.currency_code as found_currency_code,
         events.gateway_capture_id as found_capture_id,
-        identities.booking_key is not distinct from events.booking_key as on_its_booking,
+        events.on_its_booking,
         coalesce(sample.capture_id = events.gateway_capture_id, false)
         and coalesce(abs(events.amount - sample.amount) <= 0.01, false)
         and coalesce(events.currency_code = {{ function('norm_code') }}(sample.currency), false)
-        and identities.booking_key is not distinct from events.booking_key as agrees
-    from sample
-    left join {{ source('bridge', 'payment_event') }} as events
-        on coalesce(sample.payment_key = events.payment_key, sample.capture_id = events.gateway_capture_id)
-    left join identities on events.payment_key = identities.payment_key
+        and coalesce(events.on_its_booking, false) as agrees
+    from named as sample
+    left join events on sample.named_key = events.payment_key
 )
 
 -- a capture may have several events (its refund carries its id too): one that agrees is enough

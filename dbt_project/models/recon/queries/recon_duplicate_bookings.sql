@@ -4,7 +4,7 @@ with identities as (
     select
         booking_key,
         channel_code,
-        {{ function('norm_ref') }}(external_booking_ref) as ref
+        {{ recon_norm_ref('external_booking_ref') }} as ref
     from {{ source('bridge', 'booking_core') }}
 ),
 

@@ -6,7 +6,7 @@ with refs as (
         channel_code,
         external_ref_kind,
         case
-            when external_ref_kind = 'BOOKING_REF' then {{ function('norm_ref') }}(external_ref) else external_ref
+            when external_ref_kind = 'BOOKING_REF' then {{ recon_norm_ref('external_ref') }} else external_ref
         end as ref,
         entity_key,
         external_ref_key,

@@ -10,9 +10,9 @@ by_normal_form as (
     select
         booking_key,
         channel_code,
-        {{ function('norm_ref') }}(external_booking_ref) as ref
+        {{ recon_norm_ref('external_booking_ref') }} as ref
     from {{ source('bridge', 'booking_core') }}
-    where external_booking_ref is distinct from {{ function('norm_ref') }}(external_booking_ref)
+    where external_booking_ref is distinct from {{ recon_norm_ref('external_booking_ref') }}
 ),
 
 written_twice as (

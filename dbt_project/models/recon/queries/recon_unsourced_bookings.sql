@@ -1,10 +1,14 @@
 -- Bridge bookings that no landed booking and no event accounts for (gate D-06), and whether a person has them to review.
-with sourced as (
-    select key_by_identity as booking_key from {{ ref('recon_source_identities') }} where key_by_identity is not null
+with identities as (
+    select key_by_identity, key_by_source_id from {{ ref('recon_source_identities') }}
+),
+
+sourced as (
+    select key_by_identity as booking_key from identities where key_by_identity is not null
 
     union all
 
-    select key_by_source_id as booking_key from {{ ref('recon_source_identities') }} where key_by_source_id is not null
+    select key_by_source_id as booking_key from identities where key_by_source_id <> key_by_identity or key_by_identity is null
 ),
 
 events as (

@@ -17,8 +17,7 @@ select
     cores.booking_key,
     landed.updated_at
 from {{ source('bstadmin', 'bookings') }} as landed
+left join ({{ recon_channels() }}) as channels on landed.source = channels.source
 left join ({{ recon_refs('BOOKING', 'BSTADMIN_BOOKING_ID') }}) as refs
-    on
-        landed.booking_id::text = refs.external_ref
-        and refs.channel_code = {{ function('booking_channel') }}(landed.source)
+    on landed.booking_id::text = refs.external_ref and channels.channel_code = refs.channel_code
 left join {{ source('bridge', 'booking_core') }} as cores on refs.entity_key = cores.booking_key

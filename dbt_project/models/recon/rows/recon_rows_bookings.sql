@@ -2,18 +2,20 @@
 -- for it (none: the first); the others are merged as duplicates.
 with items as (
     select
-        booking_id,
-        bool_and(item_status = 'CANCELLED') as all_cancelled,
-        sum(total_amount) as total_of_all,
-        sum(total_amount) filter (where item_status <> 'CANCELLED') as total_of_live,
-        min({{ function('norm_currency') }}(currency_code) collate "C") as lowest_currency,
-        max({{ function('norm_currency') }}(currency_code) collate "C") as highest_currency,
-        min({{ function('norm_currency') }}(currency_code) collate "C") filter (where item_status <> 'CANCELLED')
-            as lowest_live_currency,
-        max({{ function('norm_currency') }}(currency_code) collate "C") filter (where item_status <> 'CANCELLED')
-            as highest_live_currency
-    from {{ source('balisnap', 'BookingItem') }}
-    group by booking_id
+        i.booking_id,
+        bool_and(i.item_status = 'CANCELLED') as all_cancelled,
+        sum(i.total_amount) as total_of_all,
+        sum(i.total_amount) filter (where i.item_status <> 'CANCELLED') as total_of_live,
+        case when min(k.currency_code) = max(k.currency_code) then min(k.currency_code) end as currency_of_all,
+        case
+            when
+                min(k.currency_code) filter (where i.item_status <> 'CANCELLED')
+                = max(k.currency_code) filter (where i.item_status <> 'CANCELLED')
+                then min(k.currency_code) filter (where i.item_status <> 'CANCELLED')
+        end as currency_of_live
+    from {{ source('balisnap', 'BookingItem') }} as i
+    left join ({{ recon_currencies(source('balisnap', 'BookingItem'), 'currency_code') }}) as k on i.currency_code = k.code
+    group by i.booking_id
 ),
 
 candidates as (
@@ -21,29 +23,24 @@ candidates as (
         1 as source_rank,
         'balisnap.Booking' as source,
         landed.booking_id,
-        {{ function('norm_currency') }}(landed.currency_code) as currency_code,
+        refs.entity_key,
+        currencies.currency_code,
         {{ function('norm_money') }}(
             case
-                when
-                    items.all_cancelled
-                    and items.lowest_currency = {{ function('norm_currency') }}(landed.currency_code)
-                    and items.highest_currency = {{ function('norm_currency') }}(landed.currency_code)
-                    then items.total_of_all
-                when
-                    not items.all_cancelled
-                    and items.lowest_live_currency = {{ function('norm_currency') }}(landed.currency_code)
-                    and items.highest_live_currency = {{ function('norm_currency') }}(landed.currency_code)
+                when items.all_cancelled and items.currency_of_all = currencies.currency_code then items.total_of_all
+                when not items.all_cancelled and items.currency_of_live = currencies.currency_code
                     then items.total_of_live
                 else landed.total_price
             end
         ) as amount,
-        {{ function('travel_day') }}(landed.booking_date) as travel_day,
-        {{ function('norm_ref') }}(landed.booking_ref) as real_ref,
-        landed.created_at,
         -- with several bookings of the shop in one identity, only one of them brings its items (mapping 4.9)
         {{ function('norm_money') }}(landed.total_price) as amount_without_items
     from {{ source('balisnap', 'Booking') }} as landed
     left join items on landed.booking_id = items.booking_id
+    left join ({{ recon_currencies(source('balisnap', 'Booking'), 'currency_code') }}) as currencies
+        on landed.currency_code = currencies.code
+    left join ({{ recon_refs('BOOKING', 'BALISNAP_BOOKING_ID') }}) as refs
+        on landed.booking_id::text = refs.external_ref and refs.channel_code = 'DIRECT'
 
     union all
 
@@ -51,19 +48,26 @@ candidates as (
         2 as source_rank,
         'bstadmin.bookings' as source,
         landed.booking_id,
-        {{ function('norm_currency') }}(landed.currency) as currency_code,
+        refs.entity_key,
+        currencies.currency_code,
         {{ function('norm_money') }}(landed.total_price) as amount,
-        {{ function('bali_date') }}({{ function('utc_instant') }}(landed.tour_date)) as travel_day,
-        {{ function('norm_ref') }}(landed.booking_ref) as real_ref,
-        landed.created_at,
         {{ function('norm_money') }}(landed.total_price) as amount_without_items
     from {{ source('bstadmin', 'bookings') }} as landed
+    left join ({{ recon_currencies(source('bstadmin', 'bookings'), 'currency') }}) as currencies
+        on landed.currency = currencies.code
+    left join ({{ recon_channels() }}) as channels on landed.source = channels.source
+    left join ({{ recon_refs('BOOKING', 'BSTADMIN_BOOKING_ID') }}) as refs
+        on landed.booking_id::text = refs.external_ref and channels.channel_code = refs.channel_code
 ),
 
 linked as (
     select
-        candidates.*,
-        links.booking_key,
+        candidates.source_rank,
+        candidates.source,
+        candidates.booking_id,
+        candidates.currency_code,
+        candidates.amount,
+        cores.booking_key,
         fresher.booking_key is not null as is_fresher,
         case
             when cores.booking_key is null then null
@@ -77,12 +81,8 @@ linked as (
         end as difference,
         candidates.source_rank * (1::bigint << 32) + candidates.booking_id as place
     from candidates
-    inner join {{ ref('recon_booking_links') }} as links
-        on
-            candidates.booking_id = links.booking_id
-            and links.source_system = case candidates.source_rank when 1 then 'balisnap' else 'bstadmin' end
-    left join {{ source('bridge', 'booking_core') }} as cores on links.booking_key = cores.booking_key
-    left join {{ ref('recon_fresher_bookings') }} as fresher on links.booking_key = fresher.booking_key
+    left join {{ source('bridge', 'booking_core') }} as cores on candidates.entity_key = cores.booking_key
+    left join {{ ref('recon_fresher_bookings') }} as fresher on cores.booking_key = fresher.booking_key
 ),
 
 groups as (
@@ -95,12 +95,29 @@ groups as (
     group by booking_key
 ),
 
+-- only what really cannot be bridged may wait in the queue instead
 queued as (
-    select 1 as source_rank, b.source_pk from ({{ recon_queued('balisnap', 'Booking') }}) as b
+    select 1 as source_rank, landed.booking_id
+    from {{ source('balisnap', 'Booking') }} as landed
+    inner join ({{ recon_queued('balisnap', 'Booking') }}) as b on landed.booking_id::text = b.source_pk
+    where
+        {{ recon_is_unbridgeable(
+            recon_norm_ref('landed.booking_ref'),
+            function('travel_day') ~ '(landed.booking_date)',
+            'landed.created_at'
+        ) }}
 
     union all
 
-    select 2 as source_rank, o.source_pk from ({{ recon_queued('bstadmin', 'bookings') }}) as o
+    select 2 as source_rank, landed.booking_id
+    from {{ source('bstadmin', 'bookings') }} as landed
+    inner join ({{ recon_queued('bstadmin', 'bookings') }}) as o on landed.booking_id::text = o.source_pk
+    where
+        {{ recon_is_unbridgeable(
+            recon_norm_ref('landed.booking_ref'),
+            function('bali_date') ~ '(' ~ function('utc_instant') ~ '(landed.tour_date))',
+            'landed.created_at'
+        ) }}
 ),
 
 judged as (
@@ -108,16 +125,14 @@ judged as (
         linked.*,
         linked.difference * (1::bigint << 40) + linked.place = groups.first_place as stands_for_it,
         linked.difference = 0 or (linked.difference = 1 and groups.shop_candidates > 1) as agrees,
-        queued.source_pk is not null
-        -- only what really cannot be bridged may wait in the queue instead
-        and {{ recon_is_unbridgeable('linked.real_ref', 'linked.travel_day', 'linked.created_at') }} as is_queued
+        queued.booking_id is not null as is_queued
     from linked
     left join groups on linked.booking_key = groups.booking_key
     left join queued
         on
             linked.booking_key is null
             and linked.source_rank = queued.source_rank
-            and linked.booking_id::text = queued.source_pk
+            and linked.booking_id = queued.booking_id
 )
 
 select

@@ -4,7 +4,7 @@ with landed as (
         items.booking_item_id,
         items.booking_id,
         items.item_status,
-        {{ function('norm_currency') }}(items.currency_code) as currency_code,
+        currencies.currency_code,
         {{ function('norm_money') }}(items.total_amount) as amount,
         links.booking_id is not null as has_booking,
         links.booking_key,
@@ -14,6 +14,8 @@ with landed as (
         snapshots.total_amount as found_amount,
         fresher.booking_key is not null as is_fresher
     from {{ source('balisnap', 'BookingItem') }} as items
+    left join ({{ recon_currencies(source('balisnap', 'BookingItem'), 'currency_code') }}) as currencies
+        on items.currency_code = currencies.code
     left join {{ ref('recon_booking_links') }} as links
         on items.booking_id = links.booking_id and links.source_system = 'balisnap'
     left join {{ source('bridge', 'booking_item_snapshot') }} as snapshots

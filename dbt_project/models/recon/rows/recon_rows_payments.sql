@@ -19,11 +19,13 @@ with judged as (
                 ) then 'queued'
             else 'unaccounted'
         end as category,
-        {{ function('norm_currency') }}(landed.currency_code) as currency_code,
+        currencies.currency_code,
         {{ function('norm_money') }}(landed.amount) as amount,
         events.currency_code as found_currency_code,
         events.amount as found_amount
     from {{ source('balisnap', 'Payment') }} as landed
+    left join ({{ recon_currencies(source('balisnap', 'Payment'), 'currency_code') }}) as currencies
+        on landed.currency_code = currencies.code
     left join {{ source('bridge', 'payment_event') }} as events
         on
             {{ function('row_key') }}('payment', 'balisnap', 'Payment', landed.payment_id::text)

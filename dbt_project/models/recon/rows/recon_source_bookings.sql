@@ -6,7 +6,7 @@ with landed as (
         'Booking' as source_table,
         booking_id,
         'DIRECT' as channel_code,
-        {{ function('norm_ref') }}(booking_ref) as real_ref,
+        {{ recon_norm_ref('booking_ref') }} as real_ref,
         {{ function('travel_day') }}(booking_date) as travel_day,
         created_at,
         updated_at
@@ -17,13 +17,14 @@ with landed as (
     select
         'bstadmin' as source_system,
         'bookings' as source_table,
-        booking_id,
-        {{ function('booking_channel') }}(source) as channel_code,
-        {{ function('norm_ref') }}(booking_ref) as real_ref,
-        {{ function('bali_date') }}({{ function('utc_instant') }}(tour_date)) as travel_day,
-        created_at,
-        updated_at
-    from {{ source('bstadmin', 'bookings') }}
+        bookings.booking_id,
+        channels.channel_code,
+        {{ recon_norm_ref('bookings.booking_ref') }} as real_ref,
+        {{ function('bali_date') }}({{ function('utc_instant') }}(bookings.tour_date)) as travel_day,
+        bookings.created_at,
+        bookings.updated_at
+    from {{ source('bstadmin', 'bookings') }} as bookings
+    left join ({{ recon_channels() }}) as channels on bookings.source = channels.source
 ),
 
 made_up as (

@@ -1,0 +1,93 @@
+"""Writing a report: three files beside each other, none of them ever overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bridge import gates
+from bridge.reports import draw
+from bridge.reports.document import document
+
+
+@dataclass(frozen=True)
+class Written:
+    """The three files of a report and the SHA-256 of the JSON one."""
+
+    json: Path
+    md: Path
+    html: Path
+    digest: str
+
+
+def write(conn: psycopg.Connection, verdict: gates.Verdict, root: Path) -> Written:
+    """Write the report of `verdict` below `root` as recon/{batch}/{timestamp}.json, .md and .html.
+
+    The timestamp is the evaluation's, in UTC; a second report of the same second gets `-2`, and so on.
+    """
+    content = document(conn, verdict)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    words, page = markdown(content, digest), html(content, digest)
+    folder = root / "recon" / verdict.batch
+    folder.mkdir(parents=True, exist_ok=True)
+    record = _place(folder, verdict.evaluated_at)
+    written = Written(record, record.with_suffix(".md"), record.with_suffix(".html"), digest)
+    _replace(written.md, words)
+    _replace(written.html, page)
+    _replace(written.json, text)
+    return written
+
+
+def markdown(content: dict[str, Any], digest: str) -> str:
+    """The document as Markdown."""
+    return _templates(False).get_template("report.md.j2").render(report=content, digest=digest, draw=draw)
+
+
+def html(content: dict[str, Any], digest: str) -> str:
+    """The document as one self-contained page: no script, no outside host."""
+    return _templates(True).get_template("report.html.j2").render(report=content, digest=digest, draw=draw)
+
+
+def _place(folder: Path, at: datetime) -> Path:
+    """A name that nobody has, taken by creating it."""
+    stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    number = 1
+    while True:
+        path = folder / f"{stamp}{'' if number == 1 else f'-{number}'}.json"
+        try:
+            path.open("x").close()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _replace(path: Path, text: str) -> None:
+    """All of it or nothing: a reader never meets half a report."""
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+@lru_cache(maxsize=2)
+def _templates(escape: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = draw.number
+    return environment
