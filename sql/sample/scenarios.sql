@@ -2,6 +2,10 @@
 -- `-- @scenario name | gate | title` opens one, `-- @balisnap` and `-- @bstadmin` say where its statements run.
 -- They may use pg_temp.plan, pg_temp.tour and sample.params.
 
+-- @scenario broken-page | A-03 | A hurried release renamed a column that the back office's audit page still reads.
+-- @bstadmin
+alter table public.audit_logs rename column entity to subject;
+
 -- @scenario orphan-products | C-01 | Someone created tours in the shop and never gave them a variant to sell.
 -- @balisnap
 insert into public."TourProduct" (product_id, product_name, slug, category, is_active, created_at, updated_at)
