@@ -57,7 +57,8 @@ def build(
     """
     arguments = [command, "--selector", selector, *(extra or [])]
     if command == "build":
-        arguments += ["--exclude-resource-type", "unit_test"]
+        # buildable: a test runs in the batch that makes all that it looks at, not in every batch that shares a function
+        arguments += ["--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"]
     nodes = invoke(ops_url, arguments, progress=progress)
     broken = [n for n in nodes if n.status in ("error", "fail", "runtime error") and not n.name.startswith("gate_")]
     if broken:
