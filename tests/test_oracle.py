@@ -205,7 +205,7 @@ def test_phone(raw: str, clean: str | None) -> None:
         ("24:00", None),
         ("13:00 PM", None),
         ("9:00 pickup", None),
-        ("8.15:30", None),
+        ("8.15:30", time(8, 15, 30)),
         (None, None),
     ],
 )

@@ -1,4 +1,4 @@
 select
     coalesce(
-        {{ rulebook('status_word') }}(status_v2, status) = any(array['cancelled', 'canceled', 'refunded']), false
+        {{ rulebook('status_word') }}(status_v2, status) = any(array['cancelled', 'refunded']), false
     )

@@ -7,7 +7,6 @@ select
         when 'refunded' then 'REFUNDED'
         when 'failed' then 'FAILED'
         when 'cancelled' then 'FAILED'
-        when 'canceled' then 'FAILED'
         when 'expired' then 'FAILED'
         else 'PENDING_PAYMENT'
     end

@@ -214,7 +214,7 @@ def is_valid_email(email: str) -> bool:
 def tour_time(value: str | None) -> time | None:
     """Mapping 4.5: bstadmin's tour time when it is `H:MM`, `H.MM`, with seconds, AM or PM, or an hour with AM or PM."""
     clean = lower(text(value) or "")
-    shape = re.fullmatch(r"([0-9]{1,2})(?:([:.])([0-9]{2})(?:\2([0-9]{2}))?)? ?(?:([ap])\.?m\.?)?", clean)
+    shape = re.fullmatch(r"([0-9]{1,2})(?:([:.])([0-9]{2})(?:[:.]([0-9]{2}))?)? ?(?:([ap])\.?m\.?)?", clean)
     if shape is None:
         return None
     hour, minute, second, half = int(shape[1]), int(shape[3] or 0), int(shape[4] or 0), shape[5]
