@@ -236,8 +236,17 @@ def _side_by_side(
     sides: list[_Side], stop: threading.Event, work: Callable[[_Side], list[TableResult]]
 ) -> list[list[TableResult]]:
     """Run `work` for both sources; when one fails the other is cancelled, and the first failure is raised."""
+
+    def until_stopped(side: _Side) -> list[TableResult]:
+        try:
+            return work(side)
+        except (LandingError, psycopg.Error):
+            if stop.is_set():  # cancelled by us: what it says of that is not the reason
+                raise _Stopped from None
+            raise
+
     with ThreadPoolExecutor(len(sides), thread_name_prefix="landing") as pool:
-        futures = [pool.submit(work, side) for side in sides]
+        futures = [pool.submit(until_stopped, side) for side in sides]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
@@ -313,11 +322,7 @@ def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Prog
                         reported = time.monotonic()
             landed = cursor.rowcount
     except psycopg.Error as error:
-        raise (_Stopped() if stop.is_set() else _ops_error(error, side, table.name)) from None
-    except LandingError:
-        if stop.is_set():
-            raise _Stopped from None
-        raise
+        raise _ops_error(error, side, table.name) from None
     result = so_far(landed)
     progress(f"landed {result}")
     return result
@@ -463,7 +468,7 @@ _CONNECT_CAUSES: tuple[tuple[str, str, str], ...] = (
         "Ask the server's owner for a line in pg_hba.conf.",
     ),
     (
-        r"translate host name",
+        r"(translate|resolve) host|Name or service",
         "the host's name is unknown",
         "Correct the host in {variable}, or the name service.",
     ),

@@ -207,10 +207,8 @@ def _nulls(source: psycopg.Connection, name: str, table: Table, found: dict[str,
         count = row[0] if row else 0
         if not count:
             continue
-        keys = source.execute(
-            sql.SQL("select {key}::text from {table} where {column} is null order by {key} limit %s").format(**parts),
-            (_SHOWN_KEYS,),
-        ).fetchall()
+        statement = "select t.{key}::text from {table} as t where t.{column} is null order by t.{key} limit %s"
+        keys = source.execute(sql.SQL(statement).format(**parts), (_SHOWN_KEYS,)).fetchall()
         shown = ", ".join(str(key) for (key,) in keys) + (", …" if count > len(keys) else "")
         rows = "1 row has" if count == 1 else f"{count} rows have"
         problems.append(

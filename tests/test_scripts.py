@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 import psycopg
 import pytest
@@ -37,12 +38,33 @@ def key(name: str) -> UUID:
     return uuid5(_SPACE, name)
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[dict[str, str]]:
+    """A database a server, used by one test after the other: to make and drop it costs more than most tests."""
+    databases: dict[str, str] = {}
+    yield databases
+    for server, url in databases.items():
+        with postgres.connect(server, autocommit=True) as conn:
+            conn.execute(postgres.statement("drop database {} with (force)", postgres.database_name(url)))
+
+
 @pytest.fixture
-def ops(database: str) -> str:
+def ops(server: str, made: dict[str, str]) -> str:
     """An ops database with our own state and nothing else."""
-    with postgres.connect(database, autocommit=True) as conn:
-        conn.execute((SQL / "state.sql").read_bytes())
-    return database
+    if server not in made:
+        name = f"t_scripts_{uuid4().hex[:8]}"
+        with postgres.connect(server, autocommit=True) as conn:
+            conn.execute(postgres.statement("create database {}", name))
+        made[server] = postgres.with_database(server, name)
+    execute(
+        made[server],
+        "set client_min_messages = error",
+        "drop schema if exists public, phase2, other cascade",
+        "create schema public",
+        "grant usage on schema public to public",
+    )
+    execute(made[server], (SQL / "state.sql").read_text())
+    return made[server]
 
 
 @pytest.fixture
@@ -133,10 +155,11 @@ def catalog(url: str) -> tuple[dict[str, list[tuple]], dict[str, dict[str, str]]
 def fingerprint(url: str, schemas: tuple[str, ...] = ("public",)) -> dict[str, object]:
     """Schema and content of all ordinary tables, row order aside."""
     found: dict[str, object] = {"catalog": catalog(url)}
-    for schema, table in query(url, "select schemaname, tablename from pg_catalog.pg_tables"):
-        if schema in schemas:
-            rows = query(url, f'select t::text from "{schema}"."{table}" as t')  # noqa: S608
-            found[f"{schema}.{table}"] = sorted(rows)
+    with postgres.connect(url, autocommit=True) as conn:
+        for schema, table in conn.execute("select schemaname, tablename from pg_catalog.pg_tables").fetchall():
+            if schema in schemas:
+                rows = conn.execute(f'select t::text from "{schema}"."{table}" as t'.encode())  # noqa: S608
+                found[f"{schema}.{table}"] = sorted(rows.fetchall())
     return found
 
 
