@@ -284,7 +284,8 @@ def test_unknown_script_is_named(ops: str) -> None:
 def preflight(url: str, **changed: object) -> dict[str, str]:
     params = FIT | {f"phase2.{name}": value for name, value in changed.items()}
     rows = scripts.run_script(url, "000_precheck_readiness.sql", params).results
-    return {str(row[0]): str(row[1]) for row in rows}
+    assert {row[0] for row in rows} == {"A-00"}
+    return {str(row[1]): str(row[2]) for row in rows}
 
 
 def test_precheck_passes_on_a_fit_server(ops: str) -> None:
@@ -313,7 +314,7 @@ def test_precheck_disk_needs_both_inputs_and_30_percent(ops: str) -> None:
     for total, used, verdict in cases:
         assert preflight(ops, disk_total_bytes=total, disk_used_bytes=used)["free_disk"] == verdict, (total, used)
     rows = scripts.run_script(ops, "000_precheck_readiness.sql").results
-    assert [row[1] for row in rows if row[0] == "free_disk"] == ["FAIL"]
+    assert [row[2] for row in rows if row[1] == "free_disk"] == ["FAIL"]
 
 
 def test_precheck_time_zone(ops: str) -> None:
@@ -333,7 +334,7 @@ def test_precheck_sees_an_old_transaction(ops: str) -> None:
         cursor = conn.execute(sooner.encode())
         while not cursor.description:
             cursor.nextset()
-        verdicts = {row[0]: row[1:] for row in cursor.fetchall()}
+        verdicts = {row[1]: row[2:] for row in cursor.fetchall()}
     assert verdicts["long_transactions"][0] == "FAIL"
     assert f"pid {pid} open for 0 min" in verdicts["long_transactions"][1]
 
@@ -385,7 +386,7 @@ def test_precheck_does_not_pass_on_sessions_that_it_cannot_see(ops: str) -> None
 
 def postcheck(url: str) -> dict[str, tuple[str, str, str]]:
     rows = scripts.run_script(url, "090_postcheck_reconciliation.sql").results
-    return {str(name): (str(status), str(detail), str(gate)) for name, status, detail, gate in rows}
+    return {str(name): (str(status), str(detail), str(gate)) for gate, name, status, detail in rows}
 
 
 def test_postcheck_passes_on_the_contract_and_covers_all_of_it(bridge: str) -> None:
@@ -506,7 +507,7 @@ def test_postcheck_notices_each_difference_and_nothing_else(bridge: str) -> None
             cursor = conn.execute(select.encode())
             while not cursor.description:
                 cursor.nextset()
-            checks = {name: (status, detail) for name, status, detail, _ in cursor.fetchall()}
+            checks = {name: (status, detail) for _, name, status, detail in cursor.fetchall()}
             conn.rollback()
             assert checks[check][0] == "FAIL", damage
             assert says in checks[check][1], damage

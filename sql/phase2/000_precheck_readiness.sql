@@ -1,4 +1,4 @@
--- Batch A, before 001: may the schema be changed now? (gate A-00). Reads only; one row a check, PASS or FAIL.
+-- Batch A, before 001: may the schema be changed now? (gate A-00). Reads only; one row a check: gate, what, PASS or FAIL, why.
 -- Inputs, as settings of the session (a missing one fails its check):
 --   phase2.disk_total_bytes, phase2.disk_used_bytes   capacity of the disk that holds the database
 --   phase2.server_time_zone                           the server's own zone; without it, the session's is judged
@@ -128,6 +128,7 @@ checks as (
 )
 
 select
+    'A-00' as gate_id,
     c.check_name,
     case when c.passed then 'PASS' else 'FAIL' end as status,
     c.detail

@@ -1,5 +1,5 @@
 -- Batch A, after 001 to 003: does the database hold the contract (target_schema) exactly?
--- Reads the catalog only. One row a check: what, PASS, FAIL or N/A, what is wrong, and the gate.
+-- Reads the catalog only. One row a check: gate, what, PASS, FAIL or N/A, and what is wrong.
 --   A-01  the 17 tables: there, ordinary, logged, with exactly these columns, types, nullability and defaults
 --   A-02  their primary, unique and foreign keys, checks and indexes; no triggers
 --   B-02  the dictionaries' tables (N/A before batch B; their rows are the seeds' own gate)
@@ -638,7 +638,7 @@ final as (
     select g.gate_id, g.check_name, g.status, g.detail from trigger_checks as g
 )
 
-select check_name, status, detail, gate_id
+select gate_id, check_name, status, detail
 from final
 order by gate_id collate "C", check_name collate "C";
 
