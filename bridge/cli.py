@@ -250,6 +250,7 @@ def demo(
         seed=seed,
         scenario=scenario,
         as_of=day,
+        reuse=True,
         progress=_progress,
     )
     code = _flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])

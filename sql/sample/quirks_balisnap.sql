@@ -3,9 +3,15 @@
 
 -- @step rare cases
 create temp table quirky as
-select n, kind, quirk, seed, bal_id, ref, total, currency, adults, received, is_past, tour_day, cust
+select n, kind, quirk, seed, bal_id, ref, total, currency, adults, received, is_past, tour_day, now_ts, cust
 from pg_temp.plan
 where quirk is not null;
+analyze pg_temp.quirky;
+-- fresh statistics: each statement below looks for a few rows by their ids
+analyze public."Booking";
+analyze public."BookingItem";
+analyze public."BookingTraveler";
+analyze public."Payment";
 
 -- cases of the booking itself are told on one without items (the synthetic item, 4.9), or its totals stay the items'
 delete from public."BookingTraveler" t using public."BookingItem" i, pg_temp.quirky q
@@ -141,7 +147,11 @@ from pg_temp.quirky q where q.quirk = 'payment-currency-rp' and y.booking_id = q
 insert into public."Payment" (payment_id, booking_id, user_id, payment_date, amount, payment_method, payment_status, payment_status_v2,
   currency_code, gateway, created_at, updated_at)
 select q.bal_id * 3, y.booking_id, y.user_id,
-  case q.quirk when 'refund-equal-time' then y.payment_date else y.payment_date + interval '2 days' end,
+  case q.quirk
+    when 'refund-equal-time' then y.payment_date
+    -- E-02, listed apart: after the trip
+    when 'refunded-there' then least(greatest(y.payment_date, q.tour_day::timestamp) + interval '2 days', q.now_ts)
+    else y.payment_date + interval '2 days' end,
   -y.amount, 'paypal', 'refunded', 'REFUNDED', y.currency_code, 'paypal', y.payment_date, y.payment_date
 from pg_temp.quirky q
 join public."Payment" y on y.payment_id = q.bal_id * 3 - 1
