@@ -47,8 +47,12 @@ def _people_work(pipeline: Pipeline, touched: list[dict[str, Any]]) -> None:
         for row in touched:
             conn.execute(
                 "update public.unmapped_queue set status = %(status)s, resolved_by = %(resolved_by)s,"
-                " resolved_at = %(resolved_at)s, payload = %(payload)s where queue_key = %(queue_key)s",
-                {**row, "payload": Jsonb(row["payload"])},
+                " resolved_at = %(resolved_at)s, payload = coalesce(payload, '{}') || %(resolution)s"
+                " where queue_key = %(queue_key)s",
+                {
+                    **row,
+                    "resolution": Jsonb({k: v for k, v in (row["payload"] or {}).items() if k == "resolution"}),
+                },
             )
         conn.commit()
 
