@@ -229,7 +229,6 @@ variant_choices as (
     order by
         placed.package_id asc,
         coalesce(known_variants.legacy_package_id = placed.package_id, false) desc,
-        known_variants.is_default desc,
         known_variants.is_active desc,
         known_variants.variant_id asc,
         known_variants.variant_key asc
