@@ -7,9 +7,10 @@ For the runner:
     evaluate(conn, batch, run_id) -> Verdict      read everything in one snapshot, then keep it in phase2
     open_or_raise(conn, batch, predecessor)       the door: GateFailed unless the predecessor's latest verdict is PASS
 
-Measures and exceptions are the views of dbt_project/models/recon, thresholds are rows of the seed gate_registry, and
-the comparison is the function rulebook.gate_status; nothing of the three is repeated here. What a batch's views lack,
-or a table that they need, makes its gates FAIL: an unmeasured gate never passes.
+Measures and exceptions are views (dbt_project/models/recon; one of them a batch says all of it), thresholds are rows
+of the seed gate_registry, and the comparison is the function rulebook.gate_status; nothing of the three is repeated
+here. When a batch's view is not there, because a table that it reads is not, each of its gates is FAIL: what was not
+measured never passes.
 """
 
 from __future__ import annotations
@@ -140,8 +141,19 @@ REQUIRED_QUERIES = {
     "recon_payment_linkage": "Payment linkage",
 }
 
-# Which batches' rows are in the bridge at the end of a batch.
-_SCOPE = {"A": [], "B": [], "C": ["C"], "D": ["C", "D"], "E": ["C", "D", "E"]}
+# The order of a parity table: as the batches bring them, what landed last.
+_ENTITIES = (
+    "products",
+    "variants",
+    "rates",
+    "packages",
+    "bookings",
+    "items",
+    "travellers",
+    "payments",
+    "finances",
+    "landed tables",
+)
 
 _REGISTRY = """
 select gate_id, batch, title, measure, comparator, threshold, unit, counts, severity, na_when_empty, note
@@ -300,19 +312,18 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
     seconds["registry"] = clock() - start
 
     start = clock()
-    measures, missing = _measures(conn, batch)
-    seconds["measures"] = clock() - start
+    said = _said(conn, batch)
+    seconds["measures, exceptions, parity"] = clock() - start
 
-    start = clock()
-    exceptions = _exceptions(conn, batch, missing)
-    seconds["exceptions"] = clock() - start
-
-    start = clock()
-    queries = _queries(conn, batch)
-    seconds["required queries"] = clock() - start
-
-    parity = tuple(_parity_line(line) for line in (measures.get("G-08", {}).get("detail") or []))
-    gates = tuple(_gate(conn, row, measures.get(row["gate_id"]), exceptions, missing) for row in registry)
+    measures = {row["gate_id"]: row for row in said if row["kind"] == "measure"}
+    exceptions = [
+        GateException(row["gate_id"], row["entity"], row["key"], row["status"], row["is_counted"], row["detail"])
+        for row in said
+        if row["kind"] == "exception"
+    ]
+    lines = (_parity_line(row["detail"]) for row in said if row["kind"] == "parity")
+    parity = tuple(sorted(lines, key=lambda line: (_ENTITIES.index(line.entity), line.unit != "rows", line.unit)))
+    gates = tuple(_gate(conn, row, measures.get(row["gate_id"]), exceptions) for row in registry)
     blocked_by = tuple(gate.gate_id for gate in gates if gate.status == "FAIL")
     result: Result = "FAIL" if blocked_by else "PASS"
     if result == "PASS":
@@ -328,90 +339,49 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
         blocked_by=blocked_by,
         gates=gates,
         parity=parity,
-        queries=queries,
+        queries=_queries(batch, said),
         exceptions=tuple(exceptions),
         seconds={part: round(taken, 3) for part, taken in seconds.items()},
     )
 
 
-def _views(batch: str) -> tuple[str, str]:
-    return f"recon_{batch.lower()}_measures", f"recon_{batch.lower()}_exceptions"
+def _said(conn: psycopg.Connection, batch: str) -> list[dict[str, Any]]:
+    """All that the batch's view says, read in one statement; nothing when the view is not there.
 
-
-def _exists(conn: psycopg.Connection, view: str) -> bool:
-    row = conn.execute("select to_regclass(%s) is not null", (f"dbt_recon.{view}",)).fetchone()
-    return bool(row and row[0])
-
-
-def _measures(conn: psycopg.Connection, batch: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Measures by gate, and the views that are not there (a table they need was dropped with them)."""
-    own, _ = _views(batch)
-    found: list[dict[str, Any]] = []
-    missing: list[str] = []
+    It went with a table that it reads, or never was: then nothing is measured, and every gate fails.
+    """
+    view = f"recon_{batch.lower()}"
+    there = conn.execute("select to_regclass(%s) is not null", (f"dbt_recon.{view}",)).fetchone()
+    if not there or not there[0]:
+        return []
     with conn.cursor(row_factory=dict_row) as cursor:
-        if _exists(conn, own):
-            found += cursor.execute(
-                sql.SQL("select gate_id, numerator, denominator, value, detail::text from dbt_recon.{}").format(
-                    sql.Identifier(own)
-                )
-            ).fetchall()
-        else:
-            missing.append(own)
-        if _exists(conn, "recon_global_measures"):
-            found += cursor.execute(
-                "select gate_id, numerator, denominator, value, detail::text"
-                " from dbt_recon.recon_global_measures where scope = %s",
-                (batch,),
-            ).fetchall()
-        else:
-            missing.append("recon_global_measures")
-    for row in found:  # money must not become a float on its way
+        rows = cursor.execute(
+            sql.SQL(
+                "select kind, gate_id, numerator, denominator, value, entity, key, status, is_counted,"
+                " detail::text as detail from dbt_recon.{}"
+                ' order by kind, gate_id collate "C", is_counted desc, status collate "C", entity collate "C",'
+                ' key collate "C"'
+            ).format(sql.Identifier(view))
+        ).fetchall()
+    for row in rows:  # money must not become a float on its way
         row["detail"] = None if row["detail"] is None else json.loads(row["detail"], parse_float=Decimal)
-    return {row["gate_id"]: row for row in found}, missing
+    return rows
 
 
-def _exceptions(conn: psycopg.Connection, batch: str, missing: list[str]) -> list[GateException]:
-    _, own = _views(batch)
-    rows: list[tuple[Any, ...]] = []
-    if _exists(conn, own):
-        rows += conn.execute(
-            sql.SQL(
-                'select gate_id, entity, key, status, is_counted, detail from dbt_recon.{}'
-                ' order by gate_id, is_counted desc, entity collate "C", key collate "C"'
-            ).format(sql.Identifier(own))
-        ).fetchall()
-    else:
-        missing.append(own)
-    if _exists(conn, "recon_global_exceptions"):
-        rows += conn.execute(
-            "select gate_id, entity, key, status, is_counted, detail from dbt_recon.recon_global_exceptions"
-            ' where scope = %s order by gate_id, is_counted desc, entity collate "C", key collate "C"',
-            (batch,),
-        ).fetchall()
-    else:
-        missing.append("recon_global_exceptions")
-    return [GateException(*row) for row in rows]
-
-
-def _queries(conn: psycopg.Connection, batch: str) -> tuple[Query, ...]:
-    scope = _SCOPE[batch]
-    if not scope:
+def _queries(batch: str, said: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
+    """The required queries with what they found; batches A and B bring nothing that they could look at."""
+    if batch in ("A", "B"):
         return ()
-    queries = []
-    for name, title in REQUIRED_QUERIES.items():
-        if not _exists(conn, name):
-            continue
-        rows = conn.execute(
-            sql.SQL(
-                "select entity, key::text, status, detail from dbt_recon.{} where batch = any(%s)"
-                ' order by status collate "C", entity collate "C", key::text collate "C"'
-            ).format(sql.Identifier(name)),
-            (scope,),
-        ).fetchall()
-        queries.append(
-            Query(name=name, title=title, rows=len(rows), findings=tuple(Finding(name, *row) for row in rows))
-        )
-    return tuple(queries)
+    found: dict[str, list[Finding]] = {name: [] for name in REQUIRED_QUERIES}
+    for row in said:
+        if row["kind"] == "finding" and row["gate_id"] in found:
+            found[row["gate_id"]].append(
+                Finding(row["gate_id"], row["entity"], row["key"], row["status"], row["detail"])
+            )
+    return tuple(
+        Query(name=name, title=title, rows=len(found[name]), findings=tuple(found[name]))
+        for name, title in REQUIRED_QUERIES.items()
+    )
 
 
 def _parity_line(line: Mapping[str, Any]) -> ParityLine:
@@ -435,7 +405,6 @@ def _gate(
     row: Mapping[str, Any],
     measured: Mapping[str, Any] | None,
     exceptions: Sequence[GateException],
-    missing: Sequence[str],
 ) -> Gate:
     mine = [e for e in exceptions if e.gate_id == row["gate_id"]]
     counted = sum(e.is_counted for e in mine)
@@ -456,7 +425,7 @@ def _gate(
     status: Status = judged[0] if judged else "FAIL"
     if measured is None:
         status = "FAIL"
-        note = "not measured" + (f": {', '.join(missing)} missing" if missing else "")
+        note = f"not measured: see dbt_recon.recon_{row['gate_id'][0].lower()}; a table or view may be missing"
     elif row["na_when_empty"] is False and denominator == 0:
         note = f"nothing was measured. {note}"
     else:
@@ -480,7 +449,7 @@ def _gate(
         exceptions=counted,
         listed_apart=len(mine) - counted,
         note=note.strip(),
-        detail=None if row["gate_id"] == "G-08" or measured is None else measured["detail"],
+        detail=measured["detail"] if measured else None,
     )
 
 

@@ -36,7 +36,7 @@ def value_of(gate: dict[str, Any]) -> str:
 def threshold_of(gate: dict[str, Any]) -> str:
     """Comparator and threshold: `≤ 1 %`."""
     limit = percent(gate["threshold"]) if gate["unit"] == "ratio" else number(gate["threshold"])
-    return f"{ {'<=': '≤', '>=': '≥'}.get(gate['comparator'], gate['comparator'])} {limit}"
+    return f"{ {'<=': '≤', '>=': '≥'}.get(gate['comparator'], gate['comparator']) } {limit}"
 
 
 def fraction_of(gate: dict[str, Any]) -> str:

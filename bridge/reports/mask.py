@@ -26,7 +26,7 @@ _PHONE = re.compile(r"(?<![\w.+-])(?:\+|00)\d[\d ().-]{6,17}\d(?!\w)|(?<![\w.+-]
 
 
 def mask(value: Any, name: str = "") -> Any:
-    """`value` with personal data made unreadable; `name` is the field that holds it. Structure and length stay roughly."""
+    """`value` with personal data made unreadable; `name` is the field that holds it. The structure stays."""
     if isinstance(value, Mapping):
         # a list of {"field": "main_email", "raw": "…"}: the field's name is data
         inner = str(value.get("field", "")) if isinstance(value.get("field"), str) else ""

@@ -51,15 +51,15 @@
 {%- endmacro %}
 
 {#
-  One entity's part of the conservation equation, from its `recon_rows_…` view: a line of rows, and a line of money
-  for each currency, and the rows of the `target` table where there is one of its own. `source = bridged + merged + queued + excluded + unaccounted` in every line; a line's
-  `unaccounted_rows` are the rows behind its last term. A row that is nowhere counts in the line of rows alone, one
-  that is bridged with other money in the line of its currency, so that their sum is the number of faulty rows.
+  The lines of the conservation equation out of the groups of `recon_groups` (or a part of them): for each entity one
+  of rows, and one of money for each currency; source = bridged + merged + queued + excluded + unaccounted in each.
+  `unaccounted_rows` are the faulty rows: one that is nowhere counts in the line of rows alone, one that is bridged
+  with other money in the line of its currency, so that their sum is the number of faulty rows.
 #}
-{% macro recon_parity_lines(rows, entity, batch, target) -%}
+{% macro recon_parity_lines(groups) -%}
     select
-        '{{ batch }}'::text as batch,
-        '{{ entity }}'::text as entity,
+        l.batch,
+        l.entity,
         l.unit,
         sum(l.amount) as source,
         coalesce(sum(l.amount) filter (where l.category = 'bridged'), 0) as bridged,
@@ -67,35 +67,150 @@
         coalesce(sum(l.amount) filter (where l.category = 'queued'), 0) as queued,
         coalesce(sum(l.amount) filter (where l.category = 'excluded'), 0) as excluded,
         coalesce(sum(l.amount) filter (where l.category = 'unaccounted'), 0) as unaccounted,
-        coalesce(sum(l.rows) filter (where l.category = 'unaccounted'), 0) as unaccounted_rows,
-        {% if target %}case when l.unit = 'rows' then (select count(*) from {{ target }}) end{% else %}null::bigint{% endif %} as target,
+        sum(l.faulty) as unaccounted_rows,
+        max(t.rows) filter (where l.unit = 'rows') as target,
         jsonb_object_agg(l.category || ': ' || l.reason, l.amount) filter (where l.reason is not null) as reasons
     from (
-        with grouped as (
-            select
-                r.category, r.reason, r.currency_code, r.money_category, r.money_reason,
-                count(*) as rows, sum(r.amount) as amount
-            from {{ rows }} as r
-            group by r.category, r.reason, r.currency_code, r.money_category, r.money_reason
-        )
-
-        select 'rows' as unit, g.category, g.reason, sum(g.rows) as amount, sum(g.rows) as rows
-        from grouped as g
-        group by g.category, g.reason
-
-        union all
-
-        select 'rows' as unit, 'bridged' as category, null as reason, 0 as amount, 0 as rows
+        select
+            g.batch, g.entity, 'rows' as unit, g.category, g.reason,
+            sum(g.rows) as amount,
+            count(*) filter (where g.category = 'unaccounted') as faulty
+        from {{ groups }} as g
+        group by g.batch, g.entity, g.category, g.reason
 
         union all
 
         select
-            g.currency_code as unit, g.money_category, g.money_reason,
+            g.batch, g.entity, g.currency_code as unit, g.money_category as category, g.money_reason as reason,
             sum(g.amount) as amount,
-            coalesce(sum(g.rows) filter (where g.category <> 'unaccounted'), 0) as rows
-        from grouped as g
+            count(*) filter (where g.money_category = 'unaccounted' and g.category <> 'unaccounted') as faulty
+        from {{ groups }} as g
         where g.amount is not null
-        group by g.currency_code, g.money_category, g.money_reason
+        group by g.batch, g.entity, g.currency_code, g.money_category, g.money_reason
     ) as l
-    group by l.unit
+    left join {{ ref('recon_targets') }} as t on l.entity = t.entity
+    group by l.batch, l.entity, l.unit
+{%- endmacro %}
+
+{# Every batch's view speaks of its gates in rows of one shape; these make one of each kind. #}
+{% macro recon_measure_rows(measured) -%}
+    select
+        'measure'::text as kind,
+        m.gate_id::text as gate_id,
+        m.numerator::numeric as numerator,
+        m.denominator::numeric as denominator,
+        m.value::numeric as value,
+        null::text as entity,
+        null::text as key,
+        null::text as status,
+        null::boolean as is_counted,
+        m.detail::jsonb as detail
+    from {{ measured }} as m
+{%- endmacro %}
+
+{% macro recon_exception_rows(exceptions) -%}
+    select
+        'exception'::text as kind,
+        e.gate_id::text as gate_id,
+        null::numeric as numerator,
+        null::numeric as denominator,
+        null::numeric as value,
+        e.entity::text as entity,
+        e.key::text as key,
+        e.status::text as status,
+        e.is_counted,
+        e.detail::jsonb as detail
+    from {{ exceptions }} as e
+{%- endmacro %}
+
+{#
+  The global gates and the required queries of a batch's view, out of its CTEs `groups` and `findings` (each read once,
+  and made once): measures and exceptions of G-01, G-02 and G-08, the lines of the parity table, the findings.
+#}
+{% macro recon_global_rows(bridge_tables) -%}
+    {{ recon_measure_rows('(' ~ recon_global_measures(bridge_tables) ~ ')') }}
+
+    union all
+
+    {{ recon_exception_rows('(' ~ recon_global_exceptions() ~ ')') }}
+
+    union all
+
+    select
+        'parity' as kind, null as gate_id, null as numerator, null as denominator, null as value,
+        p.entity, p.unit as key, null as status, null as is_counted,
+        to_jsonb(p) as detail
+    from parity as p
+
+    union all
+
+    select
+        'finding' as kind, f.query as gate_id, null as numerator, null as denominator, null as value,
+        f.entity, f.key, f.status, null as is_counted, f.detail
+    from findings as f
+{%- endmacro %}
+
+{% macro recon_global_measures(bridge_tables) -%}
+    select
+        'G-01' as gate_id,
+        (select count(*) from duplicates) as numerator,
+        c.rows as denominator,
+        (select count(*) from duplicates) as value,
+        null::jsonb as detail
+    from {{ ref('recon_targets') }} as c
+    where c.entity = 'bookings'
+
+    union all
+
+    select
+        'G-02' as gate_id,
+        m.numerator,
+        b.denominator,
+        m.numerator / nullif(b.denominator, 0)::numeric as value,
+        null as detail
+    from (select count(distinct (f.entity, f.key)) as numerator from findings as f where f.is_bridge_row) as m
+    cross join (
+        select sum(t.rows) as denominator from {{ ref('recon_targets') }} as t
+        where t.entity in ('{{ bridge_tables | join("', '") }}')
+    ) as b
+
+    union all
+
+    select
+        'G-08' as gate_id,
+        coalesce(sum(p.unaccounted_rows), 0) as numerator,
+        coalesce(sum(p.source) filter (where p.unit = 'rows' and p.entity <> 'landed tables'), 0) as denominator,
+        coalesce(sum(p.unaccounted_rows), 0) as value,
+        null as detail
+    from parity as p
+{%- endmacro %}
+
+{% macro recon_global_exceptions() -%}
+    select 'G-01' as gate_id, d.entity, d.key::text as key, d.status, true as is_counted, d.detail
+    from duplicates as d
+
+    union all
+
+    select
+        'G-02' as gate_id, f.entity, f.key,
+        string_agg(distinct f.status, ', ') as status,
+        true as is_counted,
+        null as detail
+    from findings as f
+    where f.is_bridge_row
+    group by f.entity, f.key
+
+    union all
+
+    select
+        'G-08' as gate_id, g.entity, g.faulty_key as key,
+        case
+            when g.entity = 'landed tables' then 'LANDED_ROWS_LOST'
+            when g.category = 'unaccounted' then 'UNACCOUNTED'
+            else 'MONEY_DIFFERS'
+        end as status,
+        true as is_counted,
+        jsonb_build_object('rows', g.rows, 'currency_code', g.currency_code, 'amount', g.amount) as detail
+    from groups as g
+    where g.faulty_key is not null
 {%- endmacro %}
