@@ -163,12 +163,15 @@ def recon(batch: BatchCode, json: Json = False) -> None:
     """
     from bridge import recon as reconciliation
 
-    verdict = reconciliation.evaluate(_batch(batch).code, progress=_progress)
+    outcome = reconciliation.evaluate(_batch(batch).code, progress=_progress)
     if json:
-        _print_json(verdict.as_json())
+        _print_json(outcome.document)
     else:
-        _show_verdict(verdict)
-    raise typer.Exit(0 if verdict.result == "PASS" else 1)
+        _show_gates(outcome.table())
+        verdict = outcome.verdict
+        out.print(f"unaccounted source rows: {verdict.unaccounted_rows}")
+        out.print(f"batch {verdict.batch}: {_coloured(verdict.result)}  {outcome.report.html}")
+    raise typer.Exit(0 if outcome.verdict.result == "PASS" else 1)
 
 
 @app.command()
@@ -307,18 +310,28 @@ def _show_status(json: bool) -> None:
             line.focus,
             _coloured(line.status),
             line.as_of.isoformat() if line.as_of else "",
-            escape(line.error.splitlines()[0][:80]) if line.error else line.gates,
+            _why(line),
             str(line.report) if line.report else "",
         )
     out.print(table)
 
 
-def _show_verdict(verdict: Any) -> None:
-    table = Table("gate", "", "value", "limit", "status", box=None, header_style="bold")
-    for gate in verdict.gates:
-        table.add_row(gate.gate_id, escape(gate.title), gate.value_text, gate.limit_text, _coloured(gate.status))
+def _why(line: Any) -> str:
+    """What a person wants to know of a batch: the error, what blocks it, or how many gates passed."""
+    if line.error:
+        return escape(line.error.splitlines()[0][:90])
+    if line.blocked_by:
+        return f"blocked by {', '.join(line.blocked_by)}"
+    return f"{line.gates} pass" if line.gates else ""
+
+
+def _show_gates(rows: list[dict[str, str]]) -> None:
+    table = Table("gate", "", "value", "limit", "of", "status", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(
+            row["gate"], escape(row["title"]), row["value"], row["limit"], row["of"], _coloured(row["status"])
+        )
     out.print(table)
-    out.print(f"batch {verdict.batch}: {_coloured(verdict.result)}")
 
 
 if __name__ == "__main__":

@@ -14,4 +14,4 @@ class GateFailed(Exception):
 
     def __init__(self, batch: str, blocked_by: list[str], report: str | None = None) -> None:
         self.batch, self.blocked_by, self.report = batch, blocked_by, report
-        super().__init__(f"batch {batch} is on hold: {', '.join(blocked_by)}")
+        super().__init__(f"batch {batch} is on hold: {', '.join(blocked_by)}" + (f"; see {report}" if report else ""))

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import psycopg
 
-from bridge import gates, postgres, steps, warehouse
+from bridge import postgres, steps, warehouse
 from bridge.batches import Batch, batch
 from bridge.errors import CouldNotRun
 
 
-def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> gates.Verdict:
+def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> steps.Outcome:
     """Verdict and report of a batch as things stand; CouldNotRun when the batch has never run here."""
     one = batch(code)
     run = steps.prepare(progress=progress)

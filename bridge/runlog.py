@@ -35,7 +35,7 @@ _SCRIPTS = """
 insert into public.migration_run_log (
     run_key, batch_code, script_name, script_checksum, run_status, started_at, ended_at, rows_affected, error_message
 )
-select %(run_key)s, s.batch, %(script)s, s.checksum, s.status, s.started_at, s.ended_at, s.rows, s.error_message
+select %(run_key)s, s.batch, %(script)s::varchar, s.checksum, s.status, s.started_at, s.ended_at, s.rows, s.error_message
 from phase2.step_log as s
 where
     s.step_log_id = %(id)s
@@ -43,7 +43,7 @@ where
         s.status <> 'SUCCEEDED'
         or not exists (
             select 1 from public.migration_run_log as m
-            where m.script_name = %(script)s and m.script_checksum = s.checksum and m.run_status = 'SUCCEEDED'
+            where m.script_name = %(script)s::varchar and m.script_checksum = s.checksum and m.run_status = 'SUCCEEDED'
         )
     )
 """

@@ -5,18 +5,22 @@ Everything here is a plain function over a `Run`; the flows call them in order, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.rows import dict_row
 
 from bridge import embedded, gates, landing, legacy, postgres, reports, runlog, scripts, warehouse
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed
+from bridge.reports import draw
 from bridge.settings import SQL, Databases, databases, settings
 
 Progress = Callable[[str], None]
@@ -138,7 +142,34 @@ def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
     return entry
 
 
-def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> gates.Verdict:
+@dataclass(frozen=True)
+class Outcome:
+    """A verdict, and the report that was written of it."""
+
+    verdict: gates.Verdict
+    report: reports.Written
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The report's JSON, as it was written."""
+        return json.loads(self.report.json.read_text())
+
+    def table(self) -> list[dict[str, str]]:
+        """The gates, one row each, in words."""
+        return [
+            {
+                "gate": gate["id"],
+                "title": gate["title"],
+                "value": draw.value_of(gate),
+                "limit": draw.threshold_of(gate),
+                "of": draw.fraction_of(gate),
+                "status": gate["status"],
+            }
+            for gate in self.document["gates"]
+        ]
+
+
+def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     """Ask the gates, write the report, keep the verdict. The door itself is `raise_unless_passed`.
 
     `opens_door` is false for a look at a batch whose run was interrupted: its state is not made a PASS by looking.
@@ -149,13 +180,14 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> gates.Verdic
         if opens_door:
             set_state(conn, run, batch.code, verdict.result, verdict=verdict, written=written)
     run.progress(f"{batch.code}  {verdict.result}  {written.html}")
-    return verdict
+    return Outcome(verdict, written)
 
 
-def raise_unless_passed(verdict: gates.Verdict) -> None:
+def raise_unless_passed(outcome: Outcome) -> None:
     """The door after a batch: GateFailed names the gates that did not pass."""
+    verdict = outcome.verdict
     if verdict.result != "PASS":
-        raise GateFailed(verdict.batch, list(verdict.blocked_by))
+        raise GateFailed(verdict.batch, list(verdict.blocked_by), str(outcome.report.html))
 
 
 def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
@@ -349,11 +381,12 @@ _KINDS: dict[str, Callable[[Run, Batch, Step, psycopg.Connection, runlog.Entry],
 
 @dataclass(frozen=True)
 class BatchStatus:
-    """One line of `phase2 status`."""
+    """One line of `phase2 status`; a batch that never ran is PENDING."""
 
     batch: str
     focus: str
     status: str
+    gates: str
     blocked_by: tuple[str, ...]
     as_of: date | None
     ended_at: datetime | None
@@ -361,24 +394,41 @@ class BatchStatus:
     error: str | None
 
 
+_STATUS = """
+select
+    s.batch, s.status, s.blocked_by, s.as_of, s.ended_at, s.report_html_path, s.error_message,
+    (
+        select count(*) filter (where g.status <> 'FAIL') || ' of ' || count(*)
+        from phase2.gate_results as g
+        where
+            g.batch = s.batch
+            and g.evaluated_at = (select max(l.evaluated_at) from phase2.gate_results as l where l.batch = s.batch)
+    ) as gates
+from phase2.batch_state as s
+"""
+
+
 def status(ops_url: str) -> list[BatchStatus]:
-    """Where each batch stands; a batch that never ran is PENDING."""
+    """Where each batch stands, in the order of the plan."""
     bootstrap(ops_url)
     with postgres.connect(ops_url, application_name="phase2-status", read_only=True) as conn:
-        rows = conn.execute(
-            "select batch, status, blocked_by, as_of, ended_at, report_html_path, error_message from phase2.batch_state"
-        ).fetchall()
-    known = {row[0]: row for row in rows}
-    return [
-        BatchStatus(
-            batch=code,
-            focus=BATCHES[code].focus,
-            status=known[code][1] if code in known else "PENDING",
-            blocked_by=tuple(known[code][2] or ()) if code in known else (),
-            as_of=known[code][3] if code in known else None,
-            ended_at=known[code][4] if code in known else None,
-            report=Path(known[code][5]) if code in known and known[code][5] else None,
-            error=known[code][6] if code in known else None,
+        rows = conn.cursor(row_factory=dict_row).execute(_STATUS).fetchall()
+    known = {row["batch"]: row for row in rows}
+    lines = []
+    for code in ORDER:
+        row = known.get(code)
+        judged = row is not None and row["status"] in ("PASS", "FAIL", "HOLD")
+        lines.append(
+            BatchStatus(
+                batch=code,
+                focus=BATCHES[code].focus,
+                status=row["status"] if row else "PENDING",
+                gates=row["gates"] if row and judged else "",
+                blocked_by=tuple(row["blocked_by"] or ()) if row else (),
+                as_of=row["as_of"] if row else None,
+                ended_at=row["ended_at"] if row else None,
+                report=Path(row["report_html_path"]) if row and row["report_html_path"] else None,
+                error=row["error_message"] if row else None,
+            )
         )
-        for code in ORDER
-    ]
+    return lines

@@ -12,7 +12,6 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from bridge import recon, rollback, steps
 from bridge.batches import Batch, Step, batch, between
 from bridge.errors import GateFailed
-from bridge.gates import Verdict
 
 Code = Literal["A", "B", "C", "D", "E"]
 OnFail = Literal["hold", "rollback"]
@@ -29,17 +28,18 @@ def run_step(run: steps.Run, batch: Batch, step: Step) -> None:
 
 
 @task(task_run_name="{batch.code} gates and report")
-def conclude(run: steps.Run, batch: Batch) -> Verdict:
+def conclude(run: steps.Run, batch: Batch) -> steps.Outcome:
     """Ask the gates, write the report."""
     return steps.conclude(run, batch)
 
 
-@task(task_run_name="publish {verdict.batch}")
-async def publish(verdict: Verdict) -> None:
+@task
+async def publish(outcome: steps.Outcome) -> None:
     """The verdict as Prefect artifacts: the report as markdown, the gates as a table."""
+    verdict = outcome.verdict
     key = f"phase2-batch-{verdict.batch.lower()}"
-    await create_markdown_artifact(key=key, markdown=recon.markdown(verdict), description=verdict.result)
-    await create_table_artifact(key=f"{key}-gates", table=recon.table(verdict), description="gates")
+    await create_markdown_artifact(key=key, markdown=outcome.report.md.read_text(), description=verdict.result)
+    await create_table_artifact(key=f"{key}-gates", table=outcome.table(), description=", ".join(verdict.blocked_by))
 
 
 @flow(name="rollback", flow_run_name="rollback {code}")
@@ -72,9 +72,9 @@ async def migration_flow(
 @flow(name="recon", flow_run_name="recon {code}")
 async def recon_flow(code: Code) -> None:
     """Evaluate the gates of a batch on the state as it is."""
-    verdict = recon.evaluate(code, progress=_progress)
-    await publish(verdict)
-    steps.raise_unless_passed(verdict)
+    outcome = recon.evaluate(code, progress=_progress)
+    await publish(outcome)
+    steps.raise_unless_passed(outcome)
 
 
 async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
@@ -82,13 +82,13 @@ async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
     try:
         for step in one.plan:
             run_step(run, one, step)
-        verdict = conclude(run, one)
+        outcome = conclude(run, one)
     except Exception as error:
         steps.mark_error(run, one, error)
         raise
-    await publish(verdict)
+    await publish(outcome)
     try:
-        steps.raise_unless_passed(verdict)
+        steps.raise_unless_passed(outcome)
     except GateFailed:
         if on_fail == "rollback":
             get_run_logger().warning("batch %s did not pass: rolling it back", one.code)
