@@ -68,8 +68,8 @@ causes as (
 
 wanted as (
     select
-        {{ function('queue_key') }}(queue_type, source_system, source_table, source_pk, reason_code) as queue_key,
-        causes.*
+        *,
+        {{ function('queue_key') }}(queue_type, source_system, source_table, source_pk, reason_code) as queue_key
     from causes
 ),
 

@@ -83,19 +83,29 @@ said as (
     left join reversed_captures on identities.booking_key = reversed_captures.booking_key
 ),
 
+-- Where 4.13 only fills, the flag that stands decides whether there is a time to fill.
+kept_flags as (
+    select
+        state.booking_key,
+        state.is_paid_flag
+    from {{ source('bridge', 'ops_booking_state') }} as state
+    inner join identities on state.booking_key = identities.booking_key
+    where identities.fill_only
+),
+
 -- Before the run: what the bridge holds. Rows that 4.13 only fills keep their status, as any value they have.
 settled as (
     select
         said.*,
+        kept_flags.is_paid_flag as kept_flag,
         case
             when said.fill_only and core.booking_key is not null then core.customer_payment_status
             when core.customer_payment_status = 'PAID' and not said.has_reversal then 'PAID'
             else said.source_payment_status
-        end as customer_payment_status,
-        case when said.fill_only then state.is_paid_flag end as kept_flag
+        end as customer_payment_status
     from said
     left join {{ source('bridge', 'booking_core') }} as core on said.booking_key = core.booking_key
-    left join {{ source('bridge', 'ops_booking_state') }} as state on said.booking_key = state.booking_key
+    left join kept_flags on said.booking_key = kept_flags.booking_key
 )
 
 select

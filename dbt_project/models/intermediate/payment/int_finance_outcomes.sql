@@ -15,8 +15,8 @@ candidates as (
 
 resolutions as (
     select
-        source_pk::bigint as booking_finance_id,
-        booking_key
+        booking_key,
+        source_pk::bigint as booking_finance_id
     from {{ ref('int_payment_resolutions') }}
     where source_system = 'bstadmin' and source_table = 'booking_finances' and source_pk ~ '^[0-9]{1,18}$'
 ),
@@ -26,8 +26,8 @@ linked as (
         finances.*,
         candidates.channel_code,
         candidates.source_rank,
-        resolutions.booking_key is not null as is_resolved,
-        core.booking_key
+        core.booking_key,
+        resolutions.booking_key is not null as is_resolved
     from finances
     left join candidates on finances.booking_id = candidates.booking_id
     left join resolutions on finances.booking_finance_id = resolutions.booking_finance_id
@@ -41,7 +41,7 @@ ranked as (
         *,
         first_value(booking_finance_id) over (
             partition by booking_key
-            order by is_resolved desc, source_rank, booking_finance_id
+            order by is_resolved desc, source_rank asc, booking_finance_id asc
         ) as chosen_finance_id
     from linked
 )
@@ -51,17 +51,17 @@ select
     finance_bridge_key,
     booking_key,
     booking_id,
-    coalesce(channel_code, 'MANUAL') as channel_code,
     chosen_finance_id,
-    case
-        when booking_key is null then 'NO_MATCH'
-        when booking_finance_id = chosen_finance_id then 'BRIDGED'
-        else 'MULTI_MATCH'
-    end as outcome,
     pattern_id,
     validated_at,
     is_locked,
     finance_items,
     unpaid_items,
-    settlement_status
+    settlement_status,
+    coalesce(channel_code, 'MANUAL') as channel_code,
+    case
+        when booking_key is null then 'NO_MATCH'
+        when booking_finance_id = chosen_finance_id then 'BRIDGED'
+        else 'MULTI_MATCH'
+    end as outcome
 from ranked

@@ -46,15 +46,8 @@ judged as (
 select
     payment_id,
     payment_key,
-    case when has_booking then booking_key end as booking_key,
     booking_id,
-    coalesce(channel_code, 'DIRECT') as channel_code,
     linked_by,
-    case
-        when not has_booking then 'NO_MATCH'
-        when not is_bridgeable then 'INVALID_SOURCE'
-        else 'BRIDGED'
-    end as outcome,
     payment_date,
     amount,
     currency_code,
@@ -62,9 +55,16 @@ select
     gateway,
     gateway_order_id,
     gateway_capture_id,
-    case when not loses_ref then payment_ref end as payment_ref,
     status_raw,
     payment_status_v2,
+    coalesce(channel_code, 'DIRECT') as channel_code,
+    case when has_booking then booking_key end as booking_key,
+    case
+        when not has_booking then 'NO_MATCH'
+        when not is_bridgeable then 'INVALID_SOURCE'
+        else 'BRIDGED'
+    end as outcome,
+    case when not loses_ref then payment_ref end as payment_ref,
     case
         when loses_ref
             then

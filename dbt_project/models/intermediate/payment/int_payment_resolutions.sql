@@ -37,9 +37,5 @@ select distinct on (source_system, source_table, source_pk)
     source_pk,
     booking_key
 from resolved
-where exists (
-    select 1
-    from known
-    where known.booking_key = resolved.booking_key
-)
+where booking_key in (select known.booking_key from known)
 order by source_system asc, source_table asc, source_pk asc, resolved_at desc nulls last, queue_key asc

@@ -15,7 +15,7 @@ normalised as materialized (
         currency_code as raw_currency_code,
         {{ function('norm_money') }}(amount) as amount,
         {{ function('norm_currency') }}(currency_code) as currency_code,
-        {{ function('norm_code') }}(payment_method) as method,
+        {{ function('norm_code') }}(payment_method) as method,  -- noqa: RF04
         {{ function('norm_code') }}(gateway) as gateway,
         {{ function('norm_text') }}(gateway_order_id) as gateway_order_id,
         {{ function('norm_text') }}(gateway_capture_id) as gateway_capture_id,
@@ -35,7 +35,9 @@ judged as materialized (
         -- Not bridged, but queued: an id cannot be cut, and a payment without its time has no place.
         array_remove(array[
             case
-                when payment_date is null or extract(year from payment_date at time zone 'UTC') not between 1900 and 2199
+                when
+                    payment_date is null
+                    or extract(year from payment_date at time zone 'UTC') not between 1900 and 2199
                     then {{ payment_problem('payment_date', 'missing or outside 1900 to 2199', 'raw_payment_date') }}
             end,
             case
@@ -88,7 +90,7 @@ select
     payment_date,
     amount,
     currency_code,
-    left(method, 32) as method,
+    left(method, 32) as method,  -- noqa: RF04
     left(gateway, 64) as gateway,
     gateway_order_id,
     gateway_capture_id,
