@@ -35,7 +35,8 @@ _SCRIPTS = """
 insert into public.migration_run_log (
     run_key, batch_code, script_name, script_checksum, run_status, started_at, ended_at, rows_affected, error_message
 )
-select %(run_key)s, s.batch, %(script)s::varchar, s.checksum, s.status, s.started_at, s.ended_at, s.rows, s.error_message
+select
+    %(run_key)s, s.batch, %(script)s::varchar, s.checksum, s.status, s.started_at, s.ended_at, s.rows, s.error_message
 from phase2.step_log as s
 where
     s.step_log_id = %(id)s
