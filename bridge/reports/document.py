@@ -17,7 +17,6 @@ from bridge import gates
 from bridge.batches import BATCHES
 from bridge.reports.mask import mask, mask_text
 
-SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 MOST_EXCEPTIONS = 100
 
 _STEPS = """

@@ -85,8 +85,10 @@ def track(gate: dict[str, Any]) -> Track:
         # zero or not: any other value stands well away, further the more there are
         at = None if value is None else 0.0 if value == 0 else 100 * (1 - 0.7 / (1 + abs(float(value)) ** 0.5))
         return Track(0.0, 4.0, at, 0.0)
-    at = None if value is None else max(0.0, min(100.0, 100 * value / (limit * 1.0)))
-    return Track(96.0 if gate["comparator"] == "=" else 100 * limit / limit, 100.0, at, 100.0)
+    at = None if value is None else max(0.0, min(100.0, 100 * float(value) / limit))
+    if at is not None and (value != limit if gate["comparator"] == "=" else value < limit):
+        at = min(at, 90.0)  # a miss is seen as one, however near
+    return Track(96.0, 100.0, at, 100.0)
 
 
 def shares(line: dict[str, Any]) -> list[tuple[str, float, float]]:
