@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import pytest
@@ -13,11 +15,13 @@ from bridge import embedded, postgres
 from bridge.settings import ROOT
 
 _HOME = ROOT / ".phase2" / "tests"
+_presence: IO[str]
 _SYSTEM = sorted(Path("/usr/lib/postgresql").glob("1[5-9]/bin/initdb"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the servers in the environment, so that every test and every process that it starts finds them."""
+    _come_in()
     for name in ("OPS_DB_URL", "BALISNAP_DB_URL", "BSTADMIN_DB_URL", "CHANNEL_DB_URL"):
         os.environ.pop(name, None)  # tests make their own databases: never those of the shell
     if "TEST_PG_URL" not in os.environ:
@@ -27,9 +31,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _last_one_out():
+        return
     embedded.stop(_HOME / "embedded")
     if _SYSTEM:
         embedded.stop(_HOME / "system", _SYSTEM[0].parent)
+
+
+def _come_in() -> None:
+    """Test runs side by side share the servers; each holds a shared lock for as long as it lives."""
+    _HOME.mkdir(parents=True, exist_ok=True)
+    global _presence
+    _presence = (_HOME / "users.lock").open("w")
+    fcntl.flock(_presence, fcntl.LOCK_SH)
+
+
+def _last_one_out() -> bool:
+    try:
+        fcntl.flock(_presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _maintenance(url: str) -> str:
