@@ -45,6 +45,10 @@ AsOf = Annotated[
 ]
 
 
+# the base of every complaint about a command's words; Typer exports only this child of it
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
 def main() -> None:
     """Entry point: errors become one clear message and an exit code."""
     try:
@@ -60,7 +64,7 @@ def main() -> None:
     except CouldNotRun as problem:
         _tell(problem)
         sys.exit(2)
-    except typer._click.exceptions.ClickException as usage:  # type: ignore[attr-defined]
+    except _UsageError as usage:
         usage.show()
         sys.exit(2)
 

@@ -1,0 +1,265 @@
+"""The migration as its users run it: the command line, real Prefect server, worker and deployments, real databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from bridge import postgres
+from bridge.settings import ROOT
+
+BIN = Path(sys.executable).parent
+BOOKINGS = "300"
+AS_OF = "2026-02-19"
+CORE_TABLES = """
+    select c.relname, pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
+        + pg_stat_get_tuples_deleted(c.oid)
+    from pg_catalog.pg_class as c
+    where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'
+    order by 1
+"""
+
+
+class Shop:
+    """A set of databases on the test server, and the command line pointed at them."""
+
+    def __init__(self, server: str, home: Path, prefect_url: str) -> None:
+        tag = uuid4().hex[:8]
+        self.server = server
+        self.names = {role: f"f_{role}_{tag}" for role in ("ops", "balisnap", "bstadmin", "channel")}
+        with postgres.connect(server, autocommit=True) as conn:
+            for name in self.names.values():
+                conn.execute(postgres.statement("create database {}", name))
+        self.urls = {role: postgres.with_database(server, name) for role, name in self.names.items()}
+        self.home = home
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+            "OPS_DB_URL": self.urls["ops"],
+            "BALISNAP_DB_URL": self.urls["balisnap"],
+            "BSTADMIN_DB_URL": self.urls["bstadmin"],
+            "CHANNEL_DB_URL": self.urls["channel"],
+            "PHASE2_HOME": str(home),
+            "PHASE2_REPORTS": str(home / "reports"),
+            "PHASE2_DISK_TOTAL_BYTES": "1000",
+            "PHASE2_DISK_USED_BYTES": "100",
+            "PREFECT_API_URL": prefect_url,
+            "PREFECT_HOME": str(home / "prefect"),
+            "DO_NOT_TRACK": "1",
+        }
+
+    def phase2(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BIN / "phase2"), *arguments], env=self.env | env, text=True, capture_output=True, timeout=500
+        )
+
+    def ops(self, sql: str) -> list[tuple]:
+        with postgres.connect(self.urls["ops"]) as conn:
+            return conn.execute(sql).fetchall()
+
+    def statuses(self) -> dict[str, str]:
+        return {line["batch"]: line["status"] for line in json.loads(self.phase2("status", "--json").stdout)}
+
+    def drop(self) -> None:
+        with postgres.connect(self.server, autocommit=True) as conn:
+            for name in self.names.values():
+                conn.execute(postgres.statement("drop database if exists {} with (force)", name))
+
+
+@pytest.fixture(scope="module")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A local Prefect server of this test's own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    log = (home / "server.log").open("w")
+    server = subprocess.Popen(
+        [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        env={
+            **os.environ,
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_UI_ENABLED": "false",
+        },
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        for _ in range(240):
+            try:
+                if httpx.get(f"{url}/health", timeout=2).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.5)
+        else:
+            pytest.fail("the Prefect server did not start: " + (home / "server.log").read_text()[-2000:])
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def shop(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A healthy sample shop, migrated from A to E by `phase2 demo`."""
+    shop = Shop(os.environ["TEST_PG_URL"], tmp_path_factory.mktemp("shop"), prefect_url)
+    done = shop.phase2("demo", "--bookings", BOOKINGS, "--as-of", AS_OF)
+    assert done.returncode == 0, done.stderr[-3000:]
+    yield shop
+    shop.drop()
+
+
+def test_demo_takes_every_batch_through_its_gates(shop: Shop) -> None:
+    assert shop.statuses() == dict.fromkeys("ABCDE", "PASS")
+    assert shop.ops("select count(*) > 200 from public.booking_core") == [(True,)]
+
+
+def test_the_channel_database_gets_no_ddl(shop: Shop) -> None:
+    with postgres.connect(shop.urls["channel"]) as conn:
+        found = conn.execute(
+            "select n.nspname, c.relname from pg_catalog.pg_class as c"
+            " join pg_catalog.pg_namespace as n on n.oid = c.relnamespace"
+            " where n.nspname <> 'information_schema' and n.nspname not like 'pg\\_%'"
+        ).fetchall()
+    assert found == []
+
+
+def test_verdicts_are_prefect_artifacts(shop: Shop, prefect_url: str) -> None:
+    answer = httpx.post(f"{prefect_url}/artifacts/filter", json={"limit": 200}, timeout=20).json()
+    keys = {artifact["key"] for artifact in answer}
+    assert {f"phase2-batch-{code}" for code in "abcde"} <= keys
+    assert {f"phase2-batch-{code}-gates" for code in "abcde"} <= keys
+    report = next(a for a in answer if a["key"] == "phase2-batch-d")
+    assert "D-01" in report["data"]
+
+
+def test_public_holds_the_canonical_tables_and_nothing_else(shop: Shop) -> None:
+    [(tables,)] = shop.ops(
+        "select count(*) from pg_catalog.pg_class where relnamespace = 'public'::regnamespace and relkind <> 'i'"
+    )
+    assert tables == 17 + 6
+
+
+def test_an_unchanged_rerun_writes_no_tuple(shop: Shop) -> None:
+    before = shop.ops(CORE_TABLES)
+    assert len(before) == 23
+    done = shop.phase2("run", "--from", "A", "--to", "E", "--as-of", AS_OF)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shop.ops("select pg_stat_force_next_flush()")
+    assert shop.ops(CORE_TABLES) == before
+    latest = sorted((shop.home / "reports" / "recon" / "D").glob("*.json"))[-1]
+    assert json.loads(latest.read_text())["ran"]["rows_changed"] == 0
+
+
+def test_recon_needs_no_prefect_and_no_dbt(shop: Shop) -> None:
+    """The measures are views: nothing heavy is imported as long as the dbt project is the one that made them."""
+    code = (
+        "import sys; from bridge import recon;"
+        "outcome = recon.evaluate('D');"
+        "assert outcome.verdict.result == 'PASS', outcome.verdict.blocked_by;"
+        "print([m for m in ('prefect', 'dbt') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=shop.env, text=True, capture_output=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr[-2000:]
+
+
+def test_a_deployment_runs_on_a_worker(shop: Shop, prefect_url: str) -> None:
+    prefect = str(BIN / "prefect")
+    env = shop.env | {"PHASE2_CHECKOUT": str(ROOT)}
+    for command in (
+        [prefect, "work-pool", "create", "phase2", "--type", "process"],
+        [prefect, "--no-prompt", "deploy", "--all"],
+    ):
+        done = subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, timeout=200)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    worker = subprocess.Popen(
+        [prefect, "worker", "start", "--pool", "phase2"],
+        env=env,
+        cwd=ROOT,
+        stdout=(shop.home / "worker.log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        done = subprocess.run(
+            [prefect, "deployment", "run", "batch/batch", "--param", "code=C", "--param", f"as_of={AS_OF}", "--watch"],
+            env=env,
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            timeout=400,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + (shop.home / "worker.log").read_text()[-3000:]
+    finally:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait(30)
+    runs = httpx.post(
+        f"{prefect_url}/flow_runs/filter", json={"flow_runs": {"name": {"any_": ["batch C"]}}}, timeout=20
+    ).json()
+    assert [run["state_type"] for run in runs] == ["COMPLETED"]
+
+
+def test_rollback_refuses_while_later_batches_stand_on_it(shop: Shop) -> None:
+    done = shop.phase2("rollback", "--batch", "C")
+    assert done.returncode == 2
+    assert "D, E stand on it" in done.stderr
+    assert shop.statuses()["C"] == "PASS"
+
+
+def test_rollback_of_each_batch_in_reverse_and_forward_again(shop: Shop) -> None:
+    def content() -> list[tuple]:
+        return shop.ops(
+            "select booking_key, customer_payment_status, ops_fulfillment_status, total_price from public.booking_core"
+            " order by 1"
+        )
+
+    before = content()
+    for code in "EDCBA":
+        shown = shop.phase2("rollback", "--batch", code, "--dry-run")
+        assert shown.returncode == 0, shown.stderr
+        assert shop.statuses()[code] == "PASS", "a dry run changed something"
+        done = shop.phase2("rollback", "--batch", code)
+        assert done.returncode == 0, done.stderr
+        assert "Rollback of batch" in done.stdout
+    left = shop.ops(
+        "select c.relname from pg_catalog.pg_class as c where c.relnamespace = 'public'::regnamespace"
+        " and c.relkind in ('r', 'v')"
+    )
+    assert left == []
+    done = shop.phase2("run", "--from", "A", "--to", "E", "--as-of", AS_OF)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert content() == before
+
+
+def test_a_failed_gate_holds_the_batches_after_it_or_rolls_back(prefect_url: str, tmp_path: Path) -> None:
+    shop = Shop(os.environ["TEST_PG_URL"], tmp_path, prefect_url)
+    try:
+        done = shop.phase2("demo", "--bookings", BOOKINGS, "--as-of", AS_OF, "--scenario", "pax-mismatch")
+        assert done.returncode == 1, done.stderr[-3000:]
+        assert "D-03" in done.stderr
+        assert shop.statuses() == {"A": "PASS", "B": "PASS", "C": "PASS", "D": "FAIL", "E": "PENDING"}
+
+        done = shop.phase2("run", "--from", "E", "--to", "E", "--as-of", AS_OF)
+        assert done.returncode == 1
+        assert shop.ops("select count(*) from public.payment_event") == [(0,)]
+
+        done = shop.phase2("run", "--from", "D", "--to", "D", "--as-of", AS_OF, "--on-fail", "rollback")
+        assert done.returncode == 1
+        assert shop.statuses()["D"] == "ROLLED_BACK"
+        assert shop.ops("select count(*) from public.booking_core") == [(0,)]
+    finally:
+        shop.drop()
