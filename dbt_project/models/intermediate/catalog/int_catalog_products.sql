@@ -60,7 +60,7 @@ bstadmin_covers as (
 
 in_bridge as (
 
-    select product_key, slug from {{ source('bridge', 'catalog_product') }}
+    select * from {{ source('bridge', 'catalog_product') }}
 
 ),
 
@@ -187,7 +187,11 @@ reserved_slugs as (
         'all products' as scope,
         in_bridge.slug as taken
     from in_bridge
-    where not exists (select 1 from all_products where all_products.product_key = in_bridge.product_key)
+    where
+        not exists (
+            select 1 from all_products
+            where all_products.product_key = in_bridge.product_key
+        )
 
 ),
 

@@ -32,7 +32,7 @@ tours as (
 
 in_bridge as (
 
-    select variant_key, product_key, code from {{ source('bridge', 'catalog_variant') }}
+    select * from {{ source('bridge', 'catalog_variant') }}
 
 ),
 
@@ -141,7 +141,11 @@ reserved_codes as (
         in_bridge.product_key as scope,
         in_bridge.code as taken
     from in_bridge
-    where not exists (select 1 from all_variants where all_variants.variant_key = in_bridge.variant_key)
+    where
+        not exists (
+            select 1 from all_variants
+            where all_variants.variant_key = in_bridge.variant_key
+        )
 
 ),
 
