@@ -20,12 +20,12 @@ dated as (
         cores.*,
         {{ function('named_key') }}(
             'booking',
-            'bstadmin:bookings:' || bstadmin_booking_id::text || ':assignment:' || assigned_driver_id::text
+            'bstadmin:bookings:' || cores.bstadmin_booking_id::text || ':assignment:' || cores.assigned_driver_id::text
         ) as assignment_key
     from cores
     where
-        assigned_driver_id is not null
-        and {{ function('is_bridgeable_date') }}((assigned_at at time zone 'UTC')::date)
+        cores.assigned_driver_id is not null
+        and {{ function('is_bridgeable_date') }}((cores.assigned_at at time zone 'UTC')::date)
 ),
 
 -- A driver who comes back has the key of the row that was closed: the same row, open again.
@@ -41,7 +41,10 @@ wanted as (
     from dated
     where
         not dated.fill_only
-        or not exists (select 1 from held where held.booking_key = dated.booking_key)
+        or not exists (
+            select 1 from held
+            where held.booking_key = dated.booking_key
+        )
 ),
 
 -- Any other active row of the booking is closed, when the sources are the newer side (mapping 4.11, 4.13).

@@ -106,7 +106,7 @@ priced as (
 totalled as (
     select
         *,
-        has_carried_items and items_currency is distinct from currency_code as has_mixed_currency,
+        (has_carried_items and items_currency is distinct from currency_code) as has_mixed_currency,
         case
             when has_carried_items and items_currency = currency_code then items_total
             else raw_total_price

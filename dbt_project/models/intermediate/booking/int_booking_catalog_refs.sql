@@ -42,13 +42,13 @@ asked as (
         'variant'::text as asked_for,
         existing.*
     from existing
-    where external_ref_kind = 'BALISNAP_VARIANT_ID' and package_ref_type = 'CATALOG_VARIANT'
+    where existing.external_ref_kind = 'BALISNAP_VARIANT_ID' and existing.package_ref_type = 'CATALOG_VARIANT'
     union all
     select
         'bstadmin'::text as asked_for,
         existing.*
     from existing
-    where external_ref_kind = 'BSTADMIN_PACKAGE_ID'
+    where existing.external_ref_kind = 'BSTADMIN_PACKAGE_ID'
     union all
     select
         'balisnap'::text as asked_for,

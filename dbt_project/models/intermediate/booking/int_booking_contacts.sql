@@ -12,8 +12,8 @@ with candidates as (
 
 placeholders as (
     select
-        {{ function('placeholders') }}('name') as names,
-        {{ function('placeholders') }}('email') as emails
+        {{ function('placeholders') }}('name') as name_list,
+        {{ function('placeholders') }}('email') as email_list
 ),
 
 -- Only bstadmin has pickups; balisnap's meeting point stands in where there is none (mapping 4.6).
@@ -47,10 +47,10 @@ stated as (
 judged as (
     select
         stated.*,
-        case when {{ function('is_placeholder_name') }}(stated.main_name, placeholders.names) then 3 else 1 end
+        case when {{ function('is_placeholder_name') }}(stated.main_name, placeholders.name_list) then 3 else 1 end
             as name_kind,
         case
-            when {{ function('is_placeholder_email') }}(stated.main_email, placeholders.emails) then 3
+            when {{ function('is_placeholder_email') }}(stated.main_email, placeholders.email_list) then 3
             when {{ function('is_email') }}(stated.main_email) then 1
             else 2
         end as email_kind
@@ -79,22 +79,34 @@ merged as (
     select
         booking_key,
         fill_only,
-        (array_agg(main_name order by name_kind, updated_at desc nulls last, candidate_rank)
-            filter (where main_name is not null))[1] as main_name,
+        (
+            array_agg(main_name order by name_kind asc, updated_at desc nulls last, candidate_rank asc)
+            filter (where main_name is not null)
+        )[1] as main_name,
         min(name_kind) as name_kind,
-        (array_agg(main_email order by email_kind, updated_at desc nulls last, candidate_rank)
-            filter (where main_email is not null))[1] as main_email,
+        (
+            array_agg(main_email order by email_kind asc, updated_at desc nulls last, candidate_rank asc)
+            filter (where main_email is not null)
+        )[1] as main_email,
         min(email_kind) as email_kind,
-        (array_agg(phone order by updated_at desc nulls last, candidate_rank)
-            filter (where phone is not null))[1] as phone,
+        (
+            array_agg(phone order by updated_at desc nulls last, candidate_rank asc)
+            filter (where phone is not null)
+        )[1] as phone,
         coalesce(
-            (array_agg(pickup_location order by updated_at desc nulls last, candidate_rank)
-                filter (where pickup_location is not null))[1],
-            (array_agg(pickup_stand_in order by updated_at desc nulls last, candidate_rank)
-                filter (where pickup_stand_in is not null))[1]
+            (
+                array_agg(pickup_location order by updated_at desc nulls last, candidate_rank asc)
+                filter (where pickup_location is not null)
+            )[1],
+            (
+                array_agg(pickup_stand_in order by updated_at desc nulls last, candidate_rank asc)
+                filter (where pickup_stand_in is not null)
+            )[1]
         ) as pickup_location,
-        (array_agg(meeting_point order by updated_at desc nulls last, candidate_rank)
-            filter (where meeting_point is not null))[1] as meeting_point,
+        (
+            array_agg(meeting_point order by updated_at desc nulls last, candidate_rank asc)
+            filter (where meeting_point is not null)
+        )[1] as meeting_point,
         max(source_system) filter (where candidate_rank = 1) as updated_from_source
     from judged
     where candidates > 1
@@ -112,7 +124,6 @@ chosen as (
 held as (
     select
         chosen.*,
-        contacts.booking_key is not null as is_held,
         contacts.main_name as held_name,
         contacts.is_placeholder_name as held_name_is_placeholder,
         contacts.main_email as held_email,
@@ -120,7 +131,8 @@ held as (
         contacts.phone as held_phone,
         contacts.pickup_location as held_pickup_location,
         contacts.meeting_point as held_meeting_point,
-        contacts.updated_from_source as held_updated_from_source
+        contacts.updated_from_source as held_updated_from_source,
+        contacts.booking_key is not null as is_held
     from chosen
     left join {{ source('bridge', 'booking_contact') }} as contacts
         on

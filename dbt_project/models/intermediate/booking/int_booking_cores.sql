@@ -18,46 +18,50 @@ chosen as (
         winners.source_table as winner_table,
         winners.source_pk as winner_pk,
         winners.updated_at as winner_updated_at,
-        coalesce(merges.booking_created_at, winners.created_at) as booking_created_at,
-        coalesce(merges.booking_date, winners.received_on) as booking_date,
         winners.tour_date,
-        coalesce(winners.tour_time, merges.tour_time) as tour_time,
         winners.currency_code,
         winners.total_price,
         winners.number_of_adult,
-        coalesce(winners.number_of_child, merges.number_of_child) as number_of_child,
-        coalesce(merges.note, winners.note) as note,
-        coalesce(merges.package_system, winners.source_system) as package_system,
-        coalesce(merges.package_id, winners.package_id) as package_id,
-        coalesce(merges.items_booking_id, case when winners.carries_items then winners.booking_id end)
+        coalesce(merged.booking_created_at, winners.created_at) as booking_created_at,
+        coalesce(merged.booking_date, winners.received_on) as booking_date,
+        coalesce(winners.tour_time, merged.tour_time) as tour_time,
+        coalesce(winners.number_of_child, merged.number_of_child) as number_of_child,
+        coalesce(merged.note, winners.note) as note,
+        coalesce(merged.package_system, winners.source_system) as package_system,
+        coalesce(merged.package_id, winners.package_id) as package_id,
+        coalesce(merged.items_booking_id, case when winners.carries_items then winners.booking_id end)
             as items_booking_id,
-        coalesce(merges.balisnap_booking_id, case when winners.source_system = 'balisnap' then winners.booking_id end)
+        coalesce(merged.balisnap_booking_id, case when winners.source_system = 'balisnap' then winners.booking_id end)
             as balisnap_booking_id,
-        coalesce(merges.bstadmin_booking_id, case when winners.source_system = 'bstadmin' then winners.booking_id end)
+        coalesce(merged.bstadmin_booking_id, case when winners.source_system = 'bstadmin' then winners.booking_id end)
             as bstadmin_booking_id,
-        case when winners.candidates > 1 then merges.balisnap_status when winners.source_system = 'balisnap' then winners.status end
-            as balisnap_status,
         case
-            when winners.candidates > 1 then merges.balisnap_status_v2
+            when winners.candidates > 1 then merged.balisnap_status
+            when winners.source_system = 'balisnap' then winners.status
+        end as balisnap_status,
+        case
+            when winners.candidates > 1 then merged.balisnap_status_v2
             when winners.source_system = 'balisnap' then winners.status_v2
         end as balisnap_status_v2,
-        case when winners.candidates > 1 then merges.bstadmin_status when winners.source_system = 'bstadmin' then winners.status end
-            as bstadmin_status,
         case
-            when winners.candidates > 1 then merges.bstadmin_source_enum
+            when winners.candidates > 1 then merged.bstadmin_status
+            when winners.source_system = 'bstadmin' then winners.status
+        end as bstadmin_status,
+        case
+            when winners.candidates > 1 then merged.bstadmin_source_enum
             when winners.source_system = 'bstadmin' then winners.source_enum
         end as bstadmin_source_enum,
         case
-            when winners.candidates > 1 then merges.bstadmin_updated_at
+            when winners.candidates > 1 then merged.bstadmin_updated_at
             when winners.source_system = 'bstadmin' then winners.updated_at
         end as bstadmin_updated_at,
-        case when winners.candidates > 1 then merges.assigned_driver_id else winners.assigned_driver_id end
+        case when winners.candidates > 1 then merged.assigned_driver_id else winners.assigned_driver_id end
             as assigned_driver_id,
-        case when winners.candidates > 1 then merges.assigned_at else winners.assigned_at end as assigned_at,
-        coalesce(merges.is_tour_date_disputed, false) as is_tour_date_disputed,
-        coalesce(merges.is_total_disputed, false) as is_total_disputed
+        case when winners.candidates > 1 then merged.assigned_at else winners.assigned_at end as assigned_at,
+        coalesce(merged.is_tour_date_disputed, false) as is_tour_date_disputed,
+        coalesce(merged.is_total_disputed, false) as is_total_disputed
     from candidates as winners
-    left join {{ ref('int_booking_merges') }} as merges on winners.booking_key = merges.booking_key
+    left join {{ ref('int_booking_merges') }} as merged on winners.booking_key = merged.booking_key
     where winners.candidate_rank = 1
 ),
 
@@ -77,10 +81,11 @@ resolved as (
         end as package_ref_key,
         -- bstadmin owns the fulfilment; a booking that only balisnap has follows balisnap's word (mapping 4.7)
         case
-            when chosen.bstadmin_booking_id is not null then {{ function('fulfilment_status') }}(
-                chosen.bstadmin_status, finances.finance_items, finances.unpaid_items, finances.validated_at,
-                chosen.tour_date, run.as_of, chosen.assigned_driver_id, finances.pattern_id
-            )
+            when chosen.bstadmin_booking_id is not null
+                then {{ function('fulfilment_status') }}(
+                    chosen.bstadmin_status, finances.finance_items, finances.unpaid_items, finances.validated_at,
+                    chosen.tour_date, run.as_of, chosen.assigned_driver_id, finances.pattern_id
+                )
             else {{ function('fulfilment_status_direct') }}(
                 {{ function('balisnap_says_cancelled') }}(chosen.balisnap_status_v2, chosen.balisnap_status)
                 or {{ function('balisnap_says_expired') }}(chosen.balisnap_status_v2, chosen.balisnap_status),
@@ -159,7 +164,8 @@ filled as (
         coalesce(
             held_states.assigned_at,
             case
-                when coalesce(held_states.assigned_driver_id, resolved.assigned_driver_id)
+                when
+                    coalesce(held_states.assigned_driver_id, resolved.assigned_driver_id)
                     is not distinct from resolved.assigned_driver_id
                     then resolved.assigned_at
             end
@@ -203,7 +209,6 @@ select
     tour_date,
     tour_time,
     currency_code,
-    total_price::numeric(12, 2) as total_price,
     number_of_adult,
     number_of_child,
     customer_payment_status,
@@ -213,34 +218,35 @@ select
     legacy_package_id,
     note,
     items_booking_id,
-    coalesce(items_adult_qty, number_of_adult) as party_adult_qty,
-    coalesce(items_child_qty, number_of_child) as party_child_qty,
-    coalesce(items_infant_qty, 0) as party_infant_qty,
-    coalesce(held_state_status, ops_fulfillment_status) as state_fulfillment_status,
     state_driver_id,
     state_assigned_at,
-    coalesce(held_is_paid_flag, customer_payment_status = 'PAID') as state_is_paid_flag,
-    -- only when the flag is set (mapping 4.11)
-    coalesce(
-        held_paid_at,
-        case when coalesce(held_is_paid_flag, customer_payment_status = 'PAID') then resolved_paid_at end
-    ) as state_paid_at,
     state_updated_from_source,
     assigned_driver_id,
     assigned_at,
     bstadmin_booking_id,
     bstadmin_updated_at,
     bstadmin_status as stored_fulfillment_status,
-    bstadmin_booking_id is not null and bstadmin_status is distinct from computed_fulfillment_status
-        as is_fulfillment_drift,
     candidates,
     winner_system,
     winner_table,
     winner_pk,
     winner_updated_at,
-    coalesce(kept_paid, false) as kept_paid,
     is_cancel_disputed,
     is_tour_date_disputed,
     is_total_disputed,
-    negative_total
+    negative_total,
+    total_price::numeric(12, 2) as total_price,
+    coalesce(items_adult_qty, number_of_adult) as party_adult_qty,
+    coalesce(items_child_qty, number_of_child) as party_child_qty,
+    coalesce(items_infant_qty, 0) as party_infant_qty,
+    coalesce(held_state_status, ops_fulfillment_status) as state_fulfillment_status,
+    coalesce(held_is_paid_flag, customer_payment_status = 'PAID') as state_is_paid_flag,
+    -- only when the flag is set (mapping 4.11)
+    coalesce(
+        held_paid_at,
+        case when coalesce(held_is_paid_flag, customer_payment_status = 'PAID') then resolved_paid_at end
+    ) as state_paid_at,
+    (bstadmin_booking_id is not null and bstadmin_status is distinct from computed_fulfillment_status)
+        as is_fulfillment_drift,
+    coalesce(kept_paid, false) as kept_paid
 from filled

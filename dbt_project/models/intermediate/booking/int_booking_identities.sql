@@ -44,7 +44,7 @@ former as (
             refs.entity_type = 'BOOKING'
             and refs.external_ref_kind
             = case candidates.source_system when 'balisnap' then 'BALISNAP_BOOKING_ID' else 'BSTADMIN_BOOKING_ID' end
-            and refs.external_ref = candidates.source_pk
+            and candidates.source_pk = refs.external_ref
     inner join bridged on refs.entity_key = bridged.booking_key
     left join winners as holders
         on
@@ -101,10 +101,10 @@ select
     keyed.booking_key,
     keyed.channel_code,
     keyed.external_booking_ref,
-    keyed.known_key is null and keyed.former_key is null as is_new,
-    keyed.former_key is not null as is_renamed,
     keyed.candidates,
     keyed.latest_updated_at,
+    keyed.known_key is null and keyed.former_key is null as is_new,
+    keyed.former_key is not null as is_renamed,
     -- Newer in the bridge than in the sources: a backfill fills only what is null (mapping 4.13).
     coalesce(
         keyed.made_key is null

@@ -76,15 +76,23 @@ real_items as (
                 then null
             else jsonb_strip_nulls(jsonb_build_object(
                 'adult_unit_price',
-                case when not {{ function('is_money') }}(carried.adult_unit_price) then carried.adult_unit_price::text end,
+                case
+                    when not {{ function('is_money') }}(carried.adult_unit_price) then carried.adult_unit_price::text
+                end,
                 'child_unit_price',
-                case when not {{ function('is_money') }}(carried.child_unit_price) then carried.child_unit_price::text end,
+                case
+                    when not {{ function('is_money') }}(carried.child_unit_price) then carried.child_unit_price::text
+                end,
                 'infant_unit_price',
-                case when not {{ function('is_money') }}(carried.infant_unit_price) then carried.infant_unit_price::text end,
+                case
+                    when not {{ function('is_money') }}(carried.infant_unit_price) then carried.infant_unit_price::text
+                end,
                 'subtotal',
                 case when not {{ function('is_money') }}(carried.subtotal) then carried.subtotal::text end,
                 'discount_amount',
-                case when not {{ function('is_money') }}(carried.discount_amount) then carried.discount_amount::text end,
+                case
+                    when not {{ function('is_money') }}(carried.discount_amount) then carried.discount_amount::text
+                end,
                 'tax_amount',
                 case when not {{ function('is_money') }}(carried.tax_amount) then carried.tax_amount::text end,
                 'total_amount',
@@ -162,6 +170,12 @@ held as (
 select
     items.*,
     not items.fill_only
-    or exists (select 1 from held where held.booking_item_key = items.booking_item_key)
-    or not exists (select 1 from held where held.booking_key = items.booking_key) as is_wanted
+    or exists (
+        select 1 from held
+        where held.booking_item_key = items.booking_item_key
+    )
+    or not exists (
+        select 1 from held
+        where held.booking_key = items.booking_key
+    ) as is_wanted
 from items

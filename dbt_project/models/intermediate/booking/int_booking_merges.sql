@@ -27,7 +27,11 @@ joined_notes as (
         booking_key,
         case
             when count(*) = 1 then min(note collate "C")
-            else string_agg('[' || case place[1] when 1 then 'balisnap' else 'bstadmin' end || '] ' || note, E'\n' order by place)
+            else
+                string_agg(
+                    '[' || case place[1] when 1 then 'balisnap' else 'bstadmin' end || '] ' || note,
+                    E'\n' order by place
+                )
         end as note
     from notes
     group by booking_key
@@ -50,10 +54,14 @@ merged as (
         min(candidates.received_on) as booking_date,
         min(candidates.tour_date) <> max(candidates.tour_date) as is_tour_date_disputed,
         -- a null of the winner is filled from the next candidate, the time only from one with the same date
-        (array_agg(candidates.number_of_child order by candidates.candidate_rank)
-            filter (where candidates.number_of_child is not null))[1] as number_of_child,
-        (array_agg(candidates.tour_time order by candidates.candidate_rank)
-            filter (where candidates.tour_time is not null and candidates.tour_date = winners.tour_date))[1] as tour_time,
+        (
+            array_agg(candidates.number_of_child order by candidates.candidate_rank)
+            filter (where candidates.number_of_child is not null)
+        )[1] as number_of_child,
+        (
+            array_agg(candidates.tour_time order by candidates.candidate_rank)
+            filter (where candidates.tour_time is not null and candidates.tour_date = winners.tour_date)
+        )[1] as tour_time,
         (min(array[
             candidates.candidate_rank,
             case candidates.source_system when 'balisnap' then 1 else 2 end,
@@ -76,7 +84,7 @@ merged as (
         max(candidates.updated_at) filter (where candidates.source_system = 'bstadmin' and candidates.source_rank = 1)
             as bstadmin_updated_at,
         max(candidates.assigned_driver_id)
-            filter (where candidates.source_system = 'bstadmin' and candidates.source_rank = 1) as assigned_driver_id,
+        filter (where candidates.source_system = 'bstadmin' and candidates.source_rank = 1) as assigned_driver_id,
         max(candidates.assigned_at) filter (where candidates.source_system = 'bstadmin' and candidates.source_rank = 1)
             as assigned_at
     from candidates
@@ -89,11 +97,8 @@ select
     merged.booking_created_at,
     merged.booking_date,
     merged.is_tour_date_disputed,
-    disputed_totals.booking_key is not null as is_total_disputed,
     merged.number_of_child,
     merged.tour_time,
-    case merged.package_place[2] when 1 then 'balisnap' when 2 then 'bstadmin' end as package_system,
-    merged.package_place[3] as package_id,
     joined_notes.note,
     merged.items_booking_id,
     merged.balisnap_booking_id,
@@ -104,7 +109,10 @@ select
     merged.bstadmin_source_enum,
     merged.bstadmin_updated_at,
     merged.assigned_driver_id,
-    merged.assigned_at
+    merged.assigned_at,
+    disputed_totals.booking_key is not null as is_total_disputed,
+    case merged.package_place[2] when 1 then 'balisnap' when 2 then 'bstadmin' end as package_system,
+    merged.package_place[3] as package_id
 from merged
 left join joined_notes on merged.booking_key = joined_notes.booking_key
 left join disputed_totals on merged.booking_key = disputed_totals.booking_key

@@ -13,7 +13,7 @@ candidates as (
 cores as (
     select
         *,
-        channel_code || ':' || external_booking_ref as identity
+        channel_code || ':' || external_booking_ref as identity_name
     from {{ ref('int_booking_cores') }}
 ),
 
@@ -27,29 +27,30 @@ refused as (
         'INVALID_SOURCE' as reason_code,
         problems.field,
         problems.problem,
-        to_jsonb(problems.raw) as raw
+        to_jsonb(problems.raw_value) as raw_value
     from sources
     left join {{ ref('stg_balisnap__bookings') }} as web
         on sources.source_system = 'balisnap' and sources.booking_id = web.booking_id
     left join {{ ref('stg_bstadmin__bookings') }} as ops
         on sources.source_system = 'bstadmin' and sources.booking_id = ops.booking_id
-    cross join lateral (
-        values
-        (
-            sources.has_long_ref, 'booking_ref', 'ref is longer than 128 characters: not bridged',
-            coalesce(web.booking_ref, ops.booking_ref)
-        ),
-        (
-            sources.lacks_travel_date,
-            case sources.source_system when 'balisnap' then 'booking_date' else 'tour_date' end,
-            'travel date is missing or outside 1900 to 2199: not bridged',
-            coalesce(web.raw_booking_date, ops.raw_tour_date)::text
-        ),
-        (
-            sources.lacks_created_at, 'created_at', 'created_at is missing or outside 1900 to 2199: not bridged',
-            coalesce(web.raw_created_at, ops.raw_created_at)::text
-        )
-    ) as problems (is_found, field, problem, raw)
+    cross join
+        lateral (
+            values
+            (
+                sources.has_long_ref, 'booking_ref', 'ref is longer than 128 characters: not bridged',
+                coalesce(web.booking_ref, ops.booking_ref)
+            ),
+            (
+                sources.lacks_travel_date,
+                case sources.source_system when 'balisnap' then 'booking_date' else 'tour_date' end,
+                'travel date is missing or outside 1900 to 2199: not bridged',
+                coalesce(web.raw_booking_date, ops.raw_tour_date)::text
+            ),
+            (
+                sources.lacks_created_at, 'created_at', 'created_at is missing or outside 1900 to 2199: not bridged',
+                coalesce(web.raw_created_at, ops.raw_created_at)::text
+            )
+        ) as problems (is_found, field, problem, raw_value)
     where not sources.is_candidate and problems.is_found
 ),
 
@@ -63,23 +64,24 @@ doubtful as (
         problems.reason_code,
         problems.field,
         problems.problem,
-        to_jsonb(problems.raw) as raw
+        to_jsonb(problems.raw_value) as raw_value
     from candidates
-    cross join lateral (
-        values
-        (
-            candidates.bad_currency is not null, 'INVALID_SOURCE', 'currency',
-            'no currency code, taken as USD', candidates.bad_currency
-        ),
-        (
-            candidates.bad_total is not null, 'INVALID_SOURCE', 'total_price',
-            'no amount that fits, taken as 0', candidates.bad_total
-        ),
-        (
-            candidates.has_mixed_currency, 'MULTI_MATCH', 'currency',
-            'items are not all in the booking''s currency, so its own total counts', candidates.currency_code
-        )
-    ) as problems (is_found, reason_code, field, problem, raw)
+    cross join
+        lateral (
+            values
+            (
+                candidates.bad_currency is not null, 'INVALID_SOURCE', 'currency',
+                'no currency code, taken as USD', candidates.bad_currency
+            ),
+            (
+                candidates.bad_total is not null, 'INVALID_SOURCE', 'total_price',
+                'no amount that fits, taken as 0', candidates.bad_total
+            ),
+            (
+                candidates.has_mixed_currency, 'MULTI_MATCH', 'currency',
+                'items are not all in the booking''s currency, so its own total counts', candidates.currency_code
+            )
+        ) as problems (is_found, reason_code, field, problem, raw_value)
     where
         (candidates.bad_currency is not null or candidates.bad_total is not null or candidates.has_mixed_currency)
         and problems.is_found
@@ -94,7 +96,7 @@ negative as (
         'INVALID_SOURCE' as reason_code,
         'total_price' as field,
         'total is below 0, taken as 0' as problem,
-        to_jsonb(negative_total::text) as raw
+        to_jsonb(negative_total::text) as raw_value
     from cores
     where negative_total is not null
 ),
@@ -108,7 +110,7 @@ undated as (
         'INVALID_SOURCE' as reason_code,
         'assigned_at' as field,
         'assignment time is missing or outside 1900 to 2199: assignment not bridged' as problem,
-        to_jsonb((coalesce(assigned_at, bstadmin_updated_at) at time zone 'UTC')::text) as raw
+        to_jsonb((coalesce(assigned_at, bstadmin_updated_at) at time zone 'UTC')::text) as raw_value
     from cores
     where
         assigned_driver_id is not null
@@ -137,25 +139,26 @@ cut as (
         'INVALID_SOURCE' as reason_code,
         problems.field,
         'text is longer than its column, cut' as problem,
-        to_jsonb(problems.raw) as raw
+        to_jsonb(problems.raw_value) as raw_value
     from long_contacts
     inner join candidates on long_contacts.booking_key = candidates.booking_key
     left join {{ ref('stg_balisnap__bookings') }} as web
         on candidates.source_system = 'balisnap' and candidates.booking_id = web.booking_id
     left join {{ ref('stg_bstadmin__bookings') }} as ops
         on candidates.source_system = 'bstadmin' and candidates.booking_id = ops.booking_id
-    cross join lateral (
-        values
-        ('main_contact_name', long_contacts.long_name, coalesce(web.main_name, ops.main_name)),
-        ('main_contact_email', long_contacts.long_email, coalesce(web.main_email, ops.main_email)),
-        ('phone_number', long_contacts.long_phone, coalesce(web.phone, ops.phone))
-    ) as problems (field, raw, stated)
-    where problems.raw = problems.stated
+    cross join
+        lateral (
+            values
+            ('main_contact_name', long_contacts.long_name, coalesce(web.main_name, ops.main_name)),
+            ('main_contact_email', long_contacts.long_email, coalesce(web.main_email, ops.main_email)),
+            ('phone_number', long_contacts.long_phone, coalesce(web.phone, ops.phone))
+        ) as problems (field, raw_value, stated)
+    where problems.raw_value = problems.stated
     order by
-        long_contacts.booking_key,
-        problems.field,
+        long_contacts.booking_key asc,
+        problems.field asc,
         candidates.updated_at desc nulls last,
-        candidates.candidate_rank
+        candidates.candidate_rank asc
 ),
 
 item_problems as (
@@ -167,21 +170,22 @@ item_problems as (
         'INVALID_SOURCE' as reason_code,
         problems.field,
         problems.problem,
-        problems.raw
+        problems.raw_value
     from {{ ref('int_booking_items') }} as items
-    cross join lateral (
-        select
-            'currency_code' as field,
-            'no currency code, taken as USD' as problem,
-            to_jsonb(items.bad_currency) as raw
-        where items.bad_currency is not null
-        union all
-        select
-            amounts.key as field,
-            'no amount that fits or a total below 0, taken as 0' as problem,
-            amounts.value as raw
-        from jsonb_each(items.bad_amounts) as amounts
-    ) as problems
+    cross join
+        lateral (
+            select
+                'currency_code' as field,
+                'no currency code, taken as USD' as problem,
+                to_jsonb(items.bad_currency) as raw_value
+            where items.bad_currency is not null
+            union all
+            select
+                amounts.key as field,
+                'no amount that fits or a total below 0, taken as 0' as problem,
+                amounts.value as raw_value
+            from jsonb_each(items.bad_amounts) as amounts
+        ) as problems
     where items.bad_currency is not null or items.bad_amounts is not null
 ),
 
@@ -198,7 +202,7 @@ words as (
                 'status', coalesce(status_v2, status)
             )
             order by candidate_rank
-        ) as raw
+        ) as raw_value
     from candidates
     where
         booking_key in (
@@ -212,24 +216,25 @@ contradicted as (
     select
         'canonical' as source_system,
         'booking_identity' as source_table,
-        cores.identity as source_pk,
+        cores.identity_name as source_pk,
         cores.channel_code,
         'MULTI_MATCH' as reason_code,
         problems.field,
         problems.problem,
-        coalesce(words.raw, problems.raw) as raw
+        coalesce(words.raw_value, problems.raw_value) as raw_value
     from cores
     left join words on cores.booking_key = words.booking_key
-    cross join lateral (
-        values
-        (cores.is_tour_date_disputed, 'tour_date', 'candidates have different tour dates', null::jsonb),
-        (cores.is_total_disputed, 'total_price', 'candidates have different totals in one currency', null),
-        (cores.is_cancel_disputed, 'status', 'cancelled or refunded in balisnap, not in bstadmin', null),
-        (
-            cores.kept_paid, 'customer_payment_status',
-            'a source would take PAID back without a reversal, kept PAID', '"PAID"'::jsonb
-        )
-    ) as problems (is_found, field, problem, raw)
+    cross join
+        lateral (
+            values
+            (cores.is_tour_date_disputed, 'tour_date', 'candidates have different tour dates', null::jsonb),
+            (cores.is_total_disputed, 'total_price', 'candidates have different totals in one currency', null),
+            (cores.is_cancel_disputed, 'status', 'cancelled or refunded in balisnap, not in bstadmin', null),
+            (
+                cores.kept_paid, 'customer_payment_status',
+                'a source would take PAID back without a reversal, kept PAID', '"PAID"'::jsonb
+            )
+        ) as problems (is_found, field, problem, raw_value)
     where
         (cores.is_tour_date_disputed or cores.is_total_disputed or cores.is_cancel_disputed or cores.kept_paid)
         and problems.is_found
@@ -244,7 +249,7 @@ disputed_refs as (
         'MULTI_MATCH' as reason_code,
         'booking_ref' as field,
         dispute as problem,
-        to_jsonb(source_system || ':' || source_table || ':' || source_pk) as raw
+        to_jsonb(source_system || ':' || source_table || ':' || source_pk) as raw_value
     from sources
     where is_candidate and is_ref_disputed
 ),
@@ -259,7 +264,7 @@ gone as (
         'NO_MATCH' as reason_code,
         'booking_key' as field,
         'no source has this booking any more' as problem,
-        to_jsonb(bridged.booking_key) as raw
+        to_jsonb(bridged.booking_key) as raw_value
     from {{ source('bridge', 'booking_core') }} as bridged
     left join {{ ref('int_booking_identities') }} as identities on bridged.booking_key = identities.booking_key
     left join {{ source('phase2', 'booking_freshness') }} as freshness
@@ -307,8 +312,8 @@ select
     jsonb_build_object(
         'problems',
         jsonb_agg(
-            jsonb_build_object('field', field, 'problem', problem, 'raw', raw)
-            order by field collate "C", problem collate "C", raw
+            jsonb_build_object('field', field, 'problem', problem, 'raw', raw_value)
+            order by field collate "C", problem collate "C", raw_value
         )
     ) as payload
 from problems

@@ -65,6 +65,12 @@ identified as (
         named.source_table,
         named.booking_id,
         named.channel_code,
+        named.lacks_travel_date,
+        named.lacks_created_at,
+        named.created_at,
+        named.updated_at,
+        named.has_items,
+        named.strength,
         case
             when named.external_ref is not null then named.external_ref
             when real_refs.external_ref is null then named.made_up_ref
@@ -73,13 +79,7 @@ identified as (
         end as external_booking_ref,
         named.made_up_ref is not null as is_ref_made_up,
         real_refs.external_ref is not null as is_ref_disputed,
-        coalesce(length(named.external_ref) > 128, false) as has_long_ref,
-        named.lacks_travel_date,
-        named.lacks_created_at,
-        named.created_at,
-        named.updated_at,
-        named.has_items,
-        named.strength
+        coalesce(length(named.external_ref) > 128, false) as has_long_ref
     from named
     left join real_refs
         on

@@ -10,7 +10,6 @@ select
     variant_id,
     departure_id,
     item_status,
-    item_status = 'CANCELLED' as is_cancelled,
     currency_code,
     adult_qty,
     child_qty,
@@ -22,5 +21,6 @@ select
     discount_amount,
     tax_amount,
     total_amount,
-    snapshot
+    snapshot,
+    item_status = 'CANCELLED' as is_cancelled
 from source
