@@ -1,3 +1,5 @@
+-- depends_on: {{ ref('catalog_external_refs') }}
+-- depends_on: {{ ref('catalog_variant') }}
 with refs as (
     select
         entity_type,
