@@ -323,7 +323,7 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
     ]
     lines = (_parity_line(row["detail"]) for row in said if row["kind"] == "parity")
     parity = tuple(sorted(lines, key=lambda line: (_ENTITIES.index(line.entity), line.unit != "rows", line.unit)))
-    gates = tuple(_gate(conn, row, measures.get(row["gate_id"]), exceptions) for row in registry)
+    gates = tuple(_gate(conn, row, measures.get(row["gate_id"]), exceptions, batch) for row in registry)
     blocked_by = tuple(gate.gate_id for gate in gates if gate.status == "FAIL")
     result: Result = "FAIL" if blocked_by else "PASS"
     if result == "PASS":
@@ -405,6 +405,7 @@ def _gate(
     row: Mapping[str, Any],
     measured: Mapping[str, Any] | None,
     exceptions: Sequence[GateException],
+    batch: str,
 ) -> Gate:
     mine = [e for e in exceptions if e.gate_id == row["gate_id"]]
     counted = sum(e.is_counted for e in mine)
@@ -425,7 +426,7 @@ def _gate(
     status: Status = judged[0] if judged else "FAIL"
     if measured is None:
         status = "FAIL"
-        note = f"not measured: see dbt_recon.recon_{row['gate_id'][0].lower()}; a table or view may be missing"
+        note = f"not measured: dbt_recon.recon_{batch.lower()} or a table that it reads is missing"
     elif row["na_when_empty"] is False and denominator == 0:
         note = f"nothing was measured. {note}"
     else:
@@ -463,6 +464,10 @@ def _margin(comparator: str, threshold: Decimal, value: Decimal | None) -> Decim
     return -abs(value - threshold)
 
 
+def _dumps(detail: Any) -> str:
+    return json.dumps(detail, default=lambda number: int(number) if number % 1 == 0 else float(number))
+
+
 def _keep(conn: psycopg.Connection, verdict: Verdict) -> None:
     with conn.cursor() as cursor:
         cursor.executemany(
@@ -496,7 +501,7 @@ def _keep(conn: psycopg.Connection, verdict: Verdict) -> None:
                             e.entity,
                             e.key,
                             e.status,
-                            None if e.detail is None else Jsonb(e.detail),
+                            None if e.detail is None else Jsonb(e.detail, dumps=_dumps),
                         )
                     )
     if verdict.batch == "E" and any(g.gate_id == "E-04" and g.status != "FAIL" for g in verdict.gates):
