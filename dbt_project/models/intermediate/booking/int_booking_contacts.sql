@@ -44,7 +44,8 @@ stated as (
 ),
 
 -- Kinds, the best first: a real value; for e-mails an invalid but real one; a placeholder's text.
-judged as (
+-- `offset 0` and `materialized` keep the planner from computing a normalised text anew wherever it is named.
+judged as materialized (
     select
         stated.*,
         case when {{ function('is_placeholder_name') }}(stated.main_name, placeholders.name_list) then 3 else 1 end
@@ -54,7 +55,7 @@ judged as (
             when {{ function('is_email') }}(stated.main_email) then 1
             else 2
         end as email_kind
-    from stated
+    from (select * from stated offset 0) as stated
     cross join placeholders
 ),
 
