@@ -29,6 +29,6 @@ select
     tax_amount,
     total_amount,
     snapshot_json,
-    fill_only
+    only_fills as fill_only
 from {{ ref('int_booking_items') }}
 where is_wanted

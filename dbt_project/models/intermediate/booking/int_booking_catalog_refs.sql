@@ -1,8 +1,6 @@
 -- depends_on: {{ ref('catalog_external_refs') }}
 -- depends_on: {{ ref('catalog_variant') }}
 -- depends_on: {{ ref('catalog_product') }}
--- depends_on: {{ ref('catalog_external_refs') }}
--- depends_on: {{ ref('catalog_variant') }}
 with refs as (
     select
         entity_type,

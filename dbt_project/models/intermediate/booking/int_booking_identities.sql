@@ -79,22 +79,42 @@ named as (
             and known.external_booking_ref = claimed.external_booking_ref
 ),
 
--- A renamed booking keeps the key made of its old name; who takes that name later needs a key of its own.
+-- A renamed booking keeps the key made of its old name; who comes with that name later gets one of `:again`.
+retaken as (
+    select
+        named.made_key,
+        named.channel_code,
+        named.external_booking_ref
+    from named
+    inner join bridged on named.made_key = bridged.booking_key
+),
+
+remade as (
+    select distinct on (retaken.made_key)
+        retaken.made_key,
+        made.booking_key
+    from retaken
+    cross join lateral (
+        select
+            tries.n,
+            {{ function('named_key') }}(
+                'booking',
+                'canonical:booking_identity:' || retaken.channel_code || ':' || retaken.external_booking_ref
+                || repeat(':again', tries.n)
+            ) as booking_key
+        from generate_series(1, 100) as tries (n)
+    ) as made
+    left join bridged on made.booking_key = bridged.booking_key
+    where bridged.booking_key is null
+    order by retaken.made_key, made.n
+),
+
 keyed as (
     select
         named.*,
-        case
-            when named.known_key is not null then named.known_key
-            when named.former_key is not null then named.former_key
-            when taken.booking_key is null then named.made_key
-            else {{ function('named_key') }}(
-                'booking',
-                'canonical:booking_identity:' || named.channel_code || ':' || named.external_booking_ref
-                || ':' || named.source_system || ':' || named.source_table || ':' || named.source_pk
-            )
-        end as booking_key
+        coalesce(named.known_key, named.former_key, remade.booking_key, named.made_key) as booking_key
     from named
-    left join bridged as taken on named.made_key = taken.booking_key
+    left join remade on named.made_key = remade.made_key
 )
 
 select

@@ -169,10 +169,15 @@ held as (
 
 select
     items.*,
+    -- an item that comes from another booking is written whole
+    items.fill_only and exists (
+        select 1 from held
+        where held.booking_item_key = items.booking_item_key and held.booking_key = items.booking_key
+    ) as only_fills,
     not items.fill_only
     or exists (
         select 1 from held
-        where held.booking_item_key = items.booking_item_key
+        where held.booking_item_key = items.booking_item_key and held.booking_key = items.booking_key
     )
     or not exists (
         select 1 from held
