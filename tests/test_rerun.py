@@ -1,0 +1,160 @@
+"""What a rerun writes: nothing when nothing changed, and of a changed source only the identities that it is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import date
+
+import pytest
+
+from bridge import postgres, sources
+from tests.pipeline import Pipeline, fresh
+
+AS_OF = date(2026, 2, 19)
+OF_BOOKINGS = (
+    "booking_core", "booking_contact", "booking_party", "booking_item_snapshot", "payment_event", "ops_booking_state",
+    "ops_assignment", "ops_finance_bridge",
+)  # fmt: skip
+OTHERS = ("channel_registry", "catalog_product", "catalog_variant", "catalog_variant_rate", "migration_run_log")
+
+
+@pytest.fixture(scope="module")
+def migrated() -> Iterator[Pipeline]:
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs = pipeline.databases
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=300, seed=7, as_of=AS_OF)
+        for outcome in pipeline.run("A", "E", AS_OF):
+            assert outcome.verdict.result == "PASS", (outcome.verdict.batch, outcome.verdict.blocked_by)
+        yield pipeline
+
+
+def versions(pipeline: Pipeline) -> dict[str, set[tuple]]:
+    """Where each row stands and which transaction wrote it; for tables of bookings with the booking's key."""
+    found: dict[str, set[tuple]] = {}
+    with postgres.connect(pipeline.databases.ops, read_only=True) as conn:
+        for table in OF_BOOKINGS:
+            query = postgres.statement("select booking_key, ctid::text, xmin::text from public.{}", table)
+            found[table] = set(conn.execute(query).fetchall())
+        for table in OTHERS:
+            query = postgres.statement("select null, ctid::text, xmin::text from public.{}", table)
+            found[table] = set(conn.execute(query).fetchall())
+    return found
+
+
+def test_an_unchanged_rerun_writes_nothing(migrated: Pipeline) -> None:
+    before = versions(migrated)
+    assert all(before.values())
+    migrated.run("A", "E", AS_OF)
+    assert versions(migrated) == before
+
+
+def test_a_changed_source_row_writes_its_identity_and_nothing_else(migrated: Pipeline) -> None:
+    before = versions(migrated)
+    with postgres.connect(migrated.databases.bstadmin) as conn:
+        changed = conn.execute(
+            """
+            update public.bookings set total_price = total_price + 1, updated_at = updated_at + interval '1 day'
+            where booking_id in (
+                select b.booking_id from public.bookings as b
+                where b.source = 'GYG' and b.currency = 'USD' and b.total_price > 10 order by 1 limit 3
+            )
+            returning booking_id::text
+            """
+        ).fetchall()
+        conn.commit()
+    assert len(changed) == 3
+    keys = {
+        row[0]
+        for row in migrated.rows(
+            "select entity_key from public.channel_external_refs"
+            " where external_ref_kind = 'BSTADMIN_BOOKING_ID' and external_ref = any(%s)",
+            [row[0] for row in changed],
+        )
+    }
+    assert len(keys) == 3
+
+    migrated.run("C", "E", AS_OF)
+
+    after = versions(migrated)
+    for table in OTHERS:
+        assert after[table] == before[table], table
+    for table in OF_BOOKINGS:
+        touched = {key for key, *_ in after[table] ^ before[table]}
+        assert touched <= keys, table
+    assert {key for key, *_ in after["booking_core"] ^ before["booking_core"]} == keys
+
+
+def test_a_deleted_booking_stays_under_review_and_a_corrected_ref_keeps_its_key(migrated: Pipeline) -> None:
+    """Mapping 2: never deleted, but NO_MATCH; and a corrected ref is no new booking."""
+    with postgres.connect(migrated.databases.bstadmin) as conn:
+        ids = [
+            row[0]
+            for row in conn.execute(
+                """
+                select b.booking_id from public.bookings as b
+                where
+                    b.source = 'VIATOR' and b.booking_ref ~ '^[A-Z0-9-]+$'
+                    and not exists (select 1 from public.booking_finances as f where f.booking_id = b.booking_id)
+                order by 1 limit 2
+                """
+            )
+        ]
+        deleted, renamed = ids
+        ref = conn.execute("select booking_ref from public.bookings where booking_id = %s", (deleted,)).fetchone()
+        conn.execute("delete from public.bookings where booking_id = %s", (deleted,))
+        conn.execute("update public.bookings set booking_ref = 'CORRECTED-1' where booking_id = %s", (renamed,))
+        conn.commit()
+    of_id = (
+        "select entity_key from public.channel_external_refs"
+        " where external_ref_kind = 'BSTADMIN_BOOKING_ID' and external_ref = %s"
+    )
+    [(old_key,)] = migrated.rows(of_id, str(renamed))
+
+    migrated.run("C", "E", AS_OF)
+
+    assert migrated.rows("select booking_key from public.booking_core where external_booking_ref = 'CORRECTED-1'") == [
+        (old_key,)
+    ]
+    assert migrated.rows(of_id, str(renamed)) == [(old_key,)]
+    assert ref is not None
+    [(channel, status, reason)] = migrated.rows(
+        "select q.channel_code, q.status, q.reason_code from public.booking_core as c"
+        " join public.unmapped_queue as q on q.source_pk = c.channel_code || ':' || c.external_booking_ref"
+        " where c.channel_code = 'VIATOR' and c.external_booking_ref = %s",
+        ref[0],
+    )
+    assert (channel, status, reason) == ("VIATOR", "OPEN", "NO_MATCH")
+    assert migrated.rows(of_id, str(deleted)) == []
+
+
+def test_a_resolution_stays_and_is_obeyed(migrated: Pipeline) -> None:
+    """Mapping 3.9: a person maps a package; every later run obeys, and leaves the row alone."""
+    [(queue_key, package)] = migrated.rows(
+        "select queue_key, source_pk from public.unmapped_queue"
+        " where queue_type = 'PRODUCT_MAPPING' and reason_code = 'NO_MATCH' and status = 'OPEN' order by 1 limit 1"
+    )
+    [(product,)] = migrated.rows(
+        "select entity_key from public.channel_external_refs where external_ref_kind = 'BALISNAP_PRODUCT_ID'"
+        " order by external_ref limit 1"
+    )
+    with postgres.connect(migrated.databases.ops) as conn:
+        conn.execute(
+            "update public.unmapped_queue set status = 'RESOLVED', resolved_by = 'wayan', resolved_at = now(),"
+            " payload = payload || jsonb_build_object('resolution',"
+            " jsonb_build_object('entity_type', 'PRODUCT', 'entity_key', %s::text)) where queue_key = %s",
+            (product, queue_key),
+        )
+        conn.commit()
+    row = "select xmin::text, status, resolved_by from public.unmapped_queue where queue_key = %s"
+    before = migrated.rows(row, queue_key)
+
+    migrated.run("C", "E", AS_OF)
+    migrated.run("C", "E", AS_OF)
+
+    assert migrated.rows(row, queue_key) == before
+    assert migrated.rows(
+        "select entity_key from public.channel_external_refs where entity_type = 'PRODUCT'"
+        " and external_ref_kind = 'BSTADMIN_PACKAGE_ID' and external_ref = %s",
+        package,
+    ) == [(product,)]
