@@ -84,7 +84,6 @@ def test_each_phase2_command_and_option_exists(page: Path) -> None:
 def test_each_variable_of_the_documents_is_a_setting() -> None:
     settings = {name.upper() for name in Settings.model_fields}
     profile = set(re.findall(r"env_var\('([A-Z0-9_]+)'", text_of(ROOT / "profiles.yml")))
-    profile |= set(re.findall(r"\$(PHASE2_[A-Z]+)", text_of(ROOT / "prefect.yaml")))
     for page in [*PAGES, ENVIRONMENT]:
         named = set(re.findall(r"\b(?:PHASE2_[A-Z0-9_]+|[A-Z]+_DB_URL)\b", text_of(page)))
         assert named <= settings | profile, name_of(page)
