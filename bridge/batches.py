@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["script", "rerun", "legacy", "land", "snapshot", "audit", "dbt"]
+Kind = Literal["sources", "script", "rerun", "legacy", "land", "snapshot", "audit", "dbt"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ BATCHES: dict[str, Batch] = {
             focus="Schema foundation",
             output="17 core tables, indexes, constraints",
             prechecks=(
+                Step("sources", "check", "Look whether both sources can be read and have what is needed"),
                 Step(
                     "script",
                     "000_precheck_readiness.sql",

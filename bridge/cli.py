@@ -5,9 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +19,7 @@ from rich.prompt import Confirm
 from rich.table import Table
 
 from bridge import batches, postgres
-from bridge.errors import CouldNotRun, GateFailed
+from bridge.errors import CouldNotRun, GateFailed, plain
 from bridge.settings import ROOT, databases, settings
 
 app = typer.Typer(
@@ -66,6 +68,11 @@ def main() -> None:
         sys.exit(2)
     except _UsageError as usage:
         usage.show()
+        sys.exit(2)
+    except Exception as unexpected:  # whatever it was, no gate said no: exit code 1 would lie
+        if os.environ.get("PHASE2_DEBUG"):
+            raise
+        _tell(CouldNotRun(f"{type(unexpected).__name__}: {plain(unexpected)}", todo="PHASE2_DEBUG=1 shows where."))
         sys.exit(2)
 
 
@@ -250,19 +257,34 @@ def demo(
     dbs = databases()
     if scenario not in sources.SCENARIOS:
         raise CouldNotRun(f"there is no scenario {scenario!r}", todo="`phase2 scenarios` lists them.")
-    sources.create(
-        dbs.balisnap,
-        dbs.bstadmin,
-        bookings=bookings,
-        seed=seed,
-        scenario=scenario,
-        as_of=day,
-        reuse=True,
-        progress=_progress,
-    )
+    steps.bootstrap(dbs.ops)
+    sample: dict[str, Any] = {"bookings": bookings, "seed": seed, "scenario": scenario, "as_of": day}
+    if not sources.is_current(dbs.balisnap, dbs.bstadmin, **sample):
+        _forget_the_last_sample(dbs.ops)
+    sources.create(dbs.balisnap, dbs.bstadmin, **sample, reuse=True, progress=_progress)
     code = _flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])
     _show_status(json)
     raise typer.Exit(code)
+
+
+def _forget_the_last_sample(ops: str) -> None:
+    """A bridge made of another sample would see all its bookings gone: roll it back first, on our own server only."""
+    from bridge import rollback as undo
+    from bridge import steps
+
+    standing = [line.batch for line in steps.status(ops) if line.stands]
+    if not standing:
+        return
+    if not settings().is_embedded:
+        raise CouldNotRun(
+            f"batches {', '.join(standing)} hold the bridge of another sample",
+            where=postgres.describe(ops),
+            todo="Roll them back in reverse order, or give demo a fresh ops database.",
+        )
+    run = steps.prepare(progress=_progress)
+    with steps.only_runner(run):
+        for code in reversed(standing):
+            undo.roll_back(run, batches.batch(code))
 
 
 def _batch(code: str) -> batches.Batch:
@@ -288,12 +310,27 @@ def _flow(arguments: list[str]) -> int:
     environment.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     environment.setdefault("DO_NOT_TRACK", "1")
     environment.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    environment.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    environment.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # our own messages say it in fewer words
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    return subprocess.run([sys.executable, "-m", "flows", *arguments], env=environment).returncode
+    child = subprocess.Popen([sys.executable, "-m", "flows", *arguments], env=environment)
+    # who stops this process means the run: Ctrl-C reaches both by itself, SIGTERM is handed on
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        code = child.wait()
+    return code if code in (0, 1) else 2
 
 
-_COLOURS = {"PASS": "green", "FAIL": "red", "HOLD": "yellow", "ERROR": "red", "RUNNING": "cyan", "N/A": "dim"}
+_COLOURS = {
+    "PASS": "green",
+    "FAIL": "red",
+    "HOLD": "yellow",
+    "ERROR": "red",
+    "INTERRUPTED": "red",
+    "RUNNING": "cyan",
+    "N/A": "dim",
+}
 
 
 def _coloured(word: str) -> str:
@@ -307,7 +344,8 @@ def _show_status(json: bool) -> None:
     if json:
         _print_json([vars(line) for line in lines])
         return
-    table = Table("batch", "", "status", "as of", "gates", "report", box=None, header_style="bold")
+    table = Table("batch", "", "status", "as of", "gates", box=None, header_style="bold")
+    table.add_column("report", overflow="fold")
     for line in lines:
         table.add_row(
             line.batch,
@@ -315,9 +353,14 @@ def _show_status(json: bool) -> None:
             _coloured(line.status),
             line.as_of.isoformat() if line.as_of else "",
             _why(line),
-            str(line.report) if line.report else "",
+            _relative(line.report) if line.report else "",
         )
     out.print(table)
+
+
+def _relative(path: Path) -> str:
+    """As short as it can be opened from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _why(line: Any) -> str:

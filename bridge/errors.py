@@ -1,5 +1,17 @@
 """The two ways in which work ends early: it could not run, or a gate said no."""
 
+import re
+
+# what Postgres adds to a message and what may hold a row's values; dbt repeats it
+_VALUES = re.compile(r"\s*(DETAIL|CONTEXT|HINT|LINE \d+|QUERY):.*?(?=\n\s*compiled code at|\Z)", re.DOTALL)
+
+
+def plain(error: BaseException | str, limit: int = 400) -> str:
+    """An error in one line without the details that may quote a row (names, mails, phones)."""
+    diagnosis = getattr(error, "diag", None)
+    text = getattr(diagnosis, "message_primary", None) or str(error)
+    return " ".join(_VALUES.sub(" ", text).split())[:limit]
+
 
 class CouldNotRun(Exception):
     """Something outside the rules is wrong (exit code 2): what, where, and what to do about it."""

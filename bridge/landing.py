@@ -28,6 +28,7 @@ from bridge.settings import SQL
 
 __all__ = [
     "SOURCES",
+    "check_sources",
     "LandingError",
     "LandingResult",
     "TableResult",
@@ -136,11 +137,7 @@ def land(
     landing_id = uuid4()
     stop = threading.Event()
     with ExitStack() as stack:
-        sides = []
-        for name, url in zip(SOURCES, (balisnap_url, bstadmin_url), strict=True):
-            ops = stack.enter_context(closing(_open("ops", ops_url, _OPS_SETTINGS)))
-            source = stack.enter_context(closing(_open(name, url, _SOURCE_SETTINGS, read_only=True)))
-            sides.append(_Side(name, source, ops, _describe(url)))
+        sides = _sides(stack, ops_url, balisnap_url, bstadmin_url)
         try:
             _check(sides)
             results = _side_by_side(
@@ -155,6 +152,21 @@ def land(
             raise
     tables = tuple(table for result in results for table in result)
     return LandingResult(landing_id, tables, time.monotonic() - began)
+
+
+def check_sources(ops_url: str, balisnap_url: str, bstadmin_url: str) -> None:
+    """Whether both sources can be read and have what is needed; LandingError names all that they lack."""
+    with ExitStack() as stack:
+        _check(_sides(stack, ops_url, balisnap_url, bstadmin_url))
+
+
+def _sides(stack: ExitStack, ops_url: str, balisnap_url: str, bstadmin_url: str) -> list[_Side]:
+    sides = []
+    for name, url in zip(SOURCES, (balisnap_url, bstadmin_url), strict=True):
+        ops = stack.enter_context(closing(_open("ops", ops_url, _OPS_SETTINGS)))
+        source = stack.enter_context(closing(_open(name, url, _SOURCE_SETTINGS, read_only=True)))
+        sides.append(_Side(name, source, ops, _describe(url)))
+    return sides
 
 
 def ensure_tables(ops: psycopg.Connection) -> None:

@@ -31,6 +31,14 @@ def connect(
     if read_only:
         options += " -c default_transaction_read_only=on"
     try:
+        conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise CouldNotRun(
+            "a database URL cannot be read",  # libpq's own words would quote it, password and all
+            where="OPS_DB_URL, BALISNAP_DB_URL, BSTADMIN_DB_URL",
+            todo="Write it as postgresql://user:password@host:port/database, special characters percent-encoded.",
+        ) from None
+    try:
         conn = psycopg.connect(
             url, **_OPTIONS, application_name=application_name, options=options, autocommit=autocommit
         )
@@ -58,6 +66,16 @@ def server_time_zone(url: str) -> str:
 def statement(template: str, *identifiers: str) -> sql.Composed:
     """`template` with each `{}` replaced by a quoted identifier."""
     return sql.SQL(template).format(*(sql.Identifier(name) for name in identifiers))  # type: ignore[arg-type]
+
+
+def identity(url: str) -> tuple[object, ...]:
+    """Which database of which running server this is, however its URL is spelled."""
+    with connect(url, read_only=True) as conn:
+        row = conn.execute(
+            "select pg_catalog.pg_postmaster_start_time(), d.oid from pg_catalog.pg_database as d"
+            " where d.datname = pg_catalog.current_database()"
+        ).fetchone()
+    return row or ()
 
 
 def describe(url: str) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import psycopg
-
-from bridge import postgres, steps, warehouse
-from bridge.batches import Batch, batch
+from bridge import landing, postgres, steps, warehouse
+from bridge.batches import batch
 from bridge.errors import CouldNotRun
 
 
 def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> steps.Outcome:
-    """Verdict and report of a batch as things stand; CouldNotRun when the batch has never run here."""
+    """Verdict and report of a batch as things stand; CouldNotRun when the batch has never run here.
+
+    The verdict counts: a PASS that no longer holds shuts the doors after it. A batch that is running, or whose run was
+    killed, is looked at without touching its state.
+    """
     one = batch(code)
     run = steps.prepare(progress=progress)
     with run.connect() as conn:
@@ -27,18 +29,16 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
                 where=postgres.describe(run.databases.ops),
                 todo=f"Run it first: make run BATCH={one.code}",
             )
-        refresh_views(run, conn, one)
+        if one.code >= "C" and (problems := landing.landing_problems(conn)):
+            raise CouldNotRun(
+                "; ".join(problems), where="the landed rows", todo=f"Land them again: make run BATCH={one.code}"
+            )
     run = replace(run, as_of=state[1] or run.as_of)
-    return steps.conclude(run, one, opens_door=state[0] in ("PASS", "FAIL", "HOLD"))
-
-
-def refresh_views(run: steps.Run, conn: psycopg.Connection, one: Batch) -> None:
-    """Rebuild the batch's recon views when the dbt project is not the one that made them."""
-    selector = f"recon_{one.code.lower()}"
-    digest = warehouse.digest()
-    row = conn.execute("select digest from phase2.warehouse_state where part = %s", (selector,)).fetchone()
-    if row and row[0] == digest:
-        return
-    run.progress("the dbt project has changed: making the recon views again")
-    warehouse.build(run.databases.ops, selector, progress=run.progress)
-    steps.remember_views(conn, selector, digest)
+    if state[0] not in ("PASS", "FAIL"):
+        return steps.conclude(run, one, opens_door=False)
+    with steps.only_runner(run):
+        with run.connect() as conn:
+            digest = warehouse.digest()
+            steps.refresh(run, conn, "ground", digest)
+            steps.refresh(run, conn, f"recon_{one.code.lower()}", digest)
+        return steps.conclude(run, one)

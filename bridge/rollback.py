@@ -9,9 +9,6 @@ from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
 from bridge.steps import Run, Step, set_state
 
-# dbt's working schemas stand on the core tables; they are made again by the next run.
-_WORKING_SCHEMAS = ("dbt_recon", "dbt_intermediate", "dbt_staging", "dbt_seeds", "rulebook")
-
 
 def check(conn: psycopg.Connection, batch: Batch) -> None:
     """Refuse (CouldNotRun) when a later batch is in, or when this one is not."""
@@ -48,12 +45,8 @@ def roll_back(run: Run, batch: Batch) -> None:
         step = Step("script", scripts.rollback_script(batch.code), f"Roll back batch {batch.code}")
         run.progress(f"{batch.code}  {step.title}")
         with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind="rollback") as entry:
-            if batch.code == "A":
-                with conn.transaction():
-                    conn.execute("set local client_min_messages = warning")
-                    for schema in _WORKING_SCHEMAS:
-                        conn.execute(postgres.statement("drop schema if exists {} cascade", schema))
-                    conn.execute("delete from phase2.warehouse_state where part <> 'state'")
+            if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
+                conn.execute("delete from phase2.warehouse_state where part <> 'state'")
             result = scripts.run_script(run.databases.ops, step.target, {})
             entry.checksum, entry.rows = result.checksum, result.rows
         set_state(conn, run, batch.code, "ROLLED_BACK")

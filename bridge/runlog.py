@@ -18,6 +18,8 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 
+from bridge.errors import plain
+
 _START = """
 insert into phase2.step_log (run_id, batch, step, kind, checksum, status, started_at)
 values (%(run_id)s, %(batch)s, %(step)s, %(kind)s, %(checksum)s, 'RUNNING', clock_timestamp())
@@ -71,7 +73,7 @@ def step(conn: psycopg.Connection, *, run_id: UUID, batch: str, name: str, kind:
     try:
         yield entry
     except BaseException as raised:
-        status, error = "FAILED", f"{type(raised).__name__}: {raised}"[:2000]
+        status, error = "FAILED", f"{type(raised).__name__}: {plain(raised, 2000)}"
         raise
     finally:
         if not conn.closed:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import CouldNotRun
@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
     phase2_disk_used_bytes: int | None = None
+
+    @field_validator("phase2_home", "phase2_reports")
+    @classmethod
+    def _below_the_project(cls, value: Path) -> Path:
+        """A relative folder is one of the project's, wherever the command is called."""
+        return value if value.is_absolute() else ROOT / value
 
     @property
     def is_embedded(self) -> bool:

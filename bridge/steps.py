@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 
 from bridge import embedded, gates, landing, legacy, postgres, reports, runlog, scripts, warehouse
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
-from bridge.errors import CouldNotRun, GateFailed
+from bridge.errors import CouldNotRun, GateFailed, plain
 from bridge.reports import draw
 from bridge.settings import SQL, Databases, databases, settings
 
@@ -67,6 +67,7 @@ def bootstrap(ops_url: str) -> None:
             return
         try:
             with conn.transaction():
+                conn.execute("select pg_advisory_xact_lock(%s)", (_RUNNER_LOCK + 1,))  # two first commands at once
                 for file in files:
                     conn.execute(file.read_bytes())
                 conn.execute(
@@ -85,8 +86,25 @@ def bootstrap(ops_url: str) -> None:
 def prepare(as_of: date | None = None, progress: Progress = lambda _: None) -> Run:
     """Start a run: databases up, own schemas there, the run's day fixed for every model that asks."""
     dbs = databases()
+    _refuse_a_source_as_ops(dbs)
     bootstrap(dbs.ops)
     return Run(run_id=runlog.uuid7(), databases=dbs, as_of=as_of or today_in_bali(), progress=progress)
+
+
+def _refuse_a_source_as_ops(dbs: Databases) -> None:
+    """The ops URL may name a source under another spelling; nothing is written before this look."""
+    ops = postgres.identity(dbs.ops)
+    for name, url in (("balisnap", dbs.balisnap), ("bstadmin", dbs.bstadmin)):
+        try:
+            same = postgres.identity(url) == ops
+        except CouldNotRun:
+            continue  # a source that does not answer is told by the step that needs it
+        if same:
+            raise CouldNotRun(
+                f"the ops database is the source {name}",
+                where=postgres.describe(dbs.ops),
+                todo="The bridge needs a database of its own; the sources are never written.",
+            )
 
 
 @contextmanager
@@ -136,9 +154,12 @@ def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
     with run.connect() as conn:
         if step.kind != "script" or not step.target.startswith("000"):
             _require_schema(conn, batch)
-        with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind=step.kind) as entry:
-            _KINDS[step.kind](run, batch, step, conn, entry)
-        runlog.record_scripts(conn, run.run_id)
+        try:
+            with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind=step.kind) as entry:
+                _KINDS[step.kind](run, batch, step, conn, entry)
+        finally:
+            if not conn.closed:
+                runlog.record_scripts(conn, run.run_id)
     return entry
 
 
@@ -169,6 +190,23 @@ class Outcome:
         ]
 
 
+def refuse_if_unfit(run: Run, batch: Batch) -> None:
+    """Batch A changes no schema on a server that failed its precheck (blueprint 6.2): GateFailed with what failed."""
+    with run.connect() as conn:
+        rows = conn.execute(
+            "select jsonb_array_elements(s.detail -> 'checks') from phase2.step_log as s"
+            " where s.run_id = %s and s.batch = %s and s.detail ->> 'script' like '000%%'",
+            (run.run_id, batch.code),
+        ).fetchall()
+        failed = [check for (check,) in rows if "FAIL" in check]
+        if not failed:
+            return
+        for check in failed:
+            run.progress(f"{batch.code}  " + "  ".join(check))
+        set_state(conn, run, batch.code, "FAIL", blocked_by=sorted({check[0] for check in failed}))
+    raise GateFailed(batch.code, sorted({check[0] for check in failed}))
+
+
 def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     """Ask the gates, write the report, keep the verdict. The door itself is `raise_unless_passed`.
 
@@ -193,7 +231,7 @@ def raise_unless_passed(outcome: Outcome) -> None:
 def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
     """A batch that could not run to its verdict: ERROR, never PASS."""
     with run.connect() as conn:
-        set_state(conn, run, batch.code, "ERROR", error=str(error)[:2000])
+        set_state(conn, run, batch.code, "ERROR", error=plain(error, 2000) or type(error).__name__)
 
 
 def set_state(
@@ -204,6 +242,7 @@ def set_state(
     *,
     verdict: gates.Verdict | None = None,
     written: reports.Written | None = None,
+    blocked_by: list[str] | None = None,
     error: str | None = None,
 ) -> None:
     conn.execute(
@@ -230,7 +269,7 @@ def set_state(
             "run_id": run.run_id,
             "as_of": run.as_of,
             "ended": None if status == "RUNNING" else runlog.utc_now(),
-            "blocked_by": list(verdict.blocked_by) if verdict else None,
+            "blocked_by": list(verdict.blocked_by) if verdict else blocked_by,
             "json": str(written.json) if written else None,
             "md": str(written.md) if written else None,
             "html": str(written.html) if written else None,
@@ -275,6 +314,11 @@ def _capacity(ops_url: str) -> dict[str, str]:
         "phase2.disk_used_bytes": "" if used is None else str(used),
         "phase2.server_time_zone": postgres.server_time_zone(ops_url),
     }
+
+
+def _sources(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    dbs = run.databases
+    landing.check_sources(dbs.ops, dbs.balisnap, dbs.bstadmin)
 
 
 def _rerun(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
@@ -341,10 +385,12 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
             where="landing_balisnap, landing_bstadmin",
             todo=f"Run the batch again: make run BATCH={batch.code}",
         )
-    nodes = warehouse.build(run.databases.ops, step.target, progress=run.progress)
     entry.checksum = warehouse.digest()
-    if step.target.startswith("recon_"):
-        remember_views(conn, step.target, entry.checksum)
+    if step.target != "ground":
+        refresh(run, conn, "ground", entry.checksum)
+    nodes = warehouse.build(run.databases.ops, step.target, progress=run.progress)
+    if not step.target.startswith("batch_"):
+        _remember(conn, step.target, entry.checksum)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
     entry.detail["nodes"] = [
         {
@@ -359,8 +405,18 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
     ]
 
 
-def remember_views(conn: psycopg.Connection, selector: str, digest: str) -> None:
-    """Note which version of the dbt project made the views of a selector: recon needs no dbt until it changes."""
+def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> bool:
+    """Build what a selector names, unless this version of the dbt project made it already; True when it was built."""
+    row = conn.execute("select digest from phase2.warehouse_state where part = %s", (selector,)).fetchone()
+    if row and row[0] == digest:
+        return False
+    run.progress(f"the dbt project has changed: building {selector}")
+    warehouse.build(run.databases.ops, selector, progress=run.progress)
+    _remember(conn, selector, digest)
+    return True
+
+
+def _remember(conn: psycopg.Connection, selector: str, digest: str) -> None:
     conn.execute(
         "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
         " on conflict (part) do update set digest = excluded.digest, built_at = now()",
@@ -370,6 +426,7 @@ def remember_views(conn: psycopg.Connection, selector: str, digest: str) -> None
 
 _KINDS: dict[str, Callable[[Run, Batch, Step, psycopg.Connection, runlog.Entry], None]] = {
     "script": _script,
+    "sources": _sources,
     "rerun": _rerun,
     "legacy": _legacy,
     "land": _land,
@@ -392,6 +449,7 @@ class BatchStatus:
     ended_at: datetime | None
     report: Path | None
     error: str | None
+    stands: bool  # something of it is in the database: it can be rolled back
 
 
 _STATUS = """
@@ -409,26 +467,34 @@ from phase2.batch_state as s
 
 
 def status(ops_url: str) -> list[BatchStatus]:
-    """Where each batch stands, in the order of the plan."""
+    """Where each batch stands, in the order of the plan; what a FAIL holds and what was killed is derived here."""
     bootstrap(ops_url)
     with postgres.connect(ops_url, application_name="phase2-status", read_only=True) as conn:
         rows = conn.cursor(row_factory=dict_row).execute(_STATUS).fetchall()
+        free = conn.execute("select pg_try_advisory_lock_shared(%s)", (_RUNNER_LOCK,)).fetchone() == (True,)
     known = {row["batch"]: row for row in rows}
-    lines = []
+    lines: list[BatchStatus] = []
+    held_by: tuple[str, ...] = ()
     for code in ORDER:
         row = known.get(code)
-        judged = row is not None and row["status"] in ("PASS", "FAIL", "HOLD")
+        status = row["status"] if row else "PENDING"
+        if status == "RUNNING" and free:
+            status = "INTERRUPTED"  # its runner is gone: it was killed
+        judged = status in ("PASS", "FAIL")
         lines.append(
             BatchStatus(
                 batch=code,
                 focus=BATCHES[code].focus,
-                status=row["status"] if row else "PENDING",
+                status="HOLD" if held_by else status,
                 gates=row["gates"] if row and judged else "",
-                blocked_by=tuple(row["blocked_by"] or ()) if row else (),
+                blocked_by=held_by or (tuple(row["blocked_by"] or ()) if row else ()),
                 as_of=row["as_of"] if row else None,
                 ended_at=row["ended_at"] if row else None,
                 report=Path(row["report_html_path"]) if row and row["report_html_path"] else None,
                 error=row["error_message"] if row else None,
+                stands=row is not None and row["status"] not in ("PENDING", "ROLLED_BACK"),
             )
         )
+        if status == "FAIL" and not held_by:  # one FAIL puts every later batch on hold (gates.md)
+            held_by = lines[-1].blocked_by
     return lines

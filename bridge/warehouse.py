@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import postgres
-from bridge.errors import CouldNotRun
+from bridge.errors import CouldNotRun, plain
 from bridge.settings import DBT_PROJECT, ROOT, settings
 
 # dbt's sessions, whatever the server's defaults: UTC, no search path to fall into, no time lost in JIT compilation,
@@ -64,7 +64,7 @@ def build(
     if broken:
         worst = broken[0]
         raise CouldNotRun(
-            f"dbt {worst.kind} {worst.name}: {_one_line(worst.message)}"
+            f"dbt {worst.kind} {worst.name}: {plain(worst.message)}"
             + (f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""),
             where=worst.selector_path,
             todo="A failed test names rows that break an invariant; the log of dbt has its compiled SQL.",
@@ -90,13 +90,14 @@ def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = No
             *("--profiles-dir", str(ROOT)),
             *("--target-path", str(place)),
             *("--log-path", str(place / "logs")),
-            *("--log-level", "none", "--log-level-file", "debug"),
+            *("--log-level", "none", "--log-level-file", "info"),
         ]
     )
+    os.environ.pop("PGOPTIONS")  # dbt's alone: libpq would give it to every connection of ours
     logging.getLogger().handlers[:] = [h for h in logging.getLogger().handlers if not _is_dbt_handler(h)]
     if outcome.exception is not None:
         raise CouldNotRun(
-            f"dbt {arguments[0]}: {_one_line(str(outcome.exception))}",
+            f"dbt {arguments[0]}: {plain(outcome.exception)}",
             where=str(DBT_PROJECT.name),
             todo=f"See {place / 'logs' / 'dbt.log'}.",
         )
@@ -143,7 +144,3 @@ def _reporter(progress: Progress) -> Callable[[Any], None]:
 
 def _is_dbt_handler(handler: logging.Handler) -> bool:
     return type(handler).__module__.startswith("dbt")
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())[:400]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from datetime import date
 
-from bridge.errors import CouldNotRun, GateFailed
+from bridge.errors import CouldNotRun, GateFailed, plain
 from flows.migration import migration_flow
 
 
@@ -30,6 +31,11 @@ def main() -> int:
         for label, text in (("where", problem.where), ("to do", problem.todo)):
             if text:
                 print(f"  {label}  {text}", file=sys.stderr)
+        return 2
+    except Exception as unexpected:  # whatever it was, no gate said no: exit code 1 would lie
+        print(f"could not run  {type(unexpected).__name__}: {plain(unexpected)}", file=sys.stderr)
+        if os.environ.get("PHASE2_DEBUG"):
+            raise
         return 2
     return 0
 

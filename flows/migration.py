@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from bridge import recon, rollback, steps
 from bridge.batches import Batch, Step, batch, between
-from bridge.errors import GateFailed
+from bridge.errors import CouldNotRun, GateFailed
 
 Code = Literal["A", "B", "C", "D", "E"]
 OnFail = Literal["hold", "rollback"]
@@ -80,23 +80,35 @@ async def recon_flow(code: Code) -> None:
 async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
     steps.begin(run, one)
     try:
-        for step in one.plan:
+        for step in one.prechecks:
+            run_step(run, one, step)
+        steps.refuse_if_unfit(run, one)
+        for step in one.steps + one.postchecks:
             run_step(run, one, step)
         outcome = conclude(run, one)
-    except Exception as error:
+    except GateFailed:
+        raise
+    except BaseException as error:  # a cancelled run too: its state must not stay RUNNING
         steps.mark_error(run, one, error)
         raise
     await publish(outcome)
     try:
         steps.raise_unless_passed(outcome)
-    except GateFailed:
+    except GateFailed as failed:
         if on_fail == "rollback":
-            get_run_logger().warning("batch %s did not pass: rolling it back", one.code)
-            await rolled_back(run, one)
+            await _try_to_roll_back(run, one, failed)
         raise
 
 
-@flow(name="rollback of a failed batch", flow_run_name="rollback {one.code}")
-async def rolled_back(run: steps.Run, one: Batch) -> None:
-    """The rollback subflow of a batch whose gates said no."""
-    rollback.roll_back(run, one)
+async def _try_to_roll_back(run: steps.Run, one: Batch, failed: GateFailed) -> None:
+    get_run_logger().warning("%s: rolling it back", failed)
+    try:
+        await rolled_back(one.code)
+    except CouldNotRun as refused:  # the failed gate is the news, this is why the batch still stands
+        run.progress(f"not rolled back: {refused}")
+
+
+@flow(name="rollback of a failed batch", flow_run_name="rollback {code}")
+async def rolled_back(code: Code) -> None:
+    """The rollback subflow of a batch whose gates said no; its caller holds the runner's lock."""
+    rollback.roll_back(steps.prepare(progress=_progress), batch(code))

@@ -26,6 +26,13 @@ begin
 end
 $$;
 
+-- dbt's working schemas stand on the tables; the next run makes them again
+drop schema if exists dbt_recon cascade;
+drop schema if exists dbt_intermediate cascade;
+drop schema if exists dbt_staging cascade;
+drop schema if exists dbt_seeds cascade;
+drop schema if exists rulebook cascade;
+
 drop table if exists
     public.channel_registry,
     public.channel_external_refs,
