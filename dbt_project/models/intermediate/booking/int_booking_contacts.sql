@@ -10,7 +10,8 @@ with candidates as (
     from {{ ref('int_booking_candidates') }}
 ),
 
-placeholders as (
+-- Materialized, or the lists would be read anew for every row.
+placeholders as materialized (
     select
         {{ function('placeholders') }}('name') as name_list,
         {{ function('placeholders') }}('email') as email_list
@@ -55,7 +56,7 @@ judged as materialized (
             when {{ function('is_email') }}(stated.main_email) then 1
             else 2
         end as email_kind
-    from (select * from stated offset 0) as stated
+    from (select * from stated offset 0) as stated -- noqa: AM09
     cross join placeholders
 ),
 
@@ -114,10 +115,17 @@ merged as (
     group by booking_key, fill_only
 ),
 
+-- The bridge's contact is asked for only where it may stay.
 chosen as (
-    select * from alone
+    select
+        *,
+        case when fill_only or name_kind > 1 or email_kind > 1 then booking_key end as held_key
+    from alone
     union all
-    select * from merged
+    select
+        *,
+        case when fill_only or name_kind > 1 or email_kind > 1 then booking_key end as held_key
+    from merged
 ),
 
 -- What the bridge holds, only where it may stay: a placeholder never overwrites a valid contact (mapping 4.6), and a
@@ -135,10 +143,7 @@ held as (
         contacts.updated_from_source as held_updated_from_source,
         contacts.booking_key is not null as is_held
     from chosen
-    left join {{ source('bridge', 'booking_contact') }} as contacts
-        on
-            chosen.booking_key = contacts.booking_key
-            and (chosen.fill_only or chosen.name_kind > 1 or chosen.email_kind > 1)
+    left join {{ source('bridge', 'booking_contact') }} as contacts on chosen.held_key = contacts.booking_key
 ),
 
 decided as (

@@ -2,7 +2,8 @@ with candidates as (
     select * from {{ ref('int_booking_candidates') }}
 ),
 
-run as (
+-- Materialized, or the day would be looked up anew for every row.
+run as materialized (
     select {{ function('current_as_of') }}() as as_of
 ),
 

@@ -94,16 +94,17 @@ remade as (
         retaken.made_key,
         made.booking_key
     from retaken
-    cross join lateral (
-        select
-            tries.n,
-            {{ function('named_key') }}(
-                'booking',
-                'canonical:booking_identity:' || retaken.channel_code || ':' || retaken.external_booking_ref
-                || repeat(':again', tries.n)
-            ) as booking_key
-        from generate_series(1, 100) as tries (n)
-    ) as made
+    cross join
+        lateral (
+            select
+                tries.n,
+                {{ function('named_key') }}(
+                    'booking',
+                    'canonical:booking_identity:' || retaken.channel_code || ':' || retaken.external_booking_ref
+                    || repeat(':again', tries.n)
+                ) as booking_key
+            from generate_series(1, 100) as tries (n)
+        ) as made
     left join bridged on made.booking_key = bridged.booking_key
     where bridged.booking_key is null
     order by retaken.made_key, made.n
