@@ -36,7 +36,8 @@ Without settings everything happens in embedded databases below `.phase2/`. Set 
 """,
 )
 
-out = Console(highlight=False, soft_wrap=True)
+# tables need room when nobody's terminal sets the width
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -162,7 +163,7 @@ def run(
         ["run", "--from", planned[0].code, "--to", planned[-1].code, "--on-fail", on_fail]
         + (["--as-of", as_of.date().isoformat()] if as_of else [])
     )
-    _show_status(json)
+    _show_status(json, with_gates=True)
     raise typer.Exit(code)
 
 
@@ -263,7 +264,7 @@ def demo(
         _forget_the_last_sample(dbs.ops)
     sources.create(dbs.balisnap, dbs.bstadmin, **sample, reuse=True, progress=_progress)
     code = _flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])
-    _show_status(json)
+    _show_status(json, with_gates=True)
     raise typer.Exit(code)
 
 
@@ -337,13 +338,17 @@ def _coloured(word: str) -> str:
     return f"[{_COLOURS.get(word, 'dim')}]{word}[/]"
 
 
-def _show_status(json: bool) -> None:
+def _show_status(json: bool, *, with_gates: bool = False) -> None:
     from bridge import steps
 
     lines = steps.status(databases().ops)
     if json:
         _print_json([vars(line) for line in lines])
         return
+    for line in lines if with_gates else ():
+        if line.report and line.report.with_suffix(".json").exists():
+            out.print(f"[bold]{line.batch}[/]  {line.focus}  {_coloured(line.status)}")
+            _show_gates(steps.gates_table(jsonlib.loads(line.report.with_suffix(".json").read_text())))
     table = Table("batch", "", "status", "as of", "gates", box=None, header_style="bold")
     table.add_column("report", overflow="fold")
     for line in lines:

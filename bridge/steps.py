@@ -177,17 +177,22 @@ class Outcome:
 
     def table(self) -> list[dict[str, str]]:
         """The gates, one row each, in words."""
-        return [
-            {
-                "gate": gate["id"],
-                "title": gate["title"],
-                "value": draw.value_of(gate),
-                "limit": draw.threshold_of(gate),
-                "of": draw.fraction_of(gate),
-                "status": gate["status"],
-            }
-            for gate in self.document["gates"]
-        ]
+        return gates_table(self.document)
+
+
+def gates_table(document: dict[str, Any]) -> list[dict[str, str]]:
+    """The gates of a report, one row each, in words."""
+    return [
+        {
+            "gate": gate["id"],
+            "title": gate["title"],
+            "value": draw.value_of(gate),
+            "limit": draw.threshold_of(gate),
+            "of": draw.fraction_of(gate),
+            "status": gate["status"],
+        }
+        for gate in document["gates"]
+    ]
 
 
 def refuse_if_unfit(run: Run, batch: Batch) -> None:

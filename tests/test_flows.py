@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from bridge import postgres
-from bridge.settings import ROOT
+from bridge.settings import ROOT, SQL
 
 BIN = Path(sys.executable).parent
 BOOKINGS = "300"
@@ -261,5 +261,66 @@ def test_a_failed_gate_holds_the_batches_after_it_or_rolls_back(prefect_url: str
         assert done.returncode == 1
         assert shop.statuses()["D"] == "ROLLED_BACK"
         assert shop.ops("select count(*) from public.booking_core") == [(0,)]
+    finally:
+        shop.drop()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("alter table public.bookings rename column tour_date to the_day", ("bookings", "tour_date", "missing")),
+        ("alter table public.bookings alter column total_price type text", ("bookings", "total_price", "text")),
+        ("drop table public.booking_finance_items", ("booking_finance_items",)),
+    ],
+)
+def test_a_source_that_is_not_as_expected_is_exit_2_and_nothing_is_written(
+    prefect_url: str, tmp_path: Path, fault: str, words: tuple[str, ...]
+) -> None:
+    shop = Shop(os.environ["TEST_PG_URL"], tmp_path, prefect_url)
+    try:
+        for role in ("balisnap", "bstadmin"):
+            with postgres.connect(shop.urls[role], autocommit=True) as conn:
+                conn.execute("set search_path = public")
+                conn.execute((SQL / "sources" / f"{role}.sql").read_bytes())
+        with postgres.connect(shop.urls["bstadmin"], autocommit=True) as conn:
+            conn.execute(fault)
+        done = shop.phase2("run", "--from", "A", "--to", "E", "--as-of", AS_OF)
+        assert done.returncode == 2
+        for word in ("bstadmin", *words):
+            assert word in done.stderr
+        assert "Traceback" not in done.stderr
+        assert shop.statuses()["A"] == "ERROR"
+        assert shop.ops("select relname from pg_catalog.pg_class where relnamespace = 'public'::regnamespace") == []
+    finally:
+        shop.drop()
+
+
+def test_an_unreachable_source_in_a_later_run_leaves_the_bridge_as_it_was(shop: Shop) -> None:
+    before = shop.ops("select count(*), max(xmin::text) from public.booking_core")
+    nowhere = "postgresql://reader:very-secret@127.0.0.1:1/bstadmin"
+    done = shop.phase2("run", "--from", "C", "--to", "E", "--as-of", AS_OF, BSTADMIN_DB_URL=nowhere)
+    assert done.returncode == 2
+    assert "127.0.0.1:1/bstadmin" in done.stderr
+    assert "very-secret" not in done.stdout + done.stderr
+    assert shop.statuses()["C"] == "ERROR"
+    assert shop.ops("select count(*), max(xmin::text) from public.booking_core") == before
+    done = shop.phase2("run", "--from", "C", "--to", "C", "--as-of", AS_OF)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert shop.statuses() == dict.fromkeys("ABCDE", "PASS")
+
+
+def test_a_server_that_fails_the_precheck_is_not_touched(prefect_url: str, tmp_path: Path) -> None:
+    """Blueprint 6.2: only when every check is PASS does 001 run; here the disk is fuller than A-00 allows."""
+    shop = Shop(os.environ["TEST_PG_URL"], tmp_path, prefect_url)
+    try:
+        for role in ("balisnap", "bstadmin"):
+            with postgres.connect(shop.urls[role], autocommit=True) as conn:
+                conn.execute("set search_path = public")
+                conn.execute((SQL / "sources" / f"{role}.sql").read_bytes())
+        done = shop.phase2("run", "--from", "A", "--to", "A", PHASE2_DISK_USED_BYTES="800")
+        assert done.returncode == 1
+        assert "A-00" in done.stderr
+        assert shop.statuses() == {"A": "FAIL", "B": "HOLD", "C": "HOLD", "D": "HOLD", "E": "HOLD"}
+        assert shop.ops("select relname from pg_catalog.pg_class where relnamespace = 'public'::regnamespace") == []
     finally:
         shop.drop()
