@@ -55,9 +55,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Entry point: errors become one clear message and an exit code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        sys.exit(app(standalone_mode=False) or 0)  # the exit code of `typer.Exit` is returned, not raised
     except typer.Abort:
         err.print("stopped: nothing was done")
         sys.exit(2)
