@@ -48,6 +48,10 @@
             (select r.run_id from phase2.run_context as r),
             '{{ model.name }}', '{{ table }}', {{ written[0] }}, {{ written[1] }}, {{ removed }}
     {%- endcall %}
+    {#- models and gates that read the table next plan with its real size; autovacuum would come too late -#}
+    {%- if written[0] + written[1] + removed > 1000 -%}
+        {%- call statement('analyze') -%}analyze {{ target_relation }}{%- endcall -%}
+    {%- endif -%}
     {% call noop_statement(
         name='main',
         message='BRIDGE ' ~ written[0] ~ ' new, ' ~ written[1] ~ ' changed, ' ~ removed ~ ' removed',
