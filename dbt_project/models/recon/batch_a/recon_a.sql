@@ -9,6 +9,14 @@ union all
 union all
 
 select
-    'measure' as kind, g.gate_id, 0 as numerator, 0 as denominator, null as value,
-    null as entity, null as key, null as status, null as is_counted, null as detail
+    'measure' as kind,
+    g.gate_id,
+    0 as numerator,
+    0 as denominator,
+    null as value,
+    null as entity,
+    null as key,
+    null as status,
+    null as is_counted,
+    null as detail
 from (values ('G-01'), ('G-02'), ('G-08')) as g (gate_id)

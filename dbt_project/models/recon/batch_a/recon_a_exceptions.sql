@@ -16,7 +16,8 @@ select
     table_name as key,
     case when bool_and(found is null) then 'MISSING' else 'COLUMNS_DIFFER' end as status,
     true as is_counted,
-    jsonb_object_agg(object_name, jsonb_build_object('wanted', wanted, 'found', found)) filter (where not agrees) as detail
+    jsonb_object_agg(object_name, jsonb_build_object('wanted', wanted, 'found', found)) filter (where not agrees)
+        as detail
 from {{ ref('recon_contract') }}
 where kind = 'column'
 group by table_name

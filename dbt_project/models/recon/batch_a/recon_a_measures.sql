@@ -17,7 +17,9 @@ select
     count(*) filter (where t.is_complete) as value,
     null as detail
 from (
-    select table_name, bool_and(agrees) as is_complete
+    select
+        table_name,
+        bool_and(agrees) as is_complete
     from {{ ref('recon_contract') }}
     where kind = 'column'
     group by table_name
@@ -43,12 +45,16 @@ select
     count(*) filter (where not q.worked) as value,
     null as detail
 from (
-    select before and after as worked, false as is_source
+    select
+        before and after as worked,
+        false as is_source
     from {{ ref('recon_legacy_queries') }}
 
     union all
 
     -- both applications have statements; one without any was not asked
-    select s.source in (select l.source from {{ ref('recon_legacy_queries') }} as l) as worked, true as is_source
+    select
+        s.source in (select l.source from {{ ref('recon_legacy_queries') }} as l) as worked,
+        true as is_source
     from (values ('balisnap'), ('bstadmin')) as s (source)
 ) as q

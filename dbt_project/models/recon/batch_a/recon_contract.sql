@@ -1,7 +1,9 @@
 -- Grain: one object of the target's contract (seed), or one that should not be there; found as the catalog shows it.
 -- Reads the catalog alone, so that it stands when the tables do not.
 with found_tables as (
-    select c.oid, c.relname::text as table_name
+    select
+        c.oid,
+        c.relname::text as table_name
     from pg_catalog.pg_class as c
     inner join pg_catalog.pg_namespace as n on c.relnamespace = n.oid
     where
@@ -50,7 +52,11 @@ found as (
     from found_tables as t
     inner join pg_catalog.pg_index as i on t.oid = i.indrelid
     inner join pg_catalog.pg_class as c on i.indexrelid = c.oid
-    where not exists (select 1 from pg_catalog.pg_constraint as k where k.conindid = i.indexrelid and k.contype in ('p', 'u'))
+    where
+        not exists (
+            select 1 from pg_catalog.pg_constraint as k
+            where k.conindid = i.indexrelid and k.contype in ('p', 'u')
+        )
 
     union all
 
@@ -71,7 +77,7 @@ select
     wanted.definition as wanted,
     found.definition as found,
     -- one more constraint or index is additive; one more column or a trigger is another table
-    wanted.definition is not distinct from found.definition
+    coalesce(wanted.definition = found.definition, false)
     or (wanted.definition is null and found.kind not in ('column', 'trigger')) as agrees
 from {{ ref('target_contract') }} as wanted
 full join found

@@ -7,7 +7,8 @@
 -- depends_on: {{ ref('catalog_variant') }}
 -- depends_on: {{ ref('catalog_variant_rate') }}
 with groups as materialized (
-    select * from {{ ref('recon_groups') }} where batch in ('C')
+    select * from {{ ref('recon_groups') }}
+    where batch in ('C')
 ),
 
 parity as materialized (
@@ -15,7 +16,8 @@ parity as materialized (
 ),
 
 findings as materialized (
-    select * from {{ ref('recon_findings') }} where batch in ('C')
+    select * from {{ ref('recon_findings') }}
+    where batch in ('C')
 ),
 
 duplicates as materialized (
@@ -87,7 +89,11 @@ reasons as (
 ),
 
 counted as (
-    select 'C-01' as gate_id, o.orphans as numerator, s.products + s.variants as denominator, null::jsonb as detail
+    select
+        'C-01' as gate_id,
+        o.orphans as numerator,
+        s.products + s.variants as denominator,
+        null::jsonb as detail
     from sizes as s
     cross join orphans as o
 
@@ -108,13 +114,21 @@ counted as (
 
     union all
 
-    select 'C-03' as gate_id, p.variants as numerator, s.variants as denominator, null as detail
+    select
+        'C-03' as gate_id,
+        p.variants as numerator,
+        s.variants as denominator,
+        null as detail
     from sizes as s
     cross join priced as p
 
     union all
 
-    select 'C-04' as gate_id, r.reasoned as numerator, r.all_rows as denominator, null as detail
+    select
+        'C-04' as gate_id,
+        r.reasoned as numerator,
+        r.all_rows as denominator,
+        null as detail
     from reasons as r
 ),
 
@@ -138,7 +152,8 @@ exceptions as (
         o.detail
     from findings as o
     where
-        o.query = 'recon_orphans' and o.status in ('PRODUCT_WITHOUT_VARIANT', 'VARIANT_WITHOUT_PRODUCT', 'REF_TO_NOTHING')
+        o.query = 'recon_orphans'
+        and o.status in ('PRODUCT_WITHOUT_VARIANT', 'VARIANT_WITHOUT_PRODUCT', 'REF_TO_NOTHING')
 
     union all
 
@@ -164,10 +179,11 @@ exceptions as (
         true as is_counted,
         jsonb_build_object('code', v.code, 'product_key', v.product_key) as detail
     from {{ source('bridge', 'catalog_variant') }} as v
-    where not exists (
-        select 1 from {{ source('bridge', 'catalog_variant_rate') }} as r
-        where r.variant_key = v.variant_key and r.is_active
-    )
+    where
+        not exists (
+            select 1 from {{ source('bridge', 'catalog_variant_rate') }} as r
+            where r.variant_key = v.variant_key and r.is_active
+        )
 
     union all
 
@@ -177,7 +193,8 @@ exceptions as (
         q.queue_key::text as key,
         'UNKNOWN_REASON' as status,
         true as is_counted,
-        jsonb_build_object('reason_code', q.reason_code, 'source_table', q.source_table, 'source_pk', q.source_pk) as detail
+        jsonb_build_object('reason_code', q.reason_code, 'source_table', q.source_table, 'source_pk', q.source_pk)
+            as detail
     from {{ source('bridge', 'unmapped_queue') }} as q
     where q.reason_code not in ('NO_MATCH', 'MULTI_MATCH', 'INVALID_SOURCE')
 )

@@ -1,3 +1,9 @@
-select gate_id, entity, key, status, is_counted, detail
+select
+    gate_id,
+    entity,
+    key,
+    status,
+    is_counted,
+    detail
 from {{ ref('recon_c') }}
 where kind = 'exception'

@@ -9,7 +9,8 @@
 -- depends_on: {{ ref('ops_assignment') }}
 -- depends_on: {{ ref('ops_booking_state') }}
 with groups as materialized (
-    select * from {{ ref('recon_groups') }} where batch in ('C', 'D')
+    select * from {{ ref('recon_groups') }}
+    where batch in ('C', 'D')
 ),
 
 parity as materialized (
@@ -17,7 +18,8 @@ parity as materialized (
 ),
 
 findings as materialized (
-    select * from {{ ref('recon_findings') }} where batch in ('C', 'D')
+    select * from {{ ref('recon_findings') }}
+    where batch in ('C', 'D')
 ),
 
 duplicates as materialized (
@@ -41,29 +43,47 @@ other_spellings as (
 ),
 
 written_twice as (
-    select channel_code, external_booking_ref
+    select
+        channel_code,
+        external_booking_ref
     from {{ source('bridge', 'booking_core') }}
     group by channel_code, external_booking_ref
     having count(*) > 1
 ),
 
 others as materialized (
-    select channel_code, external_booking_ref, key_by_source_id as booking_key
+    select
+        channel_code,
+        external_booking_ref,
+        key_by_source_id as booking_key
     from identities
     where key_by_source_id <> key_by_identity or (key_by_identity is null and key_by_source_id is not null)
 
     union
 
-    select i.channel_code, i.external_booking_ref, s.booking_key
+    select
+        i.channel_code,
+        i.external_booking_ref,
+        s.booking_key
     from identities as i
     inner join other_spellings as s on i.channel_code = s.channel_code and i.external_booking_ref = s.ref
 
     union
 
-    select i.channel_code, i.external_booking_ref, i.key_by_identity as booking_key
+    select
+        i.channel_code,
+        i.external_booking_ref,
+        i.key_by_identity as booking_key
     from identities as i
     inner join written_twice as w
         on i.channel_code = w.channel_code and i.external_booking_ref = w.external_booking_ref
+),
+
+questioned as (
+    select distinct
+        channel_code,
+        external_booking_ref
+    from others
 ),
 
 collisions as materialized (
@@ -73,13 +93,20 @@ collisions as materialized (
         p.booking_key,
         row_number() over (partition by p.channel_code, p.external_booking_ref order by p.booking_key) as position
     from (
-        select channel_code, external_booking_ref, booking_key from others
+        select
+            channel_code,
+            external_booking_ref,
+            booking_key
+        from others
 
         union
 
-        select i.channel_code, i.external_booking_ref, i.key_by_identity as booking_key
+        select
+            i.channel_code,
+            i.external_booking_ref,
+            i.key_by_identity as booking_key
         from identities as i
-        inner join (select distinct o.channel_code, o.external_booking_ref from others as o) as q
+        inner join questioned as q
             on i.channel_code = q.channel_code and i.external_booking_ref = q.external_booking_ref
         where i.key_by_identity is not null
     ) as p
@@ -87,7 +114,8 @@ collisions as materialized (
 
 -- D-06: bridge bookings that no landed booking and no event accounts for, and whether a person has them to review
 sourced as (
-    select key_by_identity as booking_key from identities where key_by_identity is not null
+    select key_by_identity as booking_key from identities
+    where key_by_identity is not null
 
     union all
 
@@ -113,12 +141,18 @@ unsourced as materialized (
         r.source_pk is not null as is_reviewed
     from {{ source('bridge', 'booking_core') }} as c
     left join (
-        select distinct l.channel_code, l.external_booking_ref from {{ source('bridge', 'ingest_event_log') }} as l
+        select distinct
+            l.channel_code,
+            l.external_booking_ref
+        from {{ source('bridge', 'ingest_event_log') }} as l
     ) as e on c.channel_code = e.channel_code and c.external_booking_ref = e.external_booking_ref
     left join {{ source('phase2', 'booking_freshness') }} as f on c.booking_key = f.booking_key
     left join reviewed as r on left(c.channel_code || ':' || c.external_booking_ref, 128) = r.source_pk
     where
-        not exists (select 1 from sourced as s where s.booking_key = c.booking_key)
+        not exists (
+            select 1 from sourced as s
+            where s.booking_key = c.booking_key
+        )
         and e.channel_code is null
         and f.last_event_time is null
 ),
@@ -132,7 +166,12 @@ sources as (
 
 distinct_identities as (
     select count(*) as identities
-    from (select i.channel_code, i.external_booking_ref from identities as i group by i.channel_code, i.external_booking_ref) as d
+    from
+        (select
+            i.channel_code,
+            i.external_booking_ref
+        from identities as i
+        group by i.channel_code, i.external_booking_ref) as d
 ),
 
 cores as (
@@ -160,7 +199,9 @@ cores as (
         where c.dictionary = 'ref_package_ref_type' and c.is_found
     ) as types on cores.package_ref_type = types.type_code
     left join (
-        select i.booking_key, sum(i.adult_qty + i.child_qty) as travellers
+        select
+            i.booking_key,
+            sum(i.adult_qty + i.child_qty) as travellers
         from {{ source('bridge', 'booking_item_snapshot') }} as i
         group by i.booking_key
     ) as items on cores.booking_key = items.booking_key
@@ -169,7 +210,10 @@ cores as (
 counted as (
     select
         'D-01' as gate_id,
-        (select count(*) from collisions as c where c.position > 1) as numerator,
+        (
+            select count(*) from collisions as l
+            where l.position > 1
+        ) as numerator,
         d.identities as denominator,
         jsonb_build_object(
             'source_bookings', s.source_bookings, 'identities', d.identities, 'bridge_rows', c.bookings
@@ -180,25 +224,48 @@ counted as (
 
     union all
 
-    select 'D-02' as gate_id, without_identity as numerator, bookings as denominator, null as detail from cores
+    select
+        'D-02' as gate_id,
+        without_identity as numerator,
+        bookings as denominator,
+        null as detail
+    from cores
 
     union all
 
-    select 'D-03' as gate_id, other_head_count as numerator, bookings as denominator, null as detail from cores
+    select
+        'D-03' as gate_id,
+        other_head_count as numerator,
+        bookings as denominator,
+        null as detail
+    from cores
 
     union all
 
-    select 'D-04' as gate_id, without_type as numerator, bookings as denominator, null as detail from cores
+    select
+        'D-04' as gate_id,
+        without_type as numerator,
+        bookings as denominator,
+        null as detail
+    from cores
 
     union all
 
-    select 'D-05' as gate_id, unbridged as numerator, source_bookings as denominator, null as detail from sources
+    select
+        'D-05' as gate_id,
+        unbridged as numerator,
+        source_bookings as denominator,
+        null as detail
+    from sources
 
     union all
 
     select
         'D-06' as gate_id,
-        (select count(*) from unsourced as u where not u.is_reviewed) as numerator,
+        (
+            select count(*) from unsourced as u
+            where not u.is_reviewed
+        ) as numerator,
         bookings as denominator,
         null as detail
     from cores
@@ -237,7 +304,8 @@ exceptions as (
             else 'REF_NULL'
         end as status,
         true as is_counted,
-        jsonb_build_object('channel_code', cores.channel_code, 'external_booking_ref', cores.external_booking_ref) as detail
+        jsonb_build_object('channel_code', cores.channel_code, 'external_booking_ref', cores.external_booking_ref)
+            as detail
     from {{ source('bridge', 'booking_core') }} as cores
     left join {{ source('bridge', 'channel_registry') }} as channels on cores.channel_code = channels.channel_code
     where channels.channel_code is null or nullif(btrim(cores.external_booking_ref), '') is null
@@ -291,7 +359,8 @@ exceptions as (
             else 'NO_IDENTITY'
         end as status,
         not s.is_queued as is_counted,
-        jsonb_build_object('channel_code', s.channel_code, 'external_booking_ref', left(s.external_booking_ref, 128)) as detail
+        jsonb_build_object('channel_code', s.channel_code, 'external_booking_ref', left(s.external_booking_ref, 128))
+            as detail
     from identities as s
     where s.key_by_identity is null
 

@@ -6,7 +6,8 @@
 -- depends_on: {{ ref('payment_ops_state') }}
 -- depends_on: {{ ref('payment_queue') }}
 with groups as materialized (
-    select * from {{ ref('recon_groups') }} where batch in ('C', 'D', 'E')
+    select * from {{ ref('recon_groups') }}
+    where batch in ('C', 'D', 'E')
 ),
 
 parity as materialized (
@@ -14,7 +15,8 @@ parity as materialized (
 ),
 
 findings as materialized (
-    select * from {{ ref('recon_findings') }} where batch in ('C', 'D', 'E')
+    select * from {{ ref('recon_findings') }}
+    where batch in ('C', 'D', 'E')
 ),
 
 duplicates as materialized (
@@ -48,7 +50,8 @@ misplaced as (
 ),
 
 done as (
-    select count(*) as bookings from {{ source('bridge', 'booking_core') }} where ops_fulfillment_status = 'DONE'
+    select count(*) as bookings from {{ source('bridge', 'booking_core') }}
+    where ops_fulfillment_status = 'DONE'
 ),
 
 unpaid as (
@@ -59,7 +62,9 @@ unpaid as (
 ),
 
 sample as (
-    select count(*) as captures, count(*) filter (where agrees) as agreeing
+    select
+        count(*) as captures,
+        count(*) filter (where agrees) as agreeing
     from audited
 ),
 
@@ -73,7 +78,8 @@ downgrades as (
 before as (
     select count(*) as bookings
     from (
-        select booking_key from {{ source('phase2', 'status_snapshot') }} where customer_payment_status = 'PAID'
+        select booking_key from {{ source('phase2', 'status_snapshot') }}
+        where customer_payment_status = 'PAID'
 
         union
 
@@ -102,7 +108,12 @@ counted as (
 
     union all
 
-    select 'E-03' as gate_id, agreeing as numerator, captures as denominator, null as detail from sample
+    select
+        'E-03' as gate_id,
+        agreeing as numerator,
+        captures as denominator,
+        null as detail
+    from sample
 
     union all
 

@@ -1,3 +1,8 @@
-select gate_id, numerator, denominator, value, detail
+select
+    gate_id,
+    numerator,
+    denominator,
+    value,
+    detail
 from {{ ref('recon_e') }}
 where kind = 'measure'

@@ -1,48 +1,70 @@
 -- What the queries over the bridge found: one row a finding, with the query that found it. Gate G-02 counts the bridge
 -- rows (products, variants, bookings, payments) among them, the required queries are listed in every report.
 with found as (
-    select 'recon_orphans' as query, batch, entity, key, status, detail from {{ ref('recon_orphans') }}
-
-    union all
-
-    select 'recon_head_counts' as query, batch, entity, key, status, detail from {{ ref('recon_head_counts') }}
-
-    union all
-
-    select 'recon_status_drift' as query, batch, entity, key, status, detail from {{ ref('recon_status_drift') }}
-
-    union all
-
-    select 'recon_payment_linkage' as query, batch, entity, key, status, detail from {{ ref('recon_payment_linkage') }}
-
-    union all
-
-    select 'recon_open_reviews' as query, batch, entity, key, status, detail from {{ ref('recon_open_reviews') }}
+    select
+        'recon_orphans' as query,
+        batch,
+        entity,
+        key,
+        status,
+        detail
+    from {{ ref('recon_orphans') }}
 
     union all
 
     select
-        'recon_payment_linkage' as query, 'E' as batch, 'payment' as entity, bridge_key as key,
+        'recon_head_counts' as query,
+        batch,
+        entity,
+        key,
+        status,
+        detail
+    from {{ ref('recon_head_counts') }}
+
+    union all
+
+    select
+        'recon_status_drift' as query,
+        batch,
+        entity,
+        key,
+        status,
+        detail
+    from {{ ref('recon_status_drift') }}
+
+    union all
+
+    select
+        'recon_payment_linkage' as query,
+        batch,
+        entity,
+        key,
+        status,
+        detail
+    from {{ ref('recon_payment_linkage') }}
+
+    union all
+
+    select
+        'recon_open_reviews' as query,
+        batch,
+        entity,
+        key,
+        status,
+        detail
+    from {{ ref('recon_open_reviews') }}
+
+    union all
+
+    select
+        'recon_payment_linkage' as query,
+        'E' as batch,
+        'payment' as entity,
+        bridge_key as key,
         'AMOUNT_DIFFERS' as status,
         jsonb_build_object('currency_code', currency_code, 'amount', amount, 'source_row', source_key) as detail
     from {{ ref('recon_rows_payments') }}
     where category = 'bridged' and money_category = 'unaccounted'
-),
-
-bridge_rows as (
-    select 'product' as entity, product_key as key from {{ source('bridge', 'catalog_product') }}
-
-    union all
-
-    select 'variant' as entity, variant_key as key from {{ source('bridge', 'catalog_variant') }}
-
-    union all
-
-    select 'booking' as entity, booking_key as key from {{ source('bridge', 'booking_core') }}
-
-    union all
-
-    select 'payment' as entity, payment_key as key from {{ source('bridge', 'payment_event') }}
 )
 
 select
@@ -52,9 +74,17 @@ select
     found.key::text as key,
     found.status,
     found.detail,
-    bridge_rows.key is not null as is_bridge_row
+    coalesce(products.product_key, variants.variant_key, cores.booking_key, events.payment_key) is not null
+        as is_bridge_row
 from found
-left join bridge_rows on found.entity = bridge_rows.entity and found.key = bridge_rows.key
+left join {{ source('bridge', 'catalog_product') }} as products
+    on found.entity = 'product' and found.key = products.product_key
+left join {{ source('bridge', 'catalog_variant') }} as variants
+    on found.entity = 'variant' and found.key = variants.variant_key
+left join {{ source('bridge', 'booking_core') }} as cores
+    on found.entity = 'booking' and found.key = cores.booking_key
+left join {{ source('bridge', 'payment_event') }} as events
+    on found.entity = 'payment' and found.key = events.payment_key
 
 union all
 

@@ -7,23 +7,30 @@
     'payments': 'E', 'finances': 'E'
 } %}
 {%- for entity, batch in entities.items() %}
-select
-    '{{ batch }}'::text as batch,
-    '{{ entity }}'::text as entity,
-    r.category,
-    r.reason,
-    r.currency_code,
-    r.money_category,
-    r.money_reason,
-    case
-        when r.category = 'unaccounted' or r.money_category = 'unaccounted' then r.source || ':' || r.source_key
-    end as faulty_key,
-    count(*)::numeric as rows,
-    sum(r.amount) as amount
-from {{ ref('recon_rows_' ~ entity) }} as r
-group by r.category, r.reason, r.currency_code, r.money_category, r.money_reason, 8
+    select
+        '{{ batch }}'::text as batch,
+        '{{ entity }}'::text as entity,
+        r.category,
+        r.reason,
+        r.currency_code,
+        r.money_category,
+        r.money_reason,
+        k.faulty_key,
+        count(*)::numeric as rows,
+        sum(r.amount) as amount
+    from {{ ref('recon_rows_' ~ entity) }} as r
+    cross join
+        lateral (
+            values (
+                case
+                    when r.category = 'unaccounted' or r.money_category = 'unaccounted'
+                        then r.source || ':' || r.source_key
+                end
+            )
+        ) as k (faulty_key)
+    group by r.category, r.reason, r.currency_code, r.money_category, r.money_reason, k.faulty_key
 
-union all
+    union all
 {% endfor %}
 select
     'C' as batch,
@@ -37,9 +44,10 @@ select
     v.rows,
     null as amount
 from {{ ref('recon_landing') }} as l
-cross join lateral (
-    values
-    ('bridged', null, least(l.landed_rows, l.present_rows)::numeric),
-    ('unaccounted', l.source_system || '.' || l.table_name, (l.landed_rows - l.present_rows)::numeric)
-) as v (category, faulty_key, rows)
+cross join
+    lateral (
+        values
+        ('bridged', null, least(l.landed_rows, l.present_rows)::numeric),
+        ('unaccounted', l.source_system || '.' || l.table_name, (l.landed_rows - l.present_rows)::numeric)
+    ) as v (category, faulty_key, rows)
 where v.faulty_key is null or l.landed_rows is distinct from l.present_rows

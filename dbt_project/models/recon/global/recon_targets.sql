@@ -5,11 +5,13 @@
     'payments': 'payment_event', 'finances': 'ops_finance_bridge'
 } %}
 {%- for entity, table in tables.items() %}
-select '{{ entity }}'::text as entity, count(*) as rows
-from {{ source('bridge', table) }}
-{%- if not loop.last %}
+    select
+        '{{ entity }}'::text as entity,
+        count(*) as rows
+    from {{ source('bridge', table) }}
+    {%- if not loop.last %}
 
-union all
+        union all
 
-{% endif %}
+    {% endif %}
 {%- endfor %}

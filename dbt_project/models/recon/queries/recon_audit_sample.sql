@@ -10,27 +10,26 @@ with landed as (
     from {{ source('balisnap', 'Payment') }} as payments
 ),
 
+-- PayPal's order holds its captures; a payload may also be the bare capture
 captures as (
     select
         landed.payment_key,
-        held.capture ->> 'id' as capture_id,
-        held.capture #>> '{amount,value}' as amount_text,
-        held.capture #>> '{amount,currency_code}' as currency
+        held.capture
     from landed
-    cross join lateral (
-        select c.capture
-        from jsonb_path_query(
+    cross join
+        lateral jsonb_path_query(
             landed.raw_payload, 'lax $.purchase_units[*].payments.captures[*] ? (exists(@.amount))'
-        ) as c (capture)
+        ) as held (capture)
 
-        union all
+    union all
 
-        select landed.raw_payload as capture
-        where
-            jsonb_typeof(landed.raw_payload -> 'amount') = 'object'
-            and landed.raw_payload ->> 'id' = landed.gateway_capture_id
-    ) as held
-    where landed.raw_payload is not null and not exists (select 1 from {{ source('phase2', 'audit_sample') }})
+    select
+        payment_key,
+        raw_payload as capture
+    from landed
+    where
+        jsonb_typeof(raw_payload -> 'amount') = 'object'
+        and raw_payload ->> 'id' = gateway_capture_id
 ),
 
 sample as (
@@ -47,15 +46,21 @@ sample as (
     select
         'payload:' || captures.payment_key as sample_key,
         captures.payment_key,
-        {{ function('norm_text') }}(captures.capture_id) as capture_id,
-        case when captures.amount_text ~ '^-?[0-9]+(\.[0-9]+)?$' then captures.amount_text::numeric end as amount,
-        captures.currency
+        {{ function('norm_text') }}(captures.capture ->> 'id') as capture_id,
+        case
+            when captures.capture #>> '{amount,value}' ~ '^-?[0-9]+(\.[0-9]+)?$'
+                then (captures.capture #>> '{amount,value}')::numeric
+        end as amount,
+        captures.capture #>> '{amount,currency_code}' as currency
     from captures
     inner join {{ source('bridge', 'payment_event') }} as bridged on captures.payment_key = bridged.payment_key
+    where not exists (select 1 from {{ source('phase2', 'audit_sample') }})
 ),
 
 identities as (
-    select landed.payment_key, sources.key_by_identity as booking_key
+    select
+        landed.payment_key,
+        sources.key_by_identity as booking_key
     from landed
     inner join {{ ref('recon_source_identities') }} as sources
         on landed.booking_id = sources.booking_id and sources.source_system = 'balisnap'
@@ -68,21 +73,25 @@ events as (
         payments.amount,
         payments.currency_code,
         payments.gateway_capture_id,
-        identities.booking_key is not distinct from payments.booking_key as on_its_booking
+        coalesce(identities.booking_key = payments.booking_key, false) as on_its_booking
     from {{ source('bridge', 'payment_event') }} as payments
     left join identities on payments.payment_key = identities.payment_key
 ),
 
 -- a line of the export names a payment by its capture id, a payload belongs to its payment
 named as (
-    select sample.*, events.payment_key as named_key
+    select
+        sample.*,
+        events.payment_key as named_key
     from sample
     left join events on sample.capture_id = events.gateway_capture_id
     where sample.payment_key is null
 
     union all
 
-    select sample.*, sample.payment_key as named_key
+    select
+        sample.*,
+        sample.payment_key as named_key
     from sample
     where sample.payment_key is not null
 ),
@@ -115,7 +124,7 @@ select distinct on (sample_key, capture_id)
     case
         when agrees then 'AGREES'
         when payment_key is null then 'NO_PAYMENT'
-        when capture_id is distinct from found_capture_id then 'CAPTURE_DIFFERS'
+        when not coalesce(capture_id = found_capture_id, false) then 'CAPTURE_DIFFERS'
         when not on_its_booking then 'BOOKING_DIFFERS'
         when currency is null or found_currency_code <> upper(currency collate "C") then 'CURRENCY_DIFFERS'
         else 'AMOUNT_DIFFERS'
@@ -128,4 +137,4 @@ select distinct on (sample_key, capture_id)
         )
     ) as detail
 from compared
-order by sample_key, capture_id, agrees desc, payment_key
+order by sample_key asc, capture_id asc, agrees desc, payment_key asc

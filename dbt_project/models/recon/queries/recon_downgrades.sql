@@ -1,7 +1,8 @@
 -- Gate E-04. Bookings that were PAID before (the snapshot of batch E, or its last verdict) and are not PAID now. A
 -- reversal explains it: a refund, or the same captured payment turned cancelled (mapping 5.3).
 with before as (
-    select booking_key from {{ source('phase2', 'status_snapshot') }} where customer_payment_status = 'PAID'
+    select booking_key from {{ source('phase2', 'status_snapshot') }}
+    where customer_payment_status = 'PAID'
 
     union
 
@@ -9,7 +10,11 @@ with before as (
 ),
 
 fallen as (
-    select cores.booking_key, cores.channel_code, cores.external_booking_ref, cores.customer_payment_status
+    select
+        cores.booking_key,
+        cores.channel_code,
+        cores.external_booking_ref,
+        cores.customer_payment_status
     from before
     inner join {{ source('bridge', 'booking_core') }} as cores on before.booking_key = cores.booking_key
     where cores.customer_payment_status <> 'PAID'

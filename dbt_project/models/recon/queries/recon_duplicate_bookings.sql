@@ -9,14 +9,18 @@ with identities as (
 ),
 
 same_identity as (
-    select channel_code, ref
+    select
+        channel_code,
+        ref
     from identities
     group by channel_code, ref
     having count(*) > 1
 ),
 
 same_source as (
-    select external_ref_kind, source_pk
+    select
+        external_ref_kind,
+        source_pk
     from {{ source('bridge', 'channel_external_refs') }}
     where entity_type = 'BOOKING' and external_ref_kind in ('BALISNAP_BOOKING_ID', 'BSTADMIN_BOOKING_ID')
     group by external_ref_kind, source_pk
@@ -30,7 +34,9 @@ groups as (
         identities.booking_key
     from identities
     inner join same_identity
-        on identities.channel_code = same_identity.channel_code and identities.ref is not distinct from same_identity.ref
+        on
+            identities.channel_code = same_identity.channel_code
+            and identities.ref is not distinct from same_identity.ref
 
     union all
 
@@ -45,7 +51,9 @@ groups as (
 ),
 
 numbered as (
-    select *, row_number() over (partition by by, what order by booking_key) as position
+    select
+        *,
+        row_number() over (partition by by, what order by booking_key) as position
     from groups
 )
 

@@ -5,34 +5,78 @@ with refs as (
         entity_type,
         channel_code,
         external_ref_kind,
-        case
-            when external_ref_kind = 'BOOKING_REF' then {{ recon_norm_ref('external_ref') }} else external_ref
-        end as ref,
+        case when external_ref_kind = 'BOOKING_REF' then {{ recon_norm_ref('external_ref') }} else external_ref end
+            as ref,
         entity_key,
-        external_ref_key,
-        source_system || ':' || source_table || ':' || source_pk as source_row
+        source_system,
+        source_table,
+        source_pk
     from {{ source('bridge', 'channel_external_refs') }}
+),
+
+-- first the few that stand twice, then what they point at
+same_ref as (
+    select
+        entity_type,
+        channel_code,
+        external_ref_kind,
+        ref
+    from refs
+    group by entity_type, channel_code, external_ref_kind, ref
+    having count(*) > 1
+),
+
+same_source_row as (
+    select
+        entity_type,
+        external_ref_kind,
+        source_system,
+        source_table,
+        source_pk
+    from refs
+    where external_ref_kind <> 'BOOKING_REF'
+    group by entity_type, external_ref_kind, source_system, source_table, source_pk
+    having count(*) > 1
+),
+
+found as (
+    select
+        refs.entity_type,
+        concat_ws(':', refs.channel_code, refs.external_ref_kind, refs.ref) as key,
+        'SAME_REF' as status,
+        refs.entity_key
+    from refs
+    inner join same_ref
+        on
+            refs.entity_type = same_ref.entity_type
+            and refs.channel_code = same_ref.channel_code
+            and refs.external_ref_kind = same_ref.external_ref_kind
+            and refs.ref = same_ref.ref
+
+    union all
+
+    select
+        refs.entity_type,
+        concat_ws(
+            ':', refs.external_ref_kind, refs.source_system, refs.source_table, refs.source_pk
+        ) as key,
+        'SAME_SOURCE_ROW' as status,
+        refs.entity_key
+    from refs
+    inner join same_source_row
+        on
+            refs.entity_type = same_source_row.entity_type
+            and refs.external_ref_kind = same_source_row.external_ref_kind
+            and refs.source_system = same_source_row.source_system
+            and refs.source_table = same_source_row.source_table
+            and refs.source_pk = same_source_row.source_pk
 )
 
 select
     case entity_type when 'BOOKING' then 'D' else 'C' end as batch,
     lower(entity_type collate "C") as entity,
-    concat_ws(':', channel_code, external_ref_kind, ref) as key,
-    'SAME_REF' as status,
+    key,
+    status,
     jsonb_build_object('entity_keys', jsonb_agg(entity_key order by entity_key)) as detail
-from refs
-group by entity_type, channel_code, external_ref_kind, ref
-having count(*) > 1
-
-union all
-
-select
-    case entity_type when 'BOOKING' then 'D' else 'C' end as batch,
-    lower(entity_type collate "C") as entity,
-    concat_ws(':', external_ref_kind, source_row) as key,
-    'SAME_SOURCE_ROW' as status,
-    jsonb_build_object('entity_keys', jsonb_agg(entity_key order by entity_key)) as detail
-from refs
-where external_ref_kind <> 'BOOKING_REF'
-group by entity_type, external_ref_kind, source_row
-having count(*) > 1
+from found
+group by entity_type, key, status

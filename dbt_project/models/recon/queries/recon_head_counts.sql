@@ -1,6 +1,8 @@
 -- Bookings whose adults and children are not those of their items (gate D-03); without any item they differ too.
 with items as (
-    select booking_key, sum(adult_qty + child_qty) as travellers
+    select
+        booking_key,
+        sum(adult_qty + child_qty) as travellers
     from {{ source('bridge', 'booking_item_snapshot') }}
     group by booking_key
 )

@@ -1,13 +1,20 @@
 -- Bridge rows with an open review (mapping 1: BOOKING_REVIEW for bookings, CATALOG_EXTENDED_METADATA for catalog).
 -- A queue row names a source row or an identity; the bridge row is the one that came from it.
 with open_rows as (
-    select source_system, source_table, source_pk, reason_code
+    select
+        source_system,
+        source_table,
+        source_pk,
+        reason_code
     from {{ source('bridge', 'unmapped_queue') }}
     where status in ('OPEN', 'IN_REVIEW') and queue_type in ('BOOKING_REVIEW', 'CATALOG_EXTENDED_METADATA')
 )
 
 select
-    'D' as batch, 'booking' as entity, cores.booking_key as key, 'OPEN_REVIEW' as status,
+    'D' as batch,
+    'booking' as entity,
+    cores.booking_key as key,
+    'OPEN_REVIEW' as status,
     jsonb_build_object('reason_code', open_rows.reason_code) as detail
 from open_rows
 inner join {{ source('bridge', 'booking_core') }} as cores
@@ -17,7 +24,10 @@ where open_rows.source_system = 'canonical' and open_rows.source_table = 'bookin
 union all
 
 select
-    'D' as batch, 'booking' as entity, links.booking_key as key, 'OPEN_REVIEW' as status,
+    'D' as batch,
+    'booking' as entity,
+    links.booking_key as key,
+    'OPEN_REVIEW' as status,
     jsonb_build_object('reason_code', open_rows.reason_code, 'source_pk', open_rows.source_pk) as detail
 from open_rows
 inner join {{ ref('recon_booking_links') }} as links
@@ -27,7 +37,10 @@ where open_rows.source_table in ('Booking', 'bookings') and links.booking_key is
 union all
 
 select
-    'D' as batch, 'booking' as entity, items.booking_key as key, 'OPEN_REVIEW' as status,
+    'D' as batch,
+    'booking' as entity,
+    items.booking_key as key,
+    'OPEN_REVIEW' as status,
     jsonb_build_object('reason_code', open_rows.reason_code, 'item', open_rows.source_pk) as detail
 from open_rows
 inner join {{ source('bridge', 'booking_item_snapshot') }} as items
@@ -53,7 +66,8 @@ where source_table in ('TourProduct', 'TourVariant', 'tour_packages')
 union all
 
 select
-    'E' as batch, 'payment' as entity,
+    'E' as batch,
+    'payment' as entity,
     {{ function('row_key') }}('payment', source_system, source_table, source_pk) as key,
     'OPEN_REVIEW' as status,
     jsonb_build_object('reason_code', reason_code, 'source_pk', source_pk) as detail

@@ -12,27 +12,32 @@
 } %}
 with present as (
     {%- for system, names in tables.items() %}
-    {%- for name in names %}
-    select '{{ system }}' as source_system, '{{ name }}' as table_name, count(*) as present_rows
-    from {{ source(system, name) }}
+        {%- for name in names %}
+            select
+                '{{ system }}' as source_system,
+                '{{ name }}' as table_name,
+                count(*) as present_rows
+            from {{ source(system, name) }}
+            {%- if not loop.last %}
+
+                union all
+
+            {%- endif %}
+        {%- endfor %}
     {%- if not loop.last %}
 
-    union all
+            union all
 
-    {%- endif %}
-    {%- endfor %}
-    {%- if not loop.last %}
-
-    union all
-
-    {%- endif %}
+        {%- endif %}
     {%- endfor %}
 ),
 
 latest as (
-    select distinct on (runs.source) runs.source, runs.landing_id
+    select distinct on (runs.source)
+        runs.source,
+        runs.landing_id
     from {{ source('phase2', 'landing_runs') }} as runs
-    order by runs.source, runs.landing_no desc
+    order by runs.source asc, runs.landing_no desc
 )
 
 select

@@ -14,7 +14,9 @@ with items as (
                 then min(k.currency_code) filter (where i.item_status <> 'CANCELLED')
         end as currency_of_live
     from {{ source('balisnap', 'BookingItem') }} as i
-    left join ({{ recon_currencies(source('balisnap', 'BookingItem'), 'currency_code') }}) as k on i.currency_code = k.code
+    left join
+        ({{ recon_currencies(source('balisnap', 'BookingItem'), 'currency_code') }}) as k
+        on i.currency_code = k.code
     group by i.booking_id
 ),
 
@@ -97,7 +99,9 @@ groups as (
 
 -- only what really cannot be bridged may wait in the queue instead
 queued as (
-    select 1 as source_rank, landed.booking_id
+    select
+        1 as source_rank,
+        landed.booking_id
     from {{ source('balisnap', 'Booking') }} as landed
     inner join ({{ recon_queued('balisnap', 'Booking') }}) as b on landed.booking_id::text = b.source_pk
     where
@@ -109,7 +113,9 @@ queued as (
 
     union all
 
-    select 2 as source_rank, landed.booking_id
+    select
+        2 as source_rank,
+        landed.booking_id
     from {{ source('bstadmin', 'bookings') }} as landed
     inner join ({{ recon_queued('bstadmin', 'bookings') }}) as o on landed.booking_id::text = o.source_pk
     where

@@ -43,11 +43,17 @@ carried as (
 ),
 
 queued as (
-    select 'item' as what, i.source_pk from ({{ recon_queued('balisnap', 'BookingItem') }}) as i
+    select
+        'item' as what,
+        i.source_pk
+    from ({{ recon_queued('balisnap', 'BookingItem') }}) as i
 
     union all
 
-    select 'booking' as what, b.source_pk from ({{ recon_queued('balisnap', 'Booking') }}) as b
+    select
+        'booking' as what,
+        b.source_pk
+    from ({{ recon_queued('balisnap', 'Booking') }}) as b
 ),
 
 judged as (
@@ -60,7 +66,9 @@ judged as (
             when landed.item_status = 'CANCELLED' and not siblings.all_cancelled and landed.booking_key is not null
                 then 'excluded'
             when landed.is_fresher then 'excluded'
-            when landed.booking_key is null and (queued_booking.source_pk is not null or queued_item.source_pk is not null)
+            when
+                landed.booking_key is null
+                and (queued_booking.source_pk is not null or queued_item.source_pk is not null)
                 then 'queued'
             else 'unaccounted'
         end as category
@@ -85,11 +93,12 @@ reasoned as (
         *,
         case category
             when 'merged' then 'another booking of the identity brings the items'
-            when 'excluded' then
-                case
-                    when item_status = 'CANCELLED' then 'cancelled beside items that are not'
-                    else 'the bridge is newer than the sources'
-                end
+            when 'excluded'
+                then
+                    case
+                        when item_status = 'CANCELLED' then 'cancelled beside items that are not'
+                        else 'the bridge is newer than the sources'
+                    end
             when 'queued' then 'its booking is in the unmapped queue'
         end as reason,
         found_currency_code = currency_code and found_amount = greatest(amount, 0) as agrees

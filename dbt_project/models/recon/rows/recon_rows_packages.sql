@@ -4,14 +4,18 @@ select
     landed.package_id::text as source_key,
     products.product_key as bridge_key,
     case
-        when products.product_key = {{ function('row_key') }}('product', 'bstadmin', 'tour_packages', landed.package_id::text)
+        when
+            products.product_key
+            = {{ function('row_key') }}('product', 'bstadmin', 'tour_packages', landed.package_id::text)
             then 'bridged'
         when products.product_key is not null then 'merged'
         when queued.source_pk is not null then 'queued'
         else 'unaccounted'
     end as category,
     case
-        when products.product_key <> {{ function('row_key') }}('product', 'bstadmin', 'tour_packages', landed.package_id::text)
+        when
+            products.product_key
+            <> {{ function('row_key') }}('product', 'bstadmin', 'tour_packages', landed.package_id::text)
             then 'mapped to a product of the shop'
         when products.product_key is null and queued.source_pk is not null then 'in the unmapped queue'
     end as reason,

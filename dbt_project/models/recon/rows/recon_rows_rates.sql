@@ -7,7 +7,8 @@ select
         when queued.source_pk is not null then 'queued'
         else 'unaccounted'
     end as category,
-    case when rates.variant_rate_key is null and queued.source_pk is not null then 'in the unmapped queue' end as reason,
+    case when rates.variant_rate_key is null and queued.source_pk is not null then 'in the unmapped queue' end
+        as reason,
     null::text as currency_code,
     null::numeric as amount,
     null::text as money_category,

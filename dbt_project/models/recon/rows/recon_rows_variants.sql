@@ -7,7 +7,8 @@ select
         when queued.source_pk is not null and products.product_key is null then 'queued'
         else 'unaccounted'
     end as category,
-    case when variants.variant_key is null and queued.source_pk is not null then 'its product is not bridged' end as reason,
+    case when variants.variant_key is null and queued.source_pk is not null then 'its product is not bridged' end
+        as reason,
     null::text as currency_code,
     null::numeric as amount,
     null::text as money_category,

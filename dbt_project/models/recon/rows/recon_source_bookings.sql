@@ -48,7 +48,7 @@ select
     landed.booking_id,
     landed.channel_code,
     coalesce(landed.real_ref, made_up.ref) as external_booking_ref,
-    not {{ recon_is_unbridgeable('landed.real_ref', 'landed.travel_day', 'landed.created_at') }} as is_bridgeable,
+    not{{ recon_is_unbridgeable('landed.real_ref', 'landed.travel_day', 'landed.created_at') }} as is_bridgeable,
     landed.updated_at
 from landed
 left join made_up
