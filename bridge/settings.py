@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,7 +28,6 @@ class Settings(BaseSettings):
 
     phase2_home: Path = Field(ROOT / ".phase2", description="embedded databases, dbt's target, Prefect's home")
     phase2_reports: Path = Field(ROOT / "reports", description="reports/recon/{batch}/{timestamp}.*")
-    phase2_env: Literal["local", "staging", "production"] | None = None
     phase2_dbt_threads: int = 2
     phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from bridge import postgres
+from bridge import postgres, sources
 from bridge.settings import ROOT, SQL
 
 BIN = Path(sys.executable).parent
@@ -243,6 +244,66 @@ def test_rollback_of_each_batch_in_reverse_and_forward_again(shop: Shop) -> None
     done = shop.phase2("run", "--from", "A", "--to", "E", "--as-of", AS_OF)
     assert done.returncode == 0, done.stderr[-3000:]
     assert content() == before
+
+
+CONTENT = {
+    "catalog_variant_rate": "variant_rate_key, variant_key, traveler_type, currency_code, price",
+    "channel_external_refs": "external_ref_key, entity_type, entity_key, channel_code, external_ref_kind, external_ref",
+    "booking_core": "booking_key, channel_code, external_booking_ref, tour_date, total_price, customer_payment_status,"
+    " ops_fulfillment_status, package_ref_key, note",
+    "booking_contact": "booking_key, main_name, main_email, phone, pickup_location, meeting_point",
+    "booking_item_snapshot": "booking_item_key, booking_key, variant_key, total_amount",
+    "ops_assignment": "assignment_key, booking_key, driver_id, is_active",
+    "payment_event": "payment_key, booking_key, amount, payment_status_v2",
+    "unmapped_queue": "queue_key, status, reason_code, payload",
+}
+
+
+def test_killed_in_mid_batch_and_run_again_ends_as_if_nothing_had_happened(
+    shop: Shop, prefect_url: str, tmp_path: Path
+) -> None:
+    """Mapping 6. The middle of batch D is found by its progress: some models have written, others have not."""
+    other = Shop(os.environ["TEST_PG_URL"], tmp_path, prefect_url)
+    try:
+        sources.create(
+            other.urls["balisnap"],
+            other.urls["bstadmin"],
+            bookings=int(BOOKINGS),
+            seed=7,
+            as_of=date.fromisoformat(AS_OF),
+        )
+        done = other.phase2("run", "--from", "A", "--to", "C", "--as-of", AS_OF)
+        assert done.returncode == 0, done.stderr[-2000:]
+        runner = subprocess.Popen(
+            [str(BIN / "phase2"), "run", "--from", "D", "--to", "D", "--as-of", AS_OF],
+            env=other.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        written = "select count(*) from phase2.model_changes where model in ('booking_core', 'booking_contact')"
+        for _ in range(6000):
+            if other.ops(written)[0][0]:
+                break
+            assert runner.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        os.killpg(runner.pid, signal.SIGKILL)
+        runner.wait(30)
+        for _ in range(100):  # the server needs a moment to see that its client is gone
+            if other.statuses()["D"] == "INTERRUPTED":
+                break
+            time.sleep(0.1)
+        assert other.statuses()["D"] == "INTERRUPTED"
+        assert other.phase2("run", "--from", "E", "--to", "E", "--as-of", AS_OF).returncode == 1
+
+        done = other.phase2("run", "--from", "D", "--to", "E", "--as-of", AS_OF)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert other.statuses() == dict.fromkeys("ABCDE", "PASS")
+        for table, columns in CONTENT.items():
+            query = f"select {columns} from public.{table} order by 1"  # noqa: S608 (constants of this file)
+            assert other.ops(query) == shop.ops(query), table
+    finally:
+        other.drop()
 
 
 def test_a_failed_gate_holds_the_batches_after_it_or_rolls_back(prefect_url: str, tmp_path: Path) -> None:
