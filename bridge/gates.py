@@ -7,10 +7,10 @@ For the runner:
     evaluate(conn, batch, run_id) -> Verdict      read everything in one snapshot, then keep it in phase2
     open_or_raise(conn, batch, predecessor)       the door: GateFailed unless the predecessor's latest verdict is PASS
 
-Measures and exceptions are views (dbt_project/models/recon; one of them a batch says all of it), thresholds are rows
-of the seed gate_registry, and the comparison is the function rulebook.gate_status; nothing of the three is repeated
-here. When a batch's view is not there, because a table that it reads is not, each of its gates is FAIL: what was not
-measured never passes.
+Measures and exceptions are views (dbt_project/models/recon; one of them a batch says all of it, for A and B a second
+one the global gates), thresholds are rows of the seed gate_registry, and the comparison is the function
+rulebook.gate_status; nothing of the three is repeated here. When a batch's view is not there, because a table that it
+reads is not, each of its gates is FAIL: what was not measured never passes.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ REQUIRED_QUERIES = {
     "recon_duplicate_refs": "Duplicate external refs",
     "recon_orphans": "Orphan foreign keys, logical ones too",
     "recon_status_drift": "Fulfilment status against finance settlement",
+    "recon_stored_status": "Stored fulfilment status against the recomputed one, which wins",
     "recon_payment_linkage": "Payment linkage",
 }
 
@@ -152,6 +153,7 @@ _ENTITIES = (
     "travellers",
     "payments",
     "finances",
+    "finance items",
     "landed tables",
 )
 
@@ -164,7 +166,8 @@ order by batch = '*', gate_id collate "C"
 
 _JUDGE = """
 select rulebook.gate_status(
-    %(value)s::numeric, %(denominator)s::numeric, %(comparator)s::text, %(threshold)s::numeric, %(na)s::boolean
+    %(numerator)s::numeric, %(value)s::numeric, %(denominator)s::numeric,
+    %(comparator)s::text, %(threshold)s::numeric, %(na)s::boolean
 )
 """
 
@@ -180,6 +183,21 @@ values (
 
 _KEEP_EXCEPTIONS = """
 copy phase2.exceptions (run_id, evaluated_at, batch, gate_id, entity, key, status, detail) from stdin
+"""
+
+# A verdict's list takes the place of the one before it; a failed one's is kept, for those who look into it.
+_FORGET_EXCEPTIONS = """
+delete from phase2.exceptions as e
+where
+    e.batch = %(batch)s
+    and e.evaluated_at < %(at)s
+    and (
+        e.evaluated_at < %(at)s - interval '90 days'
+        or not exists (
+            select 1 from phase2.gate_results as r
+            where r.batch = e.batch and r.evaluated_at = e.evaluated_at and r.status = 'FAIL'
+        )
+    )
 """
 
 # What later runs may not take back without a reversal (gate E-04).
@@ -339,18 +357,27 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
         blocked_by=blocked_by,
         gates=gates,
         parity=parity,
-        queries=_queries(batch, said),
+        queries=_queries(said),
         exceptions=tuple(exceptions),
         seconds={part: round(taken, 3) for part, taken in seconds.items()},
     )
 
 
 def _said(conn: psycopg.Connection, batch: str) -> list[dict[str, Any]]:
-    """All that the batch's view says, read in one statement; nothing when the view is not there.
+    """All that the batch's views say, each read in one statement; nothing of a view that is not there.
 
-    It went with a table that it reads, or never was: then nothing is measured, and every gate fails.
+    It went with a table that it reads, or never was: then nothing is measured, and its gates fail.
     """
-    view = f"recon_{batch.lower()}"
+    return [row for view in _views(batch) for row in _said_by(conn, view)]
+
+
+def _views(batch: str) -> tuple[str, ...]:
+    """A and B bring no rows: their global gates are read from a view of its own, which needs all the tables."""
+    own = f"recon_{batch.lower()}"
+    return (own, "recon_global") if batch in ("A", "B") else (own,)
+
+
+def _said_by(conn: psycopg.Connection, view: str) -> list[dict[str, Any]]:
     there = conn.execute("select to_regclass(%s) is not null", (f"dbt_recon.{view}",)).fetchone()
     if not there or not there[0]:
         return []
@@ -368,10 +395,8 @@ def _said(conn: psycopg.Connection, batch: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _queries(batch: str, said: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
-    """The required queries with what they found; batches A and B bring nothing that they could look at."""
-    if batch in ("A", "B"):
-        return ()
+def _queries(said: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
+    """The required queries with what they found."""
     found: dict[str, list[Finding]] = {name: [] for name in REQUIRED_QUERIES}
     for row in said:
         if row["kind"] == "finding" and row["gate_id"] in found:
@@ -416,6 +441,7 @@ def _gate(
     judged = conn.execute(
         _JUDGE,
         {
+            "numerator": numerator,
             "value": value,
             "denominator": denominator,
             "comparator": row["comparator"],
@@ -426,7 +452,8 @@ def _gate(
     status: Status = judged[0] if judged else "FAIL"
     if measured is None:
         status = "FAIL"
-        note = f"not measured: dbt_recon.recon_{batch.lower()} or a table that it reads is missing"
+        views = " or ".join(f"dbt_recon.{view}" for view in _views(batch))
+        note = f"not measured: {views} or a table that it reads is missing"
     elif row["na_when_empty"] is False and denominator == 0:
         note = f"nothing was measured. {note}"
     else:
@@ -504,5 +531,6 @@ def _keep(conn: psycopg.Connection, verdict: Verdict) -> None:
                             None if e.detail is None else Jsonb(e.detail, dumps=_dumps),
                         )
                     )
+    conn.execute(_FORGET_EXCEPTIONS, {"batch": verdict.batch, "at": verdict.evaluated_at})
     if verdict.batch == "E" and any(g.gate_id == "E-04" and g.status != "FAIL" for g in verdict.gates):
         conn.execute(_KEEP_PAID, {"run_id": verdict.run_id})

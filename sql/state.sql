@@ -3,7 +3,7 @@
 
 create schema if not exists phase2;
 comment on schema phase2 is
-    'State of the migration itself: runs, gates, landings, snapshots. The canonical tables are in public.';
+'State of the migration itself: runs, gates, landings, snapshots. The canonical tables are in public.';
 
 -- Row keys are UUIDv5 (SHA-1). An operator may have installed pgcrypto in another schema already; it stays there.
 create extension if not exists pgcrypto schema phase2;
@@ -33,7 +33,7 @@ create table if not exists phase2.run_context (
     constraint ck_run_context_only_row check (only_row)
 );
 comment on table phase2.run_context is
-    'The facts of the run at work that models read: at most one row, set by the runner before a batch.';
+'The facts of the run at work that models read: at most one row, set by the runner before a batch.';
 comment on column phase2.run_context.as_of is 'Date in Bali that the fulfilment rules take as today (mapping 4.7).';
 
 create table if not exists phase2.batch_state (
@@ -57,7 +57,7 @@ create table if not exists phase2.batch_state (
     check (status in ('PENDING', 'RUNNING', 'PASS', 'FAIL', 'HOLD', 'ERROR', 'ROLLED_BACK'))
 );
 comment on table phase2.batch_state is
-    'Where each batch stands now, one row a batch. X+1 starts only when X is PASS. History: migration_run_log.';
+'Where each batch stands now, one row a batch. X+1 starts only when X is PASS. History: migration_run_log.';
 comment on column phase2.batch_state.blocked_by is 'Ids of the gates that failed, or of the batch that holds this one.';
 comment on column phase2.batch_state.report_digest is 'SHA-256 of the JSON report.';
 comment on column phase2.batch_state.plan_digest is 'SHA-256 of the plan of batches that ran.';
@@ -97,8 +97,10 @@ create table if not exists phase2.exceptions (
     constraint exceptions_pkey primary key (exception_id)
 );
 create index if not exists ix_exceptions_run_gate on phase2.exceptions (run_id, gate_id);
+create index if not exists ix_exceptions_batch_evaluated on phase2.exceptions (batch, evaluated_at);
 comment on table phase2.exceptions is
-    'The full list behind a gate: one row a key with a status. Reports show at most 100 of them, masked.';
+'The full list behind a gate: one row a key with a status. Reports show at most 100 of them, masked. Kept: of each '
+'batch those of its latest evaluation, and for 90 days those of evaluations with a failed gate.';
 comment on column phase2.exceptions.detail is 'Both values and the rule. May hold personal data: mask before showing.';
 
 create table if not exists phase2.landing_runs (
@@ -121,13 +123,13 @@ create table if not exists phase2.landing_runs (
     constraint landing_runs_pkey primary key (landing_id, source)
 );
 comment on table phase2.landing_runs is
-    'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so the latest '
-    'row of a source describes exactly what its landing schema holds.';
+'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so the latest '
+'row of a source describes exactly what its landing schema holds.';
 comment on column phase2.landing_runs.landing_id is
-    'Shared by the sources of one landing; where the latest ids of the two differ, the landing is half and void.';
+'Shared by the sources of one landing; where the latest ids of the two differ, the landing is half and void.';
 comment on column phase2.landing_runs.snapshot_txid is 'pg_current_snapshot() of the source''s read-only transaction.';
 comment on column phase2.landing_runs.source_system_identifier is
-    'Cluster identity from pg_control_system(), null where it may not be read.';
+'Cluster identity from pg_control_system(), null where it may not be read.';
 comment on column phase2.landing_runs.ddl_digest is 'SHA-256 of the sql/landing file that was in force.';
 comment on column phase2.landing_runs.landing_no is 'Order of landings; the largest of a source is its latest.';
 
@@ -145,7 +147,7 @@ create table if not exists phase2.landing_tables (
 );
 comment on table phase2.landing_tables is 'What each landing brought, table by table.';
 comment on column phase2.landing_tables.row_count is
-    'Rows at the commit. Unlogged tables are empty after a server''s crash, so models run only where counts agree.';
+'Rows at the commit. Unlogged tables are empty after a server''s crash, so models run only where counts agree.';
 comment on column phase2.landing_tables.byte_count is 'Bytes of the binary COPY stream.';
 
 create table if not exists phase2.booking_freshness (
@@ -155,7 +157,7 @@ create table if not exists phase2.booking_freshness (
     constraint booking_freshness_pkey primary key (booking_key)
 );
 comment on table phase2.booking_freshness is
-    'How fresh the bridge is for a booking (mapping 4.13). A backfill older than both fills only nulls.';
+'How fresh the bridge is for a booking (mapping 4.13). A backfill older than both fills only nulls.';
 comment on column phase2.booking_freshness.last_event_time is 'Largest event_time_normalized applied.';
 comment on column phase2.booking_freshness.last_core_write_at is 'Time of the last write through the core API.';
 
@@ -176,7 +178,7 @@ create table if not exists phase2.status_snapshot (
     constraint status_snapshot_pkey primary key (booking_key)
 );
 comment on table phase2.status_snapshot is
-    'Statuses, flags and times from before batch E first wrote a booking; its rollback restores and then forgets them.';
+'Statuses, flags and times from before batch E first wrote a booking; its rollback restores and then forgets them.';
 comment on column phase2.status_snapshot.has_state is 'Whether the booking had an ops_booking_state row.';
 
 create table if not exists phase2.model_changes (
@@ -192,7 +194,7 @@ create table if not exists phase2.model_changes (
 );
 create index if not exists ix_model_changes_run on phase2.model_changes (run_id, model);
 comment on table phase2.model_changes is
-    'Rows that a bridge model wrote in a run; all zero is a rerun that changed nothing.';
+'Rows that a bridge model wrote in a run; all zero is a rerun that changed nothing.';
 
 create table if not exists phase2.source_leftovers (
     leftover_key uuid not null,
@@ -206,7 +208,7 @@ create table if not exists phase2.source_leftovers (
     constraint source_leftovers_source_key unique (source_system, source_table, source_pk)
 );
 comment on table phase2.source_leftovers is
-    'What the sources hold and the bridge has no column for (mapping 3.5): ops-only attributes, galleries, itineraries.';
+'What the sources hold and the bridge has no column for (mapping 3.5): ops-only attributes, galleries, itineraries.';
 
 create table if not exists phase2.unmapped_queue_dump (
     dump_id bigint generated always as identity,
@@ -231,7 +233,7 @@ create table if not exists phase2.unmapped_queue_dump (
 );
 create index if not exists ix_unmapped_queue_dump_batch on phase2.unmapped_queue_dump (batch, dumped_at);
 comment on table phase2.unmapped_queue_dump is
-    'Queue rows as they were when a rollback removed them, kept for investigation.';
+'Queue rows as they were when a rollback removed them, kept for investigation.';
 
 create table if not exists phase2.legacy_query_results (
     legacy_query_result_id bigint generated always as identity,
@@ -249,7 +251,7 @@ create table if not exists phase2.legacy_query_results (
 );
 create index if not exists ix_legacy_query_results_run on phase2.legacy_query_results (run_id, phase);
 comment on table phase2.legacy_query_results is
-    'The legacy apps'' statements, run before and after batch A (gate A-03): none may fail.';
+'The legacy apps'' statements, run before and after batch A (gate A-03): none may fail.';
 
 create table if not exists phase2.step_log (
     step_log_id bigint generated always as identity,
@@ -270,7 +272,7 @@ create table if not exists phase2.step_log (
 );
 create index if not exists ix_step_log_run on phase2.step_log (run_id, step_log_id);
 comment on table phase2.step_log is
-    'One row per step that ran, with its checksum, rows, times and error; RUNNING without an end: it was killed.';
+'One row per step that ran, with its checksum, rows, times and error; RUNNING without an end: it was killed.';
 
 create table if not exists phase2.warehouse_state (
     part text not null,
@@ -279,7 +281,7 @@ create table if not exists phase2.warehouse_state (
     constraint warehouse_state_pkey primary key (part)
 );
 comment on table phase2.warehouse_state is
-    'Which version of the dbt project made the recon views: `make recon` starts dbt only when it has changed.';
+'Which version of the dbt project made the recon views: `make recon` starts dbt only when it has changed.';
 
 create table if not exists phase2.gate_inputs (
     gate_input_id bigint generated always as identity,
@@ -294,8 +296,8 @@ create table if not exists phase2.gate_inputs (
 );
 create index if not exists ix_gate_inputs_gate on phase2.gate_inputs (gate_id, gate_input_id desc);
 comment on table phase2.gate_inputs is
-    'What only the run itself can see (preflight checks, rows that a rerun of the seeds added): one row a gate and item. '
-    'The rows of a gate''s latest run are its measure.';
+'What only the run itself can see (preflight checks, rows that a rerun of the seeds added): one row a gate and item. '
+'The rows of a gate''s latest run are its measure.';
 
 create table if not exists phase2.paid_bookings (
     booking_key uuid not null,
@@ -305,8 +307,8 @@ create table if not exists phase2.paid_bookings (
     constraint paid_bookings_pkey primary key (booking_key)
 );
 comment on table phase2.paid_bookings is
-    'Bookings that were PAID at the last verdict of batch E, and their captures: what gate E-04 holds later runs against. '
-    'Emptied by the rollback of batch E.';
+'Bookings that were PAID at the last verdict of batch E, and their captures: what gate E-04 holds later runs against. '
+'Emptied by the rollback of batch E.';
 
 create or replace function phase2.dictionary_codes()
 returns table (dictionary text, code text)
@@ -328,7 +330,7 @@ begin
 end
 $$;
 comment on function phase2.dictionary_codes() is
-    'The codes of channel_registry and of each ref_ dictionary that exists: a missing one has no rows, instead of an error.';
+'The codes of channel_registry and of each ref_ dictionary that exists: a missing one has no rows, instead of an error.';
 
 create table if not exists phase2.audit_sample (
     line_no bigint generated always as identity,
@@ -340,4 +342,4 @@ create table if not exists phase2.audit_sample (
     constraint audit_sample_pkey primary key (line_no)
 );
 comment on table phase2.audit_sample is
-    'A PayPal capture export as it was given (mapping 5.6); empty when none was: then payloads are compared.';
+'A PayPal capture export as it was given (mapping 5.6); empty when none was: then payloads are compared.';

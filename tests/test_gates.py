@@ -5,6 +5,7 @@ One migration of a sample shop is run through the batches (module fixture); ever
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from bridge import gates, legacy, postgres, reports, runlog, sources, steps, war
 from bridge.batches import BATCHES, GLOBAL_GATES, ORDER, between
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.settings import ROOT, Databases
+from tests import test_scripts
 
 AS_OF = date(2026, 11, 22)
 SCHEMA = json.loads((ROOT / "bridge" / "reports" / "report.schema.json").read_text("utf-8"))
@@ -112,7 +114,8 @@ def test_healthy_shop_passes_every_gate(shop: Shop, batch: str) -> None:
 def test_only_what_a_healthy_shop_may_lack_is_not_applicable(shop: Shop) -> None:
     empty = {(batch, g.gate_id) for batch, v in shop.verdicts.items() for g in v.gates if g.status == "N/A"}
 
-    assert empty <= {*((b, g) for b in "AB" for g in GLOBAL_GATES), ("C", "G-01"), ("E", "E-04")}
+    first_runs = {(b, g) for b in "AB" for g in GLOBAL_GATES}
+    assert first_runs <= empty <= {*first_runs, ("C", "G-01"), ("E", "E-04")}
 
 
 @pytest.mark.parametrize("batch", ["C", "D", "E"])
@@ -160,6 +163,23 @@ def test_verdict_and_full_exceptions_are_kept(shop: Shop) -> None:
 
 
 # --- each gate fails by a real fault -----------------------------------------------------------------------------
+
+_LANDED = (
+    *(
+        f'landing_balisnap."{name}"'
+        for name in (
+            *("TourPackage", "TourImage", "TourProduct", "TourVariant", "VariantRatePlan", "VariantItinerary"),
+            *("Departure", "Booking", "BookingItem", "BookingTraveler", "Payment"),
+        )
+    ),
+    *(
+        f"landing_bstadmin.{name}"
+        for name in (
+            *("tours", "tour_packages", "tour_images", "tour_itineraries"),
+            *("bookings", "booking_finances", "booking_finance_items"),
+        )
+    ),
+)
 
 FAULTS: dict[str, tuple[str, str, str]] = {
     "A-00 a check failed": (
@@ -229,6 +249,11 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "C",
         "C-01",
         "update public.channel_external_refs set entity_key = gen_random_uuid() where entity_type = 'VARIANT'",
+    ),
+    "C-01 refs to nothing, and no catalog": (
+        "C",
+        "C-01",
+        "truncate public.catalog_variant_rate; delete from public.catalog_variant; delete from public.catalog_product",
     ),
     "C-02 the queue is long": (
         "C",
@@ -362,6 +387,20 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "select booking_key from public.booking_core where customer_payment_status = 'PAID'"
         " and channel_code = 'GYG' order by booking_key limit 1)",
     ),
+    "E-04 a paid booking fell beside an attempt that was cancelled": (
+        "E",
+        "E-04",
+        'insert into landing_balisnap."Payment" select (p).* from (select jsonb_populate_record(l, jsonb_build_object('
+        "'payment_id', 900001, 'payment_status_v2', 'CANCELLED', 'gateway_capture_id', 'TRIED')) as p"
+        ' from landing_balisnap."Payment" as l join public.payment_event as e on e.payment_key ='
+        " rulebook.row_key('payment', 'balisnap', 'Payment', l.payment_id::text)"
+        " join public.booking_core as c on c.booking_key = e.booking_key where c.channel_code = 'DIRECT'"
+        " and c.customer_payment_status = 'PAID' and e.payment_status_v2 = 'PAID' order by c.booking_key limit 1) as n;"
+        "update public.booking_core set customer_payment_status = 'PENDING_PAYMENT' where booking_key = ("
+        "select c.booking_key from public.payment_event as e join public.booking_core as c"
+        " on c.booking_key = e.booking_key where c.channel_code = 'DIRECT' and c.customer_payment_status = 'PAID'"
+        " and e.payment_status_v2 = 'PAID' order by c.booking_key limit 1)",
+    ),
     "G-01 a booking twice": (
         "D",
         "G-01",
@@ -386,6 +425,88 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "G-08",
         "delete from public.catalog_product where product_key = ("
         "select entity_key from public.channel_external_refs where external_ref_kind = 'BALISNAP_PRODUCT_ID' limit 1)",
+    ),
+    "G-08 two products are one": (
+        "C",
+        "G-08",
+        "update public.channel_external_refs set entity_key = (select min(entity_key::text)::uuid from"
+        " public.channel_external_refs where external_ref_kind = 'BALISNAP_PRODUCT_ID') where external_ref_key = ("
+        "select external_ref_key from public.channel_external_refs where external_ref_kind = 'BALISNAP_PRODUCT_ID'"
+        " order by entity_key desc limit 1)",
+    ),
+    "G-08 two variants are one": (
+        "C",
+        "G-08",
+        "update public.channel_external_refs set entity_key = (select min(entity_key::text)::uuid from"
+        " public.channel_external_refs where external_ref_kind = 'BALISNAP_VARIANT_ID') where external_ref_key = ("
+        "select external_ref_key from public.channel_external_refs where external_ref_kind = 'BALISNAP_VARIANT_ID'"
+        " order by entity_key desc limit 1)",
+    ),
+    "G-08 a package leads to no product of the shop": (
+        "C",
+        "G-08",
+        "insert into public.catalog_product (product_key, slug, name) values"
+        " ('00000000-0000-0000-0000-0000000000aa', 'elsewhere', 'Elsewhere');"
+        "update public.channel_external_refs set entity_key = '00000000-0000-0000-0000-0000000000aa'"
+        " where external_ref_key = (select external_ref_key from public.channel_external_refs"
+        " where entity_type = 'PRODUCT' and external_ref_kind = 'BSTADMIN_PACKAGE_ID' order by entity_key limit 1)",
+    ),
+    "G-08 a rate is gone, and its currency under review": (
+        "C",
+        "G-08",
+        "with gone as (delete from public.catalog_variant_rate where variant_rate_key = ("
+        "select rulebook.row_key('rate', 'balisnap', 'VariantRatePlan', min(l.rate_plan_id)::text)"
+        ' from landing_balisnap."VariantRatePlan" as l join public.catalog_variant_rate as r on r.variant_rate_key'
+        " = rulebook.row_key('rate', 'balisnap', 'VariantRatePlan', l.rate_plan_id::text)) returning variant_rate_key)"
+        " insert into public.unmapped_queue (queue_key, queue_type, source_system, source_table, source_pk,"
+        " reason_code) select gen_random_uuid(), 'CATALOG_EXTENDED_METADATA', 'balisnap', 'VariantRatePlan',"
+        " l.rate_plan_id::text, 'INVALID_SOURCE' from landing_balisnap.\"VariantRatePlan\" as l join gone"
+        " on gone.variant_rate_key = rulebook.row_key('rate', 'balisnap', 'VariantRatePlan', l.rate_plan_id::text)",
+    ),
+    "G-08 a finance is gone, and a queue row of another kind": (
+        "E",
+        "G-08",
+        "insert into public.unmapped_queue (queue_key, queue_type, source_system, source_table, source_pk,"
+        " reason_code) select gen_random_uuid(), 'PAYMENT_LINK', 'bstadmin', 'booking_finances',"
+        " booking_finance_id::text, 'MULTI_MATCH' from public.ops_finance_bridge order by finance_bridge_key limit 1;"
+        "delete from public.ops_finance_bridge where finance_bridge_key = ("
+        "select finance_bridge_key from public.ops_finance_bridge order by finance_bridge_key limit 1)",
+    ),
+    "G-08 a finance on another booking": (
+        "E",
+        "G-08",
+        "update public.ops_finance_bridge set booking_key = (select booking_key from public.booking_core"
+        " where booking_key not in (select booking_key from public.ops_finance_bridge) limit 1)"
+        " where finance_bridge_key = ("
+        "select finance_bridge_key from public.ops_finance_bridge order by finance_bridge_key limit 1)",
+    ),
+    "G-08 a finance hides an unpaid item": (
+        "E",
+        "G-08",
+        "update landing_bstadmin.booking_finance_items set paid = false where finance_item_id = ("
+        "select min(i.finance_item_id) from landing_bstadmin.booking_finance_items as i"
+        " join public.ops_finance_bridge as f on f.booking_finance_id = i.booking_finance_id"
+        " where f.settlement_status = 'SETTLED')",
+    ),
+    "G-08 a payment is gone while the bridge says all is well": (
+        "A",
+        "G-08",
+        "delete from public.payment_event where payment_key = ("
+        "select payment_key from public.payment_event order by payment_key limit 1)",
+    ),
+    "G-02 paid flags differ, asked after B": (
+        "B",
+        "G-02",
+        "update public.ops_booking_state set is_paid_flag = not is_paid_flag where booking_key in ("
+        "select booking_key from public.booking_core order by booking_key limit 100)",
+    ),
+    "G-01 a booking twice, asked after A": (
+        "A",
+        "G-01",
+        "insert into public.booking_core (booking_key, channel_code, external_booking_ref, booking_created_at,"
+        " tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type)"
+        " select gen_random_uuid(), channel_code, ' ' || external_booking_ref, now(), tour_date, 'PAID', 'NEW',"
+        " 'LEGACY_PACKAGE' from public.booking_core order by booking_key limit 1",
     ),
     "G-08 a valid booking waits in the queue": (
         "D",
@@ -428,6 +549,11 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "select finance_bridge_key from public.ops_finance_bridge order by finance_bridge_key limit 1)",
     ),
     "G-08 landed rows were lost in a crash": ("C", "G-08", 'truncate landing_balisnap."TourImage"'),
+    "G-08 every landed row was lost in a crash": (
+        "C",
+        "G-08",
+        "truncate " + ", ".join(_LANDED),
+    ),
 }
 
 
@@ -492,6 +618,22 @@ def test_reviewed_booking_without_source_is_listed_apart(shop: Shop) -> None:
     assert (gate.status, gate.numerator, gate.listed_apart) == ("PASS", 0, 1)
 
 
+def test_retired_variant_needs_no_price_and_is_listed_apart(shop: Shop) -> None:
+    """A variant that the sources no longer carry stays in the bridge while its rates and refs go (mapping 2)."""
+    with shop.clone() as conn:
+        before = evaluate(conn, "C")["C-03"]
+        row = conn.execute("select variant_key from public.catalog_variant order by variant_key limit 1").fetchone()
+        assert row is not None
+        conn.execute("delete from public.catalog_variant_rate where variant_key = %s", row)
+        conn.execute("delete from public.channel_external_refs where entity_key = %s", row)
+        gate = evaluate(conn, "C")["C-03"]
+
+    assert before.denominator is not None
+    assert (gate.status, gate.denominator, gate.exceptions) == ("PASS", before.denominator - 1, 0)
+    assert gate.listed_apart == before.listed_apart + 1
+    assert gate.detail == {"retired": gate.listed_apart}
+
+
 def test_reversed_payment_explains_a_downgrade(shop: Shop) -> None:
     with shop.clone() as conn:
         row = conn.execute(
@@ -511,6 +653,176 @@ def test_reversed_payment_explains_a_downgrade(shop: Shop) -> None:
         gate = evaluate(conn, "E")["E-04"]
 
     assert (gate.numerator, gate.listed_apart) == (0, 1)
+
+
+def test_drift_from_the_stored_status_is_listed_with_both_values_and_is_no_fault(shop: Shop) -> None:
+    """The recomputed status wins (mapping 4.7); of several candidates the best-ranked one's is compared."""
+    with shop.clone() as conn:
+        row = conn.execute(
+            "select c.booking_key, c.ops_fulfillment_status, min(b.booking_id) from public.booking_core as c"
+            " join public.channel_external_refs as r on r.entity_key = c.booking_key"
+            " and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'"
+            " join landing_bstadmin.bookings as b on b.booking_id::text = r.external_ref"
+            " group by c.booking_key having count(*) = 1 and bool_and(b.status = c.ops_fulfillment_status)"
+            " and bool_and(b.status = 'DONE') order by c.booking_key limit 1"
+        ).fetchone()
+        assert row is not None
+        before = gates.evaluate(conn, "D", uuid4())
+        conn.execute("update landing_bstadmin.bookings set status = ' ready' where booking_id = %s", (row[2],))
+        after = gates.evaluate(conn, "D", uuid4())
+        # a candidate of the same booking that proves less says nothing
+        conn.execute(
+            "insert into landing_bstadmin.bookings select (jsonb_populate_record(b, jsonb_build_object('booking_id',"
+            " 900001, 'status', 'NEW', 'is_paid', false, 'updated_at', '2199-01-01'))).*"
+            " from landing_bstadmin.bookings as b where b.booking_id = %s",
+            (row[2],),
+        )
+        conn.execute(
+            "insert into public.channel_external_refs select (jsonb_populate_record(r, jsonb_build_object("
+            "'external_ref_key', gen_random_uuid(), 'external_ref', '900001', 'source_pk', '900001'))).*"
+            " from public.channel_external_refs as r where r.external_ref_kind = 'BSTADMIN_BOOKING_ID'"
+            " and r.external_ref = %s::text",
+            (row[2],),
+        )
+        again = gates.evaluate(conn, "D", uuid4())
+
+    def listed(verdict: gates.Verdict) -> dict[str, object]:
+        query = next(q for q in verdict.queries if q.name == "recon_stored_status")
+        assert query.rows == len(query.findings)
+        return {f.key: f.detail for f in query.findings}
+
+    key = str(row[0])
+    assert key not in listed(before)
+    assert listed(after)[key] == {"booking_id": row[2], "stored": "READY", "recomputed": "DONE"}
+    assert listed(again)[key] == listed(after)[key]
+    numbers = [next(g.numerator for g in v.gates if g.gate_id == "G-02") for v in (before, after)]
+    assert numbers[0] == numbers[1]
+    assert after.result == "PASS"
+
+
+@pytest.mark.parametrize("batch", ["A", "B"])
+def test_rerun_of_a_batch_without_rows_asks_the_global_gates_of_the_bridge_as_it_is(shop: Shop, batch: str) -> None:
+    with shop.clone() as conn:
+        verdict = gates.evaluate(conn, batch, uuid4())
+
+    full = {g.gate_id: (g.status, g.numerator, g.denominator) for g in shop.verdicts["E"].gates}
+    assert {g: full[g] for g in GLOBAL_GATES} == {
+        g.gate_id: (g.status, g.numerator, g.denominator) for g in verdict.gates if g.gate_id in GLOBAL_GATES
+    }
+    assert verdict.parity == shop.verdicts["E"].parity
+    assert [(q.name, q.rows) for q in verdict.queries] == [(q.name, q.rows) for q in shop.verdicts["E"].queries]
+
+
+def test_batch_without_rows_is_not_asked_for_what_has_landed_since(shop: Shop) -> None:
+    """What the next batches have still to bridge, or a landing that a crash emptied, does not hold A."""
+    with shop.clone() as conn:
+        conn.execute("update phase2.landing_runs set landed_at = clock_timestamp()")
+        conn.execute("delete from public.payment_event")
+        landed_anew = evaluate(conn, "A")
+        conn.execute("update phase2.landing_runs set landed_at = '2000-01-01'")
+        as_passed = evaluate(conn, "A")
+        conn.execute("truncate " + ", ".join(_LANDED))
+        crashed = evaluate(conn, "A")
+
+    assert [landed_anew[g].status for g in GLOBAL_GATES] == ["PASS", "N/A", "N/A"]
+    assert as_passed["G-08"].status == "FAIL"
+    assert [crashed[g].status for g in GLOBAL_GATES] == ["PASS", "N/A", "N/A"]
+
+
+def test_missing_table_fails_what_reads_it_and_is_named(shop: Shop) -> None:
+    with shop.clone() as conn:
+        conn.execute("drop table public.booking_party cascade")
+        measured = evaluate(conn, "A")
+
+    assert measured["A-01"].numerator == 16
+    assert [measured[g].status for g in GLOBAL_GATES] == ["FAIL"] * 3
+    assert measured["G-08"].note.startswith("not measured")
+
+
+def test_exceptions_of_the_latest_evaluation_and_of_failed_ones_are_kept(shop: Shop) -> None:
+    with shop.clone() as conn:
+        passed = gates.evaluate(conn, "D", uuid4())
+        conn.execute(
+            "update public.booking_core set external_booking_ref = ' ' where booking_key = ("
+            "select booking_key from public.booking_core order by booking_key limit 1)"
+        )
+        failed, latest = (gates.evaluate(conn, "D", uuid4()) for _ in range(2))
+
+        def kept() -> set[object]:
+            return {r[0] for r in conn.execute("select run_id from phase2.exceptions where batch = 'D'").fetchall()}
+
+        assert passed.exceptions
+        assert kept() == {failed.run_id, latest.run_id}
+        for table in ("exceptions", "gate_results"):
+            conn.execute(
+                postgres.statement(
+                    "update phase2.{} set evaluated_at = evaluated_at - interval '91 days' where run_id = %s", table
+                ),
+                (failed.run_id,),
+            )
+        others = conn.execute("select count(*) from phase2.exceptions where batch <> 'D'").fetchone()
+        newest = gates.evaluate(conn, "D", uuid4())
+        assert kept() == {latest.run_id, newest.run_id}
+        assert conn.execute("select count(*) from phase2.exceptions where batch <> 'D'").fetchone() == others
+
+
+# --- the audit sample --------------------------------------------------------------------------------------------
+
+_A_CAPTURE = (
+    "select e.payment_key, e.booking_key, l.payment_id, e.gateway_capture_id, e.amount, e.currency_code"
+    ' from public.payment_event as e join landing_balisnap."Payment" as l on e.payment_key ='
+    " rulebook.row_key('payment', 'balisnap', 'Payment', l.payment_id::text)"
+    " where e.raw_payload ? 'purchase_units' and e.gateway_capture_id is not null order by e.payment_key limit 1"
+)
+_ANOTHER = "select booking_key from public.booking_core where booking_key <> %s and channel_code = %s limit 1"
+
+
+def test_payment_that_a_person_linked_is_on_its_booking(shop: Shop) -> None:
+    with shop.clone() as conn:
+        row = conn.execute(_A_CAPTURE).fetchone()
+        assert row is not None
+        other = conn.execute(_ANOTHER, (row[1], "DIRECT")).fetchone()
+        assert other is not None
+        conn.execute("update public.payment_event set booking_key = %s where payment_key = %s", (other[0], row[0]))
+        moved = evaluate(conn, "E")
+        conn.execute(
+            "insert into public.unmapped_queue (queue_key, queue_type, source_system, source_table, source_pk,"
+            " reason_code, status, resolved_by, payload) values (gen_random_uuid(), 'PAYMENT_LINK', 'balisnap',"
+            " 'Payment', %s::text, 'NO_MATCH', 'RESOLVED', 'someone', jsonb_build_object('resolution',"
+            " jsonb_build_object('entity_type', 'BOOKING', 'entity_key', %s::text)))",
+            (row[2], other[0]),
+        )
+        linked = evaluate(conn, "E")
+
+    assert (moved["E-01"].numerator, moved["E-03"].exceptions) == (1, 1)
+    assert (linked["E-01"].numerator, linked["E-03"].exceptions) == (0, 0)
+
+
+def test_payment_that_its_source_deleted_is_compared_with_the_bridge(shop: Shop) -> None:
+    with shop.clone() as conn:
+        row = conn.execute(_A_CAPTURE).fetchone()
+        assert row is not None
+        conn.execute('delete from landing_balisnap."Payment" where payment_id = %s', (row[2],))
+        conn.execute("insert into phase2.audit_sample (capture_id, amount, currency) values (%s, %s, %s)", row[3:])
+        agrees = evaluate(conn, "E")["E-03"]
+        conn.execute("update phase2.audit_sample set amount = amount + 1")
+        differs = evaluate(conn, "E")["E-03"]
+
+    assert (agrees.status, agrees.numerator, agrees.denominator) == ("PASS", 1, 1)
+    assert (differs.status, differs.numerator) == ("FAIL", 0)
+
+
+def test_payload_sample_takes_direct_payments_only(shop: Shop) -> None:
+    with shop.clone() as conn:
+        row = conn.execute(_A_CAPTURE).fetchone()
+        assert row is not None
+        before = evaluate(conn, "E")["E-03"]
+        conn.execute("update public.booking_core set channel_code = 'GYG' where booking_key = %s", (row[1],))
+        after = evaluate(conn, "E")["E-03"]
+
+    assert before.denominator is not None
+    assert after.denominator is not None
+    assert after.denominator < before.denominator
 
 
 # --- the verdict itself ------------------------------------------------------------------------------------------
@@ -600,31 +912,42 @@ def test_evaluation_without_registry_says_what_to_do(database: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "denominator", "comparator", "threshold", "na", "status"),
+    ("numerator", "value", "denominator", "comparator", "threshold", "na", "status"),
     [
-        (0.01, 100, "<=", 0.01, True, "PASS"),
-        (0.0100001, 100, "<=", 0.01, True, "FAIL"),
-        (17, 17, "=", 17, False, "PASS"),
-        (16, 17, "=", 17, False, "FAIL"),
-        (0.995, 10, ">=", 0.995, False, "PASS"),
-        (0.9949, 10, ">=", 0.995, False, "FAIL"),
-        (None, 0, "<=", 0.01, True, "N/A"),
-        (0, 0, "=", 0, True, "N/A"),
-        (0, 0, "=", 0, False, "FAIL"),
-        (0, None, "=", 0, False, "PASS"),
-        (None, 5, "=", 0, True, "FAIL"),
-        (None, None, ">=", 0, True, "FAIL"),
-        ("NaN", 5, ">=", 0, True, "FAIL"),
-        (0, 5, "<", 1, True, "FAIL"),
+        (1, 0.01, 100, "<=", 0.01, True, "PASS"),
+        (2, 0.0100001, 100, "<=", 0.01, True, "FAIL"),
+        (17, 17, 17, "=", 17, False, "PASS"),
+        (16, 16, 17, "=", 17, False, "FAIL"),
+        (9, 0.995, 10, ">=", 0.995, False, "PASS"),
+        (9, 0.9949, 10, ">=", 0.995, False, "FAIL"),
+        (0, None, 0, "<=", 0.01, True, "N/A"),
+        (None, None, 0, "<=", 0.01, True, "N/A"),
+        (0, 0, 0, "=", 0, True, "N/A"),
+        (0, 0, 0, "=", 0, False, "FAIL"),
+        (3, None, 0, "<=", 0.01, True, "FAIL"),
+        (18, 18, 0, "=", 0, True, "FAIL"),
+        (None, 18, 0, "=", 0, True, "FAIL"),
+        (0, 0, None, "=", 0, False, "PASS"),
+        (0, None, 5, "=", 0, True, "FAIL"),
+        (None, None, None, ">=", 0, True, "FAIL"),
+        (0, "NaN", 5, ">=", 0, True, "FAIL"),
+        (0, 0, 5, "<", 1, True, "FAIL"),
     ],
 )
 def test_gate_status(
-    shop: Shop, value: object, denominator: object, comparator: str, threshold: float, na: bool, status: str
+    shop: Shop,
+    numerator: object,
+    value: object,
+    denominator: object,
+    comparator: str,
+    threshold: float,
+    na: bool,
+    status: str,
 ) -> None:
     with postgres.connect(shop.url(), read_only=True) as conn:
         row = conn.execute(
-            "select rulebook.gate_status(%s::numeric, %s::numeric, %s, %s::numeric, %s)",
-            (value, denominator, comparator, threshold, na),
+            "select rulebook.gate_status(%s::numeric, %s::numeric, %s::numeric, %s, %s::numeric, %s)",
+            (numerator, value, denominator, comparator, threshold, na),
         ).fetchone()
 
     assert row == (status,)
@@ -666,6 +989,39 @@ def test_door_is_shut_before_the_first_verdict(database: str) -> None:
             gates.open_or_raise(conn, "B", "A")
 
     assert raised.value.blocked_by == ["A"]
+
+
+# --- the contract ------------------------------------------------------------------------------------------------
+
+
+def test_seed_of_the_contract_says_what_its_page_says() -> None:
+    """A-01 and A-02 measure by the seed; 090 holds the contract itself, and test_scripts holds that to the page too."""
+    columns, constraints, indexes = test_scripts.contract()
+    core = {table for table in columns if not table.startswith("ref_")}
+    said: dict[tuple[str, str, str], str] = {
+        (table, "column", name): kind + (" not null" if needed else "") + (f" default {default}" if default else "")
+        for table in core
+        for name, kind, needed, default in columns[table]
+    }
+    kinds = {"PRIMARY KEY": "primary_key", "FOREIGN KEY": "foreign_key", "CHECK": "check", "UNIQUE": "unique"}
+    for table in core:
+        for name, text in constraints[table].items():
+            kind = next(kind for start, kind in kinds.items() if text.startswith(start))
+            said[table, kind, name] = text.replace(" public.", " ")
+        for name, text in indexes[table].items():
+            said[table, "index", name] = text.replace(" public.", " ")
+    with (ROOT / "dbt_project" / "seeds" / "target_contract.csv").open(newline="") as file:
+        seed = {(r["table_name"], r["kind"], r["object_name"]): r["definition"] for r in csv.DictReader(file)}
+
+    assert len(core) == 17
+    assert seed == said
+
+
+def test_seed_of_the_dictionaries_says_what_the_contracts_page_says() -> None:
+    with (ROOT / "dbt_project" / "seeds" / "dictionary_contract.csv").open(newline="") as file:
+        seed = {(r["dictionary"], r["code"]) for r in csv.DictReader(file)}
+
+    assert seed == {(table, code) for table, codes in test_scripts.seeds().items() for code in codes}
 
 
 # --- gates as dbt tests ------------------------------------------------------------------------------------------

@@ -3,13 +3,27 @@
     not ({{ alias }}.status = 'CLOSED' and coalesce({{ alias }}.resolved_by, '') = '{{ queue_closed_by_run() }}')
 {%- endmacro %}
 
-{# The source rows that a standing queue row names: one row a primary key. #}
-{% macro recon_queued(source_system, source_table) -%}
+{# The source rows that a standing queue row of that type and reason names: one row a primary key. #}
+{% macro recon_queued(source_system, source_table, queue_type, reasons) -%}
     select distinct q.source_pk
     from {{ source('bridge', 'unmapped_queue') }} as q
     where
         q.source_system = '{{ source_system }}' and q.source_table = '{{ source_table }}'
+        and q.queue_type = '{{ queue_type }}' and q.reason_code in ('{{ reasons | join("', '") }}')
         and {{ recon_queue_stands('q') }}
+{%- endmacro %}
+
+{# What people decided a source row to be (mapping 3.9): one row a primary key, with the entity keys that they named. #}
+{% macro recon_decided(source_system, source_table) -%}
+    select
+        q.source_pk,
+        array_agg(lower((q.payload #>> '{resolution,entity_key}') collate "C")) as entity_keys
+    from {{ source('bridge', 'unmapped_queue') }} as q
+    where
+        q.source_system = '{{ source_system }}' and q.source_table = '{{ source_table }}'
+        and q.status in ('RESOLVED', 'CLOSED') and {{ recon_queue_stands('q') }}
+        and q.payload #>> '{resolution,entity_key}' is not null
+    group by q.source_pk
 {%- endmacro %}
 
 {# What an `entity` was bridged to, by the source id that its external ref holds. #}
@@ -92,6 +106,40 @@
     group by l.batch, l.entity, l.unit
 {%- endmacro %}
 
+{#
+  The CTEs that `recon_global_rows` reads. `batches`: those whose rows the view asks for, as constants (the others' are
+  then not even computed); none: the view has a CTE `asked` of its own.
+#}
+{% macro recon_global_ctes(batches=none) -%}
+    {%- if batches %}
+    asked as (
+        select a.batch
+        from (values ('{{ batches | join("'), ('") }}')) as a (batch)
+    ),
+
+    {% endif -%}
+    {%- set in_question -%}
+        {%- if batches -%} in ('{{ batches | join("', '") }}') {%- else -%} in (select a.batch from asked as a) {%- endif -%}
+    {%- endset -%}
+    groups as materialized (
+        select * from {{ ref('recon_groups') }}
+        where batch {{ in_question }}
+    ),
+
+    parity as materialized (
+        {{ recon_parity_lines('groups') }}
+    ),
+
+    findings as materialized (
+        select * from {{ ref('recon_findings') }}
+        where batch {{ in_question }}
+    ),
+
+    duplicates as materialized (
+        select * from {{ ref('recon_duplicate_bookings') }}
+    )
+{%- endmacro %}
+
 {# Every batch's view speaks of its gates in rows of one shape; these make one of each kind. #}
 {% macro recon_measure_rows(measured) -%}
     select
@@ -124,11 +172,12 @@
 {%- endmacro %}
 
 {#
-  The global gates and the required queries of a batch's view, out of its CTEs `groups` and `findings` (each read once,
-  and made once): measures and exceptions of G-01, G-02 and G-08, the lines of the parity table, the findings.
+  The global gates and the required queries of a view, out of its CTEs `asked` (the batches whose rows are asked for),
+  `groups`, `parity`, `findings` and `duplicates` (each read once, and made once): measures and exceptions of G-01, G-02
+  and G-08, the lines of the parity table, the findings.
 #}
-{% macro recon_global_rows(bridge_tables) -%}
-    {{ recon_measure_rows('(' ~ recon_global_measures(bridge_tables) ~ ')') }}
+{% macro recon_global_rows() -%}
+    {{ recon_measure_rows('(' ~ recon_global_measures() ~ ')') }}
 
     union all
 
@@ -150,7 +199,7 @@
     from findings as f
 {%- endmacro %}
 
-{% macro recon_global_measures(bridge_tables) -%}
+{% macro recon_global_measures() -%}
     select
         'G-01' as gate_id,
         (select count(*) from duplicates) as numerator,
@@ -170,8 +219,10 @@
         null as detail
     from (select count(distinct (f.entity, f.key)) as numerator from findings as f where f.is_bridge_row) as m
     cross join (
-        select sum(t.rows) as denominator from {{ ref('recon_targets') }} as t
-        where t.entity in ('{{ bridge_tables | join("', '") }}')
+        select coalesce(sum(t.rows), 0) as denominator from {{ ref('recon_targets') }} as t
+        where
+            t.entity in ('products', 'variants', 'bookings', 'payments')
+            and t.batch in (select a.batch from asked as a)
     ) as b
 
     union all

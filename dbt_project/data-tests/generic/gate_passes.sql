@@ -16,6 +16,7 @@ left join {{ model }} as measured on wanted.gate_id = measured.gate_id
 where
     registry.gate_id is null
     or {{ function('gate_status') }}(
-        measured.value, measured.denominator, registry.comparator, registry.threshold, registry.na_when_empty
+        measured.numerator, measured.value, measured.denominator,
+        registry.comparator, registry.threshold, registry.na_when_empty
     ) = 'FAIL'
 {% endtest %}

@@ -1,22 +1,7 @@
--- What the verdict of batch A reads: its measures and its exceptions. It brings no rows of a source, so the global
--- gates have nothing to hold against one: N/A.
+-- What the verdict of batch A reads of its own gates; the global ones it reads from recon_global, so that a table that
+-- is missing there does not silence the gates that have to say so.
 {{ recon_measure_rows(ref('recon_a_measures')) }}
 
 union all
 
 {{ recon_exception_rows(ref('recon_a_exceptions')) }}
-
-union all
-
-select
-    'measure' as kind,
-    g.gate_id,
-    0 as numerator,
-    0 as denominator,
-    null as value,
-    null as entity,
-    null as key,
-    null as status,
-    null as is_counted,
-    null as detail
-from (values ('G-01'), ('G-02'), ('G-08')) as g (gate_id)

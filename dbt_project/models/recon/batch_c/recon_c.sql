@@ -6,23 +6,7 @@
 -- depends_on: {{ ref('catalog_queue') }}
 -- depends_on: {{ ref('catalog_variant') }}
 -- depends_on: {{ ref('catalog_variant_rate') }}
-with groups as materialized (
-    select * from {{ ref('recon_groups') }}
-    where batch in ('C')
-),
-
-parity as materialized (
-    {{ recon_parity_lines('groups') }}
-),
-
-findings as materialized (
-    select * from {{ ref('recon_findings') }}
-    where batch in ('C')
-),
-
-duplicates as materialized (
-    select * from {{ ref('recon_duplicate_bookings') }}
-),
+with{{ recon_global_ctes(['C']) }},
 
 sizes as (
     select
@@ -74,11 +58,31 @@ source_rows as (
         (select count(*) from {{ source('bstadmin', 'tour_packages') }}) as manual_rows
 ),
 
-priced as (
-    select count(distinct v.variant_key) as variants
+-- a variant that no ref leads to is retired: it stays, its rates go with the sources' (mapping 2)
+variants as materialized (
+    select
+        v.variant_key,
+        v.product_key,
+        v.code,
+        carried.entity_key is not null as is_carried,
+        active.variant_key is not null as is_priced
     from {{ source('bridge', 'catalog_variant') }} as v
-    inner join {{ source('bridge', 'catalog_variant_rate') }} as r on v.variant_key = r.variant_key
-    where r.is_active
+    left join (
+        select distinct f.entity_key from {{ source('bridge', 'channel_external_refs') }} as f
+        where f.entity_type = 'VARIANT'
+    ) as carried on v.variant_key = carried.entity_key
+    left join (
+        select distinct r.variant_key from {{ source('bridge', 'catalog_variant_rate') }} as r
+        where r.is_active
+    ) as active on v.variant_key = active.variant_key
+),
+
+priced as (
+    select
+        count(*) filter (where v.is_carried) as carried,
+        count(*) filter (where v.is_carried and v.is_priced) as priced,
+        count(*) filter (where not v.is_carried) as retired
+    from variants as v
 ),
 
 reasons as (
@@ -116,11 +120,10 @@ counted as (
 
     select
         'C-03' as gate_id,
-        p.variants as numerator,
-        s.variants as denominator,
-        null as detail
-    from sizes as s
-    cross join priced as p
+        p.priced as numerator,
+        p.carried as denominator,
+        jsonb_build_object('retired', p.retired) as detail
+    from priced as p
 
     union all
 
@@ -175,15 +178,11 @@ exceptions as (
         'C-03' as gate_id,
         'variant' as entity,
         v.variant_key::text as key,
-        'NO_PRICE' as status,
-        true as is_counted,
+        case when v.is_carried then 'NO_PRICE' else 'RETIRED' end as status,
+        v.is_carried as is_counted,
         jsonb_build_object('code', v.code, 'product_key', v.product_key) as detail
-    from {{ source('bridge', 'catalog_variant') }} as v
-    where
-        not exists (
-            select 1 from {{ source('bridge', 'catalog_variant_rate') }} as r
-            where r.variant_key = v.variant_key and r.is_active
-        )
+    from variants as v
+    where not (v.is_carried and v.is_priced)
 
     union all
 
@@ -207,4 +206,4 @@ union all
 
 union all
 
-{{ recon_global_rows(['products', 'variants']) }}
+{{ recon_global_rows() }}

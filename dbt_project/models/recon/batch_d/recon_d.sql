@@ -8,23 +8,7 @@
 -- depends_on: {{ ref('booking_queue') }}
 -- depends_on: {{ ref('ops_assignment') }}
 -- depends_on: {{ ref('ops_booking_state') }}
-with groups as materialized (
-    select * from {{ ref('recon_groups') }}
-    where batch in ('C', 'D')
-),
-
-parity as materialized (
-    {{ recon_parity_lines('groups') }}
-),
-
-findings as materialized (
-    select * from {{ ref('recon_findings') }}
-    where batch in ('C', 'D')
-),
-
-duplicates as materialized (
-    select * from {{ ref('recon_duplicate_bookings') }}
-),
+with{{ recon_global_ctes(['C', 'D']) }},
 
 -- every landed booking: what its source calls it, and where the bridge has it
 identities as materialized (
@@ -384,4 +368,4 @@ union all
 
 union all
 
-{{ recon_global_rows(['products', 'variants', 'bookings']) }}
+{{ recon_global_rows() }}

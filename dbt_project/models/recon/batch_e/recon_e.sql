@@ -5,23 +5,7 @@
 -- depends_on: {{ ref('payment_event') }}
 -- depends_on: {{ ref('payment_ops_state') }}
 -- depends_on: {{ ref('payment_queue') }}
-with groups as materialized (
-    select * from {{ ref('recon_groups') }}
-    where batch in ('C', 'D', 'E')
-),
-
-parity as materialized (
-    {{ recon_parity_lines('groups') }}
-),
-
-findings as materialized (
-    select * from {{ ref('recon_findings') }}
-    where batch in ('C', 'D', 'E')
-),
-
-duplicates as materialized (
-    select * from {{ ref('recon_duplicate_bookings') }}
-),
+with{{ recon_global_ctes(['C', 'D', 'E']) }},
 
 done_unpaid as materialized (
     select * from {{ ref('recon_done_unpaid') }}
@@ -212,4 +196,4 @@ union all
 
 union all
 
-{{ recon_global_rows(['products', 'variants', 'bookings', 'payments']) }}
+{{ recon_global_rows() }}

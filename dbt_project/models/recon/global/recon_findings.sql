@@ -98,3 +98,16 @@ select
     refs.detail,
     false as is_bridge_row
 from {{ ref('recon_duplicate_refs') }} as refs
+
+union all
+
+-- drift that the recomputed status has settled (mapping 4.7): listed, no fault of the bridge's row
+select
+    drift.batch,
+    'recon_stored_status' as query,
+    drift.entity,
+    drift.key::text as key,
+    drift.status,
+    drift.detail,
+    false as is_bridge_row
+from {{ ref('recon_stored_status') }} as drift

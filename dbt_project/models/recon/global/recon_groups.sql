@@ -4,12 +4,12 @@
 {%- set entities = {
     'products': 'C', 'variants': 'C', 'rates': 'C', 'packages': 'C',
     'bookings': 'D', 'items': 'D', 'travellers': 'D',
-    'payments': 'E', 'finances': 'E'
+    'payments': 'E', 'finances': 'E', 'finance_items': 'E'
 } %}
 {%- for entity, batch in entities.items() %}
     select
         '{{ batch }}'::text as batch,
-        '{{ entity }}'::text as entity,
+        '{{ entity | replace('_', ' ') }}'::text as entity,
         r.category,
         r.reason,
         r.currency_code,

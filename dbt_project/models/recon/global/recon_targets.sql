@@ -1,11 +1,12 @@
--- Rows of the canonical table of each entity that has one of its own.
+-- Rows of the canonical table of each entity that has one of its own, with the batch that writes it.
 {%- set tables = {
-    'products': 'catalog_product', 'variants': 'catalog_variant', 'rates': 'catalog_variant_rate',
-    'bookings': 'booking_core', 'items': 'booking_item_snapshot',
-    'payments': 'payment_event', 'finances': 'ops_finance_bridge'
+    'products': ('C', 'catalog_product'), 'variants': ('C', 'catalog_variant'), 'rates': ('C', 'catalog_variant_rate'),
+    'bookings': ('D', 'booking_core'), 'items': ('D', 'booking_item_snapshot'),
+    'payments': ('E', 'payment_event'), 'finances': ('E', 'ops_finance_bridge')
 } %}
-{%- for entity, table in tables.items() %}
+{%- for entity, (batch, table) in tables.items() %}
     select
+        '{{ batch }}'::text as batch,
         '{{ entity }}'::text as entity,
         count(*) as rows
     from {{ source('bridge', table) }}

@@ -1,5 +1,5 @@
 -- Gate E-03. Grain: one capture of the audit sample (mapping 5.6) and whether the bridge's payment agrees with it.
--- The sample is the capture export; without one, the captures that the landed payloads of bridged payments hold.
+-- The sample is the capture export; without one, the captures that the landed payloads of direct payments hold.
 with landed as (
     select
         payments.payment_id,
@@ -54,17 +54,25 @@ sample as (
         captures.capture #>> '{amount,currency_code}' as currency
     from captures
     inner join {{ source('bridge', 'payment_event') }} as bridged on captures.payment_key = bridged.payment_key
-    where not exists (select 1 from {{ source('phase2', 'audit_sample') }})
+    inner join {{ source('bridge', 'booking_core') }} as cores on bridged.booking_key = cores.booking_key
+    where
+        cores.channel_code = 'DIRECT'
+        and not exists (select 1 from {{ source('phase2', 'audit_sample') }})
 ),
 
 identities as (
     select
         landed.payment_key,
-        sources.key_by_identity as booking_key
+        sources.key_by_identity as booking_key,
+        decided.entity_keys
     from landed
-    inner join {{ ref('recon_source_identities') }} as sources
+    left join {{ ref('recon_source_identities') }} as sources
         on landed.booking_id = sources.booking_id and sources.source_system = 'balisnap'
+    left join ({{ recon_decided('balisnap', 'Payment') }}) as decided on landed.payment_id::text = decided.source_pk
 ),
+
+-- A payment is on its booking when the source says so, or the person who linked it. One that its source has deleted
+-- since is held against the bridge alone: nobody else knows whose it was.
 
 events as (
     select
@@ -73,8 +81,14 @@ events as (
         payments.amount,
         payments.currency_code,
         payments.gateway_capture_id,
-        coalesce(identities.booking_key = payments.booking_key, false) as on_its_booking
+        case
+            when identities.payment_key is null then cores.booking_key is not null
+            else
+                coalesce(identities.booking_key = payments.booking_key, false)
+                or coalesce(payments.booking_key::text = any(identities.entity_keys), false)
+        end as on_its_booking
     from {{ source('bridge', 'payment_event') }} as payments
+    left join {{ source('bridge', 'booking_core') }} as cores on payments.booking_key = cores.booking_key
     left join identities on payments.payment_key = identities.payment_key
 ),
 

@@ -1,5 +1,6 @@
 -- Gate E-04. Bookings that were PAID before (the snapshot of batch E, or its last verdict) and are not PAID now. A
--- reversal explains it: a refund, or the same captured payment turned cancelled (mapping 5.3).
+-- reversal explains it (mapping 5.3): a refund, when they are REFUNDED now; or a payment turned cancelled, when the
+-- bridge held that very payment as captured. Any other cancelled payment is an attempt that came to nothing.
 with before as (
     select booking_key from {{ source('phase2', 'status_snapshot') }}
     where customer_payment_status = 'PAID'
@@ -20,23 +21,40 @@ fallen as (
     where cores.customer_payment_status <> 'PAID'
 ),
 
+-- a payment belongs to the booking that the bridge put it on (a person may have said which)
+payments as (
+    select
+        landed.payment_key,
+        coalesce(events.booking_key, links.booking_key) as booking_key,
+        landed.payment_status_v2,
+        landed.payment_status
+    from (
+        select
+            p.booking_id,
+            p.payment_status_v2,
+            p.payment_status,
+            {{ function('row_key') }}('payment', 'balisnap', 'Payment', p.payment_id::text) as payment_key
+        from {{ source('balisnap', 'Payment') }} as p
+    ) as landed
+    left join {{ source('bridge', 'payment_event') }} as events on landed.payment_key = events.payment_key
+    left join {{ ref('recon_booking_links') }} as links
+        on landed.booking_id = links.booking_id and links.source_system = 'balisnap'
+),
+
 reversals as (
     select distinct fallen.booking_key
     from fallen
-    inner join {{ ref('recon_booking_links') }} as links
-        on fallen.booking_key = links.booking_key and links.source_system = 'balisnap'
-    inner join {{ source('balisnap', 'Payment') }} as payments on links.booking_id = payments.booking_id
+    inner join payments on fallen.booking_key = payments.booking_key
     left join {{ source('phase2', 'paid_bookings') }} as paid on fallen.booking_key = paid.booking_key
     where
-        {{ function('payment_status') }}(payments.payment_status_v2, payments.payment_status) = 'REFUNDED'
+        (
+            fallen.customer_payment_status = 'REFUNDED'
+            and {{ function('payment_status') }}(payments.payment_status_v2, payments.payment_status) = 'REFUNDED'
+        )
         or (
             {{ function('norm_code') }}(coalesce(payments.payment_status_v2, payments.payment_status))
             in ('CANCELLED', 'CANCELED')
-            and (
-                {{ function('norm_text') }}(payments.gateway_capture_id) is not null
-                or {{ function('row_key') }}('payment', 'balisnap', 'Payment', payments.payment_id::text)
-                = any(paid.captures)
-            )
+            and payments.payment_key = any(paid.captures)
         )
 )
 

@@ -44,13 +44,12 @@ select
     ) as detail
 from events
 inner join {{ source('bridge', 'booking_core') }} as cores on events.booking_key = cores.booking_key
-left join ({{ recon_queued('balisnap', 'Payment') }}) as queued on events.payment_id::text = queued.source_pk
+left join ({{ recon_decided('balisnap', 'Payment') }}) as decided on events.payment_id::text = decided.source_pk
 where
     events.payment_id is not null
-    and (
-        events.source_booking_key <> events.booking_key
-        or (events.source_booking_key is null and queued.source_pk is null)
-    )
+    and events.source_booking_key is distinct from events.booking_key
+    -- a person may have said whose payment it is (mapping 3.9)
+    and (events.booking_key::text = any(decided.entity_keys)) is not true
 
 union all
 

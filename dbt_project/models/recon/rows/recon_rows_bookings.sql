@@ -103,7 +103,8 @@ queued as (
         1 as source_rank,
         landed.booking_id
     from {{ source('balisnap', 'Booking') }} as landed
-    inner join ({{ recon_queued('balisnap', 'Booking') }}) as b on landed.booking_id::text = b.source_pk
+    inner join ({{ recon_queued('balisnap', 'Booking', 'BOOKING_REVIEW', ['INVALID_SOURCE']) }}) as b
+        on landed.booking_id::text = b.source_pk
     where
         {{ recon_is_unbridgeable(
             recon_norm_ref('landed.booking_ref'),
@@ -117,7 +118,8 @@ queued as (
         2 as source_rank,
         landed.booking_id
     from {{ source('bstadmin', 'bookings') }} as landed
-    inner join ({{ recon_queued('bstadmin', 'bookings') }}) as o on landed.booking_id::text = o.source_pk
+    inner join ({{ recon_queued('bstadmin', 'bookings', 'BOOKING_REVIEW', ['INVALID_SOURCE']) }}) as o
+        on landed.booking_id::text = o.source_pk
     where
         {{ recon_is_unbridgeable(
             recon_norm_ref('landed.booking_ref'),

@@ -42,18 +42,9 @@ carried as (
     group by booking_key
 ),
 
+-- an item of its own has no reason to wait: it goes where its booking goes
 queued as (
-    select
-        'item' as what,
-        i.source_pk
-    from ({{ recon_queued('balisnap', 'BookingItem') }}) as i
-
-    union all
-
-    select
-        'booking' as what,
-        b.source_pk
-    from ({{ recon_queued('balisnap', 'Booking') }}) as b
+    {{ recon_queued('balisnap', 'Booking', 'BOOKING_REVIEW', ['INVALID_SOURCE']) }}
 ),
 
 judged as (
@@ -66,26 +57,14 @@ judged as (
             when landed.item_status = 'CANCELLED' and not siblings.all_cancelled and landed.booking_key is not null
                 then 'excluded'
             when landed.is_fresher then 'excluded'
-            when
-                landed.booking_key is null
-                and (queued_booking.source_pk is not null or queued_item.source_pk is not null)
-                then 'queued'
+            when landed.booking_key is null and queued.source_pk is not null then 'queued'
             else 'unaccounted'
         end as category
     from landed
     inner join siblings
         on landed.booking_id = siblings.booking_id and landed.booking_key is not distinct from siblings.booking_key
     left join carried on landed.booking_key = carried.booking_key
-    left join queued as queued_booking
-        on
-            landed.booking_key is null
-            and queued_booking.what = 'booking'
-            and landed.booking_id::text = queued_booking.source_pk
-    left join queued as queued_item
-        on
-            landed.booking_key is null
-            and queued_item.what = 'item'
-            and landed.booking_item_id::text = queued_item.source_pk
+    left join queued on landed.booking_key is null and landed.booking_id::text = queued.source_pk
 ),
 
 reasoned as (

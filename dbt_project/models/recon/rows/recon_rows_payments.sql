@@ -6,11 +6,11 @@ with judged as (
         events.payment_key,
         case
             when events.payment_key is not null then 'bridged'
+            when unmatched.source_pk is not null and links.booking_key is null then 'queued'
             when
-                queued.source_pk is not null
+                invalid.source_pk is not null
                 and (
-                    links.booking_key is null
-                    or landed.payment_date is null
+                    landed.payment_date is null
                     or landed.payment_date < timestamp '1900-01-01'
                     or landed.payment_date >= timestamp '2200-01-01'
                     or length({{ function('norm_text') }}(landed.payment_ref)) > 128
@@ -32,7 +32,10 @@ with judged as (
             = events.payment_key
     left join {{ ref('recon_booking_links') }} as links
         on landed.booking_id = links.booking_id and links.source_system = 'balisnap'
-    left join ({{ recon_queued('balisnap', 'Payment') }}) as queued on landed.payment_id::text = queued.source_pk
+    left join ({{ recon_queued('balisnap', 'Payment', 'PAYMENT_LINK', ['NO_MATCH']) }}) as unmatched
+        on landed.payment_id::text = unmatched.source_pk
+    left join ({{ recon_queued('balisnap', 'Payment', 'BOOKING_REVIEW', ['INVALID_SOURCE']) }}) as invalid
+        on landed.payment_id::text = invalid.source_pk
 )
 
 select
