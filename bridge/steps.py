@@ -350,7 +350,7 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
 
 def _snapshot(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
     with conn.transaction():
-        cursor = conn.execute((SQL / "status_snapshot.sql").read_bytes(), {"run_id": run.run_id})
+        cursor = conn.execute((SQL / "status_snapshot.sql").read_bytes())
         entry.rows = cursor.rowcount
 
 
@@ -414,6 +414,7 @@ def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> b
         "select w.digest = %(digest)s and ("
         "    w.part not like 'recon_%%'"  # a landing schema that was made anew took its views along
         "    or to_regclass('dbt_recon.' || w.part) is not null"
+        "    and to_regclass('dbt_recon.recon_global') is not null"  # what A and B read beside their own
         ") from phase2.warehouse_state as w where w.part = %(part)s",
         {"digest": digest, "part": selector},
     ).fetchone()

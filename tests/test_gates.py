@@ -866,6 +866,24 @@ def test_batch_whose_view_is_gone_fails_in_every_gate(shop: Shop) -> None:
     assert set(verdict.blocked_by) == {*BATCHES["D"].gates, *GLOBAL_GATES}
 
 
+def test_global_view_that_went_with_a_landing_schema_is_made_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The view of batch A reads no landed table and outlives them: it alone does not say that all is there."""
+    built: list[str] = []
+    monkeypatch.setattr(warehouse, "build", lambda _, selector, **__: built.append(selector))
+    with shop.clone() as conn:
+        url = postgres.with_database(shop.server, conn.info.dbname)
+        run = steps.Run(run_id=uuid4(), databases=Databases(url, url, url, None), as_of=AS_OF)
+        digest = conn.execute("select digest from phase2.warehouse_state where part = 'recon_a'").fetchone()
+        assert digest is not None
+        steps.refresh(run, conn, "recon_a", digest[0])
+        assert built == []
+        conn.execute("drop schema landing_balisnap cascade")
+        assert conn.execute("select to_regclass('dbt_recon.recon_a') is not null").fetchone() == (True,)
+        steps.refresh(run, conn, "recon_a", digest[0])
+
+    assert built == ["recon_a"]
+
+
 def test_later_batch_is_on_hold_when_an_earlier_one_is_not_passed(shop: Shop) -> None:
     with shop.clone() as conn:
         conn.execute("update phase2.batch_state set status = 'FAIL' where batch = 'B'")
