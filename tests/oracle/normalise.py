@@ -4,6 +4,7 @@ import re
 import unicodedata
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
@@ -41,6 +42,8 @@ ENTITY_NAMESPACES = {
     "VARIANT": VARIANT_NAMESPACE,
     "BOOKING": BOOKING_NAMESPACE,
 }
+
+BALI = ZoneInfo("Asia/Makassar")
 
 
 def upper(value: str) -> str:
@@ -147,8 +150,8 @@ def in_range(value: datetime | date | None) -> bool:
 
 
 def bali(value: datetime) -> datetime:
-    """Mapping 1, business dates: the wall clock in Bali (UTC+8, no daylight saving)."""
-    return value.replace(tzinfo=None) + timedelta(hours=8)
+    """Mapping 1, business dates: the wall clock in Bali (`Asia/Makassar`: UTC+8 since 1945, other offsets before)."""
+    return value.replace(tzinfo=UTC).astimezone(BALI).replace(tzinfo=None)
 
 
 def bali_day(value: datetime | None) -> date | None:
