@@ -4,9 +4,9 @@ import re
 import unicodedata
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 INVISIBLE = "\u200b\u2060\ufeff"
 JOINERS = "\u200c\u200d"
