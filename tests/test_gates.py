@@ -1052,10 +1052,10 @@ def test_dbt_names_the_gate_that_fails(shop: Shop) -> None:
             "select booking_key from public.booking_core order by booking_key limit 1)"
         )
         url = postgres.with_database(shop.server, conn.info.dbname)
-        nodes = warehouse.invoke(url, ["test", "--select", "tag:gates_d"])
+        nodes = [n for n in warehouse.invoke(url, ["build", "--select", "recon_d_measures"]) if n.kind == "test"]
 
     failed = {node.name for node in nodes if node.status == "fail"}
-    assert {node.name for node in nodes} == {
+    assert {node.name for node in nodes if node.name.startswith("gate_")} == {
         *(f"gate_{gate.replace('-', '_')}" for gate in BATCHES["D"].gates),
         *(f"gate_{gate.replace('-', '_')}_after_D" for gate in GLOBAL_GATES),
     }

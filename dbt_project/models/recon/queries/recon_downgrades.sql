@@ -1,6 +1,6 @@
 -- Gate E-04. Bookings that were PAID before (the snapshot of batch E, or its last verdict) and are not PAID now. A
--- reversal explains it (mapping 5.3): a refund, when they are REFUNDED now; or a payment turned cancelled, when the
--- bridge held that very payment as captured. Any other cancelled payment is an attempt that came to nothing.
+-- reversal explains it (mapping 5.3): a refund, on DIRECT when they are REFUNDED now; or a payment turned cancelled,
+-- when the bridge held that very payment as captured. Any other cancelled payment is an attempt that came to nothing.
 with before as (
     select booking_key from {{ source('phase2', 'status_snapshot') }}
     where customer_payment_status = 'PAID'
@@ -48,7 +48,7 @@ reversals as (
     left join {{ source('phase2', 'paid_bookings') }} as paid on fallen.booking_key = paid.booking_key
     where
         (
-            fallen.customer_payment_status = 'REFUNDED'
+            (fallen.customer_payment_status = 'REFUNDED' or fallen.channel_code <> 'DIRECT')
             and {{ function('payment_status') }}(payments.payment_status_v2, payments.payment_status) = 'REFUNDED'
         )
         or (
