@@ -330,7 +330,7 @@ begin
 end
 $$;
 comment on function phase2.dictionary_codes() is
-'The codes of channel_registry and of each ref_ dictionary that exists: a missing one has no rows, instead of an error.';
+'The codes of channel_registry and of each ref_ dictionary that exists: a missing one has no rows instead of an error.';
 
 create table if not exists phase2.audit_sample (
     line_no bigint generated always as identity,

@@ -17,7 +17,10 @@ select
     s.state_version,
     s.updated_from_source as state_updated_from_source,
     s.updated_at as state_updated_at,
-    %(run_id)s as run_id
+    (select r.run_id from phase2.run_context as r) as run_id
 from public.booking_core as c
 left join public.ops_booking_state as s on c.booking_key = s.booking_key
-where not exists (select 1 from phase2.status_snapshot as k where k.booking_key = c.booking_key)
+where not exists (
+    select 1 from phase2.status_snapshot as k
+    where k.booking_key = c.booking_key
+)

@@ -1,10 +1,12 @@
--- Batch A, before 001: may the schema be changed now? (gate A-00). Reads only; one row a check: gate, what, PASS or FAIL, why.
+-- Batch A, before 001: may the schema be changed now? (gate A-00).
+-- Reads only; one row a check: gate, what, PASS or FAIL, why.
 -- Inputs, as settings of the session (a missing one fails its check):
 --   phase2.disk_total_bytes, phase2.disk_used_bytes   capacity of the disk that holds the database
 --   phase2.server_time_zone                           the server's own zone; without it, the session's is judged
 -- By hand: PGOPTIONS='-c phase2.disk_total_bytes=… -c phase2.disk_used_bytes=…' psql -f 000_precheck_readiness.sql
 
-begin read only;
+begin;
+set local transaction_read_only = on;
 set local search_path = '';
 
 with inputs as (
@@ -26,28 +28,38 @@ capacity as (
 ),
 
 sessions as (
-    select a.pid, a.usename, a.xact_start, a.query = '<insufficient privilege>' as is_hidden
+    select
+        a.pid,
+        a.usename,
+        a.xact_start,
+        a.query = '<insufficient privilege>' as is_hidden
     from pg_catalog.pg_stat_activity as a
     where a.datname = current_database() and a.usesysid is not null and a.pid <> pg_backend_pid()
 ),
 
 old_transactions as (
-    select 'pid ' || s.pid as who, now() - s.xact_start as age
+    select
+        'pid ' || s.pid as who,
+        now() - s.xact_start as age
     from sessions as s
     where s.xact_start < now() - interval '15 minutes'
 
     union all
 
-    select 'prepared transaction ' || p.gid as who, now() - p.prepared as age
+    select
+        'prepared transaction ' || p.gid as who,
+        now() - p.prepared as age
     from pg_catalog.pg_prepared_xacts as p
     where p.database = current_database() and p.prepared < now() - interval '15 minutes'
 ),
 
 -- Waiting for an advisory lock is an application's own queueing, not a blocked table.
 blocked as (
-    select l.pid, coalesce(l.relation::regclass::text, l.locktype) as waits_for
+    select
+        l.pid,
+        coalesce(l.relation::regclass::text, l.locktype) as waits_for
     from pg_catalog.pg_locks as l
-    join sessions as s on s.pid = l.pid
+    inner join sessions as s on l.pid = s.pid
     where not l.granted and l.locktype <> 'advisory'
 ),
 
@@ -55,16 +67,26 @@ checks as (
     select
         1 as position,
         'long_transactions' as check_name,
-        not exists (select 1 from old_transactions) and not exists (select 1 from sessions where is_hidden) as passed,
+        not exists (select 1 from old_transactions)
+        and not exists (
+            select 1 from sessions
+            where is_hidden
+        ) as passed,
         case
-            when exists (select 1 from old_transactions) then (
-                select string_agg(
-                    format('%s open for %s min', o.who, trunc(extract(epoch from o.age) / 60)),
-                    ', ' order by o.age desc
+            when exists (select 1 from old_transactions)
+                then (
+                    select
+                        string_agg(
+                            format('%s open for %s min', o.who, trunc(extract(epoch from o.age) / 60)),
+                            ', ' order by o.age desc
+                        )
+                    from old_transactions as o
                 )
-                from old_transactions as o
-            )
-            when exists (select 1 from sessions where is_hidden)
+            when
+                exists (
+                    select 1 from sessions
+                    where is_hidden
+                )
                 then 'other sessions'' transactions cannot be seen: grant pg_read_all_stats to ' || current_user
             else 'none older than 15 min'
         end as detail

@@ -15,17 +15,19 @@ create table if not exists public.ref_mapping_status (
 );
 
 insert into public.ref_mapping_status as t (status_code, status_label)
-select v.code, v.label
+select
+    v.code,
+    v.label
 from (
     values
-        ('UNMAPPED', 'Unmapped'),
-        ('MAPPED', 'Mapped'),
-        ('REVIEW_REQUIRED', 'Review required')
+    ('UNMAPPED', 'Unmapped'),
+    ('MAPPED', 'Mapped'),
+    ('REVIEW_REQUIRED', 'Review required')
 ) as v (code, label)
-left join public.ref_mapping_status as x on x.status_code = v.code
+left join public.ref_mapping_status as x on v.code = x.status_code
 where x.status_label is distinct from v.label
 on conflict (status_code) do update
-set status_label = excluded.status_label, updated_at = now();
+    set status_label = excluded.status_label, updated_at = now();
 
 create table if not exists public.ref_ingest_status (
     status_code varchar(32) not null,
@@ -36,18 +38,20 @@ create table if not exists public.ref_ingest_status (
 );
 
 insert into public.ref_ingest_status as t (status_code, status_label)
-select v.code, v.label
+select
+    v.code,
+    v.label
 from (
     values
-        ('RECEIVED', 'Received'),
-        ('PROCESSING', 'Processing'),
-        ('DONE', 'Done'),
-        ('FAILED', 'Failed')
+    ('RECEIVED', 'Received'),
+    ('PROCESSING', 'Processing'),
+    ('DONE', 'Done'),
+    ('FAILED', 'Failed')
 ) as v (code, label)
-left join public.ref_ingest_status as x on x.status_code = v.code
+left join public.ref_ingest_status as x on v.code = x.status_code
 where x.status_label is distinct from v.label
 on conflict (status_code) do update
-set status_label = excluded.status_label, updated_at = now();
+    set status_label = excluded.status_label, updated_at = now();
 
 create table if not exists public.ref_replay_status (
     status_code varchar(32) not null,
@@ -58,18 +62,20 @@ create table if not exists public.ref_replay_status (
 );
 
 insert into public.ref_replay_status as t (status_code, status_label)
-select v.code, v.label
+select
+    v.code,
+    v.label
 from (
     values
-        ('READY', 'Ready'),
-        ('REPLAYING', 'Replaying'),
-        ('SUCCEEDED', 'Succeeded'),
-        ('FAILED', 'Failed')
+    ('READY', 'Ready'),
+    ('REPLAYING', 'Replaying'),
+    ('SUCCEEDED', 'Succeeded'),
+    ('FAILED', 'Failed')
 ) as v (code, label)
-left join public.ref_replay_status as x on x.status_code = v.code
+left join public.ref_replay_status as x on v.code = x.status_code
 where x.status_label is distinct from v.label
 on conflict (status_code) do update
-set status_label = excluded.status_label, updated_at = now();
+    set status_label = excluded.status_label, updated_at = now();
 
 create table if not exists public.ref_dead_letter_status (
     status_code varchar(32) not null,
@@ -80,21 +86,23 @@ create table if not exists public.ref_dead_letter_status (
 );
 
 insert into public.ref_dead_letter_status as t (status_code, status_label)
-select v.code, v.label
+select
+    v.code,
+    v.label
 from (
     values
-        ('OPEN', 'Open'),
-        ('READY', 'Ready'),
-        ('REPLAYING', 'Replaying'),
-        ('SUCCEEDED', 'Succeeded'),
-        ('FAILED', 'Failed'),
-        ('RESOLVED', 'Resolved'),
-        ('CLOSED', 'Closed')
+    ('OPEN', 'Open'),
+    ('READY', 'Ready'),
+    ('REPLAYING', 'Replaying'),
+    ('SUCCEEDED', 'Succeeded'),
+    ('FAILED', 'Failed'),
+    ('RESOLVED', 'Resolved'),
+    ('CLOSED', 'Closed')
 ) as v (code, label)
-left join public.ref_dead_letter_status as x on x.status_code = v.code
+left join public.ref_dead_letter_status as x on v.code = x.status_code
 where x.status_label is distinct from v.label
 on conflict (status_code) do update
-set status_label = excluded.status_label, updated_at = now();
+    set status_label = excluded.status_label, updated_at = now();
 
 create table if not exists public.ref_unmapped_queue_status (
     status_code varchar(32) not null,
@@ -105,17 +113,19 @@ create table if not exists public.ref_unmapped_queue_status (
 );
 
 insert into public.ref_unmapped_queue_status as t (status_code, status_label)
-select v.code, v.label
+select
+    v.code,
+    v.label
 from (
     values
-        ('OPEN', 'Open'),
-        ('IN_REVIEW', 'In review'),
-        ('RESOLVED', 'Resolved'),
-        ('CLOSED', 'Closed')
+    ('OPEN', 'Open'),
+    ('IN_REVIEW', 'In review'),
+    ('RESOLVED', 'Resolved'),
+    ('CLOSED', 'Closed')
 ) as v (code, label)
-left join public.ref_unmapped_queue_status as x on x.status_code = v.code
+left join public.ref_unmapped_queue_status as x on v.code = x.status_code
 where x.status_label is distinct from v.label
 on conflict (status_code) do update
-set status_label = excluded.status_label, updated_at = now();
+    set status_label = excluded.status_label, updated_at = now();
 
 commit;

@@ -15,16 +15,18 @@ create table if not exists public.ref_package_ref_type (
 );
 
 insert into public.ref_package_ref_type as t (type_code, type_label)
-select v.code, v.label
+select
+    v.code,
+    v.label
 from (
     values
-        ('LEGACY_PACKAGE', 'Legacy package'),
-        ('CATALOG_PRODUCT', 'Catalog product'),
-        ('CATALOG_VARIANT', 'Catalog variant')
+    ('LEGACY_PACKAGE', 'Legacy package'),
+    ('CATALOG_PRODUCT', 'Catalog product'),
+    ('CATALOG_VARIANT', 'Catalog variant')
 ) as v (code, label)
-left join public.ref_package_ref_type as x on x.type_code = v.code
+left join public.ref_package_ref_type as x on v.code = x.type_code
 where x.type_label is distinct from v.label
 on conflict (type_code) do update
-set type_label = excluded.type_label, updated_at = now();
+    set type_label = excluded.type_label, updated_at = now();
 
 commit;

@@ -44,7 +44,10 @@ old_events as (
     where
         e.created_at < now() - interval '35 days'
         and (e.process_status = 'DONE' or (e.process_status = 'FAILED' and e.next_retry_at is null))
-        and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = e.event_key)
+        and not exists (
+            select 1 from public.ingest_dead_letter as d
+            where d.event_key = e.event_key
+        )
     order by e.created_at, e.event_key
     limit (select s.most_rows from settings as s)
     for update skip locked
@@ -76,12 +79,27 @@ removed_queue_rows as (
     returning 1
 )
 
-select 'dead letters' as rule, 'ingest_dead_letter' as table_name, count(*) as rows from removed_dead_letters
+select
+    'dead letters' as rule,
+    'ingest_dead_letter' as table_name,
+    count(*) as rows
+from removed_dead_letters
 union all
-select 'idempotency rows' as rule, 'ingest_event_log' as table_name, count(*) as rows from removed_events
+select
+    'idempotency rows' as rule,
+    'ingest_event_log' as table_name,
+    count(*) as rows
+from removed_events
 union all
-select 'unmapped queue' as rule, 'unmapped_queue' as table_name, count(*) as rows from removed_queue_rows
+select
+    'unmapped queue' as rule,
+    'unmapped_queue' as table_name,
+    count(*) as rows
+from removed_queue_rows
 union all
-select 'nonces' as rule, 'ingest_event_log' as table_name, 0 as rows;
+select
+    'nonces' as rule,
+    'ingest_event_log' as table_name,
+    0 as rows;
 
 commit;

@@ -34,22 +34,22 @@ drop schema if exists dbt_seeds cascade;
 drop schema if exists rulebook cascade;
 
 drop table if exists
-    public.channel_registry,
-    public.channel_external_refs,
-    public.catalog_product,
-    public.catalog_variant,
-    public.catalog_variant_rate,
-    public.booking_core,
-    public.booking_contact,
-    public.booking_party,
-    public.booking_item_snapshot,
-    public.payment_event,
-    public.ops_booking_state,
-    public.ops_assignment,
-    public.ops_finance_bridge,
-    public.ingest_event_log,
-    public.ingest_dead_letter,
-    public.unmapped_queue,
-    public.migration_run_log;
+public.channel_registry,
+public.channel_external_refs,
+public.catalog_product,
+public.catalog_variant,
+public.catalog_variant_rate,
+public.booking_core,
+public.booking_contact,
+public.booking_party,
+public.booking_item_snapshot,
+public.payment_event,
+public.ops_booking_state,
+public.ops_assignment,
+public.ops_finance_bridge,
+public.ingest_event_log,
+public.ingest_dead_letter,
+public.unmapped_queue,
+public.migration_run_log;
 
 commit;

@@ -9,11 +9,11 @@ delete from public.channel_registry
 where channel_code in ('DIRECT', 'GYG', 'VIATOR', 'BOKUN', 'TRIPDOTCOM', 'MANUAL');
 
 drop table if exists
-    public.ref_mapping_status,
-    public.ref_ingest_status,
-    public.ref_replay_status,
-    public.ref_dead_letter_status,
-    public.ref_unmapped_queue_status,
-    public.ref_package_ref_type;
+public.ref_mapping_status,
+public.ref_ingest_status,
+public.ref_replay_status,
+public.ref_dead_letter_status,
+public.ref_unmapped_queue_status,
+public.ref_package_ref_type;
 
 commit;

@@ -23,8 +23,20 @@ insert into phase2.unmapped_queue_dump (
 select
     'C' as batch,
     (select r.run_id from phase2.run_context as r) as run_id,
-    q.queue_key, q.queue_type, q.channel_code, q.source_system, q.source_table, q.source_pk, q.reason_code,
-    q.reason_detail, q.status, q.payload, q.resolved_by, q.resolved_at, q.created_at, q.updated_at
+    q.queue_key,
+    q.queue_type,
+    q.channel_code,
+    q.source_system,
+    q.source_table,
+    q.source_pk,
+    q.reason_code,
+    q.reason_detail,
+    q.status,
+    q.payload,
+    q.resolved_by,
+    q.resolved_at,
+    q.created_at,
+    q.updated_at
 from public.unmapped_queue as q
 where q.queue_type in ('PRODUCT_MAPPING', 'VARIANT_MAPPING', 'CATALOG_EXTENDED_METADATA');
 
@@ -65,16 +77,34 @@ removed_products as (
     returning 1
 )
 
-select 'unmapped_queue' as table_name, count(*) as rows from removed_queue
+select
+    'unmapped_queue' as table_name,
+    count(*) as rows
+from removed_queue
 union all
-select 'channel_external_refs' as table_name, count(*) as rows from removed_refs
+select
+    'channel_external_refs' as table_name,
+    count(*) as rows
+from removed_refs
 union all
-select 'catalog_variant_rate' as table_name, count(*) as rows from removed_rates
+select
+    'catalog_variant_rate' as table_name,
+    count(*) as rows
+from removed_rates
 union all
-select 'catalog_variant' as table_name, count(*) as rows from removed_variants
+select
+    'catalog_variant' as table_name,
+    count(*) as rows
+from removed_variants
 union all
-select 'catalog_product' as table_name, count(*) as rows from removed_products
+select
+    'catalog_product' as table_name,
+    count(*) as rows
+from removed_products
 union all
-select 'phase2.source_leftovers' as table_name, count(*) as rows from removed_leftovers;
+select
+    'phase2.source_leftovers' as table_name,
+    count(*) as rows
+from removed_leftovers;
 
 commit;

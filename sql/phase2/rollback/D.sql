@@ -26,42 +26,80 @@ insert into phase2.unmapped_queue_dump (
 select
     'D' as batch,
     (select r.run_id from phase2.run_context as r) as run_id,
-    q.queue_key, q.queue_type, q.channel_code, q.source_system, q.source_table, q.source_pk, q.reason_code,
-    q.reason_detail, q.status, q.payload, q.resolved_by, q.resolved_at, q.created_at, q.updated_at
+    q.queue_key,
+    q.queue_type,
+    q.channel_code,
+    q.source_system,
+    q.source_table,
+    q.source_pk,
+    q.reason_code,
+    q.reason_detail,
+    q.status,
+    q.payload,
+    q.resolved_by,
+    q.resolved_at,
+    q.created_at,
+    q.updated_at
 from public.unmapped_queue as q
 where q.queue_type = 'BOOKING_REVIEW';
 
 create temporary table rolled_back on commit drop as
-select 'booking_core' as table_name, count(*) as rows from public.booking_core
+select
+    'booking_core' as table_name,
+    count(*) as rows
+from public.booking_core
 union all
-select 'booking_contact' as table_name, count(*) as rows from public.booking_contact
+select
+    'booking_contact' as table_name,
+    count(*) as rows
+from public.booking_contact
 union all
-select 'booking_party' as table_name, count(*) as rows from public.booking_party
+select
+    'booking_party' as table_name,
+    count(*) as rows
+from public.booking_party
 union all
-select 'booking_item_snapshot' as table_name, count(*) as rows from public.booking_item_snapshot
+select
+    'booking_item_snapshot' as table_name,
+    count(*) as rows
+from public.booking_item_snapshot
 union all
-select 'ops_booking_state' as table_name, count(*) as rows from public.ops_booking_state
+select
+    'ops_booking_state' as table_name,
+    count(*) as rows
+from public.ops_booking_state
 union all
-select 'ops_assignment' as table_name, count(*) as rows from public.ops_assignment
+select
+    'ops_assignment' as table_name,
+    count(*) as rows
+from public.ops_assignment
 union all
-select 'channel_external_refs' as table_name, count(*) as rows from public.channel_external_refs
+select
+    'channel_external_refs' as table_name,
+    count(*) as rows
+from public.channel_external_refs
 where entity_type = 'BOOKING'
 union all
-select 'unmapped_queue' as table_name, count(*) as rows from public.unmapped_queue
+select
+    'unmapped_queue' as table_name,
+    count(*) as rows
+from public.unmapped_queue
 where queue_type = 'BOOKING_REVIEW';
 
 truncate
-    public.booking_core,
-    public.booking_contact,
-    public.booking_party,
-    public.booking_item_snapshot,
-    public.ops_booking_state,
-    public.ops_assignment,
-    public.payment_event,
-    public.ops_finance_bridge;
+public.booking_core,
+public.booking_contact,
+public.booking_party,
+public.booking_item_snapshot,
+public.ops_booking_state,
+public.ops_assignment,
+public.payment_event,
+public.ops_finance_bridge;
 
-delete from public.channel_external_refs where entity_type = 'BOOKING';
-delete from public.unmapped_queue where queue_type = 'BOOKING_REVIEW';
+delete from public.channel_external_refs
+where entity_type = 'BOOKING';
+delete from public.unmapped_queue
+where queue_type = 'BOOKING_REVIEW';
 delete from phase2.source_leftovers
 where source_table in ('Booking', 'BookingItem', 'BookingTraveler', 'Departure', 'bookings');
 
@@ -69,6 +107,10 @@ where source_table in ('Booking', 'BookingItem', 'BookingTraveler', 'Departure',
 delete from phase2.booking_freshness;
 delete from phase2.status_snapshot;
 
-select r.table_name, r.rows from pg_temp.rolled_back as r order by r.table_name collate "C";
+select
+    table_name,
+    rows
+from pg_temp.rolled_back
+order by table_name collate "C";
 
 commit;

@@ -14,16 +14,35 @@ insert into phase2.unmapped_queue_dump (
 select
     'E' as batch,
     (select r.run_id from phase2.run_context as r) as run_id,
-    q.queue_key, q.queue_type, q.channel_code, q.source_system, q.source_table, q.source_pk, q.reason_code,
-    q.reason_detail, q.status, q.payload, q.resolved_by, q.resolved_at, q.created_at, q.updated_at
+    q.queue_key,
+    q.queue_type,
+    q.channel_code,
+    q.source_system,
+    q.source_table,
+    q.source_pk,
+    q.reason_code,
+    q.reason_detail,
+    q.status,
+    q.payload,
+    q.resolved_by,
+    q.resolved_at,
+    q.created_at,
+    q.updated_at
 from public.unmapped_queue as q
-where q.queue_type = 'PAYMENT_LINK'
+where
+    q.queue_type = 'PAYMENT_LINK'
     or (q.queue_type = 'BOOKING_REVIEW' and q.source_system = 'balisnap' and q.source_table = 'Payment');
 
 create temporary table rolled_back on commit drop as
-select 'payment_event' as table_name, count(*) as rows from public.payment_event
+select
+    'payment_event' as table_name,
+    count(*) as rows
+from public.payment_event
 union all
-select 'ops_finance_bridge' as table_name, count(*) as rows from public.ops_finance_bridge;
+select
+    'ops_finance_bridge' as table_name,
+    count(*) as rows
+from public.ops_finance_bridge;
 
 truncate public.payment_event, public.ops_finance_bridge;
 
@@ -36,7 +55,10 @@ with removed as (
 )
 
 insert into pg_temp.rolled_back (table_name, rows)
-select 'unmapped_queue', count(*) from removed;
+select
+    'unmapped_queue' as table_name,
+    count(*) as rows
+from removed;
 
 -- Only rows whose statuses differ are written: what batch D changed since in other columns keeps its time.
 with restored as (
@@ -54,7 +76,10 @@ with restored as (
 )
 
 insert into pg_temp.rolled_back (table_name, rows)
-select 'booking_core, statuses restored', count(*) from restored;
+select
+    'booking_core, statuses restored' as table_name,
+    count(*) as rows
+from restored;
 
 with restored as (
     update public.ops_booking_state as o
@@ -77,13 +102,20 @@ with restored as (
 )
 
 insert into pg_temp.rolled_back (table_name, rows)
-select 'ops_booking_state, statuses restored', count(*) from restored;
+select
+    'ops_booking_state, statuses restored' as table_name,
+    count(*) as rows
+from restored;
 
 delete from phase2.status_snapshot;
 delete from phase2.paid_bookings;
 delete from phase2.source_leftovers
 where source_table in ('Payment', 'booking_finances', 'booking_finance_items');
 
-select r.table_name, r.rows from pg_temp.rolled_back as r order by r.table_name collate "C";
+select
+    table_name,
+    rows
+from pg_temp.rolled_back
+order by table_name collate "C";
 
 commit;
