@@ -613,7 +613,7 @@ def load_bookings(url: str) -> None:
 def load_payments(url: str) -> None:
     """What batch E does: the snapshot, then statuses, flags, times, payments, finance links and queue rows."""
     with postgres.connect(url, autocommit=True) as conn:
-        conn.execute((SQL / "status_snapshot.sql").read_bytes(), {"run_id": key("run")})
+        conn.execute((SQL / "status_snapshot.sql").read_bytes())
     execute(
         url,
         """
@@ -684,7 +684,7 @@ def test_snapshot_keeps_the_statuses_from_before_the_first_run(bridge: str) -> N
     load_payments(bridge)
     first = query(bridge, "select * from phase2.status_snapshot order by booking_key")
     with postgres.connect(bridge, autocommit=True) as conn:
-        assert conn.execute((SQL / "status_snapshot.sql").read_bytes(), {"run_id": key("second")}).rowcount == 0
+        assert conn.execute((SQL / "status_snapshot.sql").read_bytes()).rowcount == 0
     assert query(bridge, "select * from phase2.status_snapshot order by booking_key") == first
 
 
