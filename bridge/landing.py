@@ -165,7 +165,7 @@ def _sides(stack: ExitStack, ops_url: str, balisnap_url: str, bstadmin_url: str)
     for name, url in zip(SOURCES, (balisnap_url, bstadmin_url), strict=True):
         ops = stack.enter_context(closing(_open("ops", ops_url, _OPS_SETTINGS)))
         source = stack.enter_context(closing(_open(name, url, _SOURCE_SETTINGS, read_only=True)))
-        sides.append(_Side(name, source, ops, _describe(url)))
+        sides.append(_Side(name, source, ops, postgres.describe(url)))
     return sides
 
 
@@ -440,7 +440,7 @@ def _open(name: str, url: str, settings: tuple[str, ...], *, read_only: bool = F
     try:
         connection = postgres.connect(url, application_name="phase2 landing", read_only=read_only)
     except preflight.CouldNotRun as error:
-        raise _connect_error(name, variable, _describe(url), error.what) from None
+        raise _connect_error(name, variable, postgres.describe(url), error.what) from None
     if read_only:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     try:
@@ -449,7 +449,7 @@ def _open(name: str, url: str, settings: tuple[str, ...], *, read_only: bool = F
         connection.commit()
     except psycopg.Error as error:
         connection.close()
-        raise LandingError(f"{name}: {_words(error)}", where=_describe(url), todo="Run it again.") from None
+        raise LandingError(f"{name}: {_words(error)}", where=postgres.describe(url), todo="Run it again.") from None
     return connection
 
 
@@ -564,13 +564,6 @@ def _todo(error: psycopg.Error) -> str:
     if state.startswith("53"):
         return "Nothing was changed: the server lacks disk, memory or connections; make room, then run it again."
     return "Nothing was changed: correct the cause and run it again."
-
-
-def _describe(url: str) -> str:
-    try:
-        return postgres.describe(url)
-    except psycopg.Error:
-        return "unreadable URL"
 
 
 def _silent(_: str) -> None:

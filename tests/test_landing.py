@@ -80,7 +80,7 @@ def landed(ops: str) -> dict[str, object]:
     ):
         found[f"{schema}.{table}"] = query(
             ops,
-            f"select count(*), md5(string_agg(t::text, ',' order by t::text)) from {schema}.\"{table}\" as t",  # noqa: S608
+            f"select count(*), md5(string_agg(t::text, ',' order by t::text)) from {schema}.\"{table}\" as t",  # noqa: S608 (names of this file)
         )
     found["runs"] = query(ops, "select landing_id, source, row_count from phase2.landing_runs order by landing_no")
     return found
