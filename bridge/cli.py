@@ -225,6 +225,50 @@ def status(json: Json = False) -> None:
 
 
 @app.command()
+def fingerprint(
+    database: Annotated[str, typer.Option("--database", "-d", help="Which one: ops, balisnap or bstadmin.")],
+    against: Annotated[
+        Path | None, typer.Option("--against", help="A fingerprint kept with --json: say what differs.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What a database holds, as a number a table and a definition an object; only reads.
+
+    Keep one before a run and compare after it: nothing else shows so shortly that a source was not touched, or that
+    a rollback was exact. Exit code 1 when something differs. With `--json` and `--against` the differences are listed.
+
+    Example: `phase2 fingerprint -d balisnap --json > before.json`, later
+    `phase2 fingerprint -d balisnap --against before.json`
+    """
+    from bridge import fingerprint as fingerprints
+
+    urls = {name: url for name, url in vars(databases()).items() if name in ("ops", "balisnap", "bstadmin")}
+    if database not in urls:
+        raise CouldNotRun(f"there is no database {database!r}", todo=f"Name one of them: {', '.join(urls)}.")
+    try:
+        before = fingerprints.read(jsonlib.loads(against.read_text(encoding="utf-8"))) if against else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CouldNotRun(
+            f"no fingerprint can be read from it: {plain(error)}", where=str(against), todo="Make it with --json."
+        ) from None
+    with postgres.connect(urls[database], application_name="phase2-fingerprint", read_only=True) as conn:
+        taken = fingerprints.take(conn)
+    for name in taken.unread:
+        err.print(f"not compared, this user may not read it: {escape(name)}", style="yellow")
+    lines = fingerprints.difference(before, taken) if before else []
+    if json:
+        _print_json({"differences": lines} if before else taken.document())
+    elif before:
+        for line in lines:
+            out.print(escape(line))
+        out.print(f"{database}: {len(lines)} differences" if lines else f"{database}: no difference")
+    else:
+        rows = sum(content.rows for content in taken.content.values() if content.rows > 0)
+        out.print(f"{database}: {len(taken.catalog)} objects, {rows} rows, fingerprint {taken.digest}")
+    raise typer.Exit(1 if lines else 0)
+
+
+@app.command()
 def scenarios(json: Json = False) -> None:
     """List the sample sources that `demo` can make: a healthy shop, and one for each gate that can be made to fail."""
     from bridge import sources
