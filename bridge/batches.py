@@ -47,7 +47,7 @@ GLOBAL_GATES = ("G-01", "G-02", "G-08")
 
 
 def _measure(code: str) -> Step:
-    return Step("dbt", f"recon_{code}", "Make the measures that the gates read, and test them")
+    return Step("dbt", f"gates_{code}", "Measure the gates, and test them")
 
 
 _LAND = Step("land", "sources", "Copy both sources, one read-only snapshot each")
@@ -76,7 +76,11 @@ BATCHES: dict[str, Batch] = {
             postchecks=(
                 Step("script", "090_postcheck_reconciliation.sql", "Compare the schema with its contract"),
                 Step("legacy", "after", "Run the legacy applications' statements again"),
-                Step("dbt", "ground", "Load the reference lists, create the rulebook's functions"),
+                Step(
+                    "dbt",
+                    "ground",
+                    "Load the reference lists, create the rulebook's functions and the views on the landing",
+                ),
                 _measure("a"),
             ),
             gates=("A-00", "A-01", "A-02", "A-03"),

@@ -4,13 +4,13 @@ For the runner:
 
     record_preflight(conn, run_id, rows)          A-00: the rows of 000_precheck_readiness
     record_rerun(conn, run_id, added)             B-03: rows that running the seeds again added, in all or by script
-    evaluate(conn, batch, run_id) -> Verdict      read everything in one snapshot, then keep it in phase2
+    evaluate(conn, batch, run_id) -> Verdict      of one snapshot of everything, kept in phase2
     open_or_raise(conn, batch, predecessor)       the door: GateFailed unless the predecessor's latest verdict is PASS
 
 Measures and exceptions are views (dbt_project/models/recon; one of them a batch says all of it, for A and B a second
-one the global gates), thresholds are rows of the seed gate_registry, and the comparison is the function
-rulebook.gate_status; nothing of the three is repeated here. When a batch's view is not there, because a table that it
-reads is not, each of its gates is FAIL: what was not measured never passes.
+one the global gates; a run reads it once, into recon_{batch}_reading), thresholds are rows of the seed gate_registry,
+and the comparison is the function rulebook.gate_status; nothing of the three is repeated here. When a batch's view is
+not there, because a table that it reads is not, each of its gates is FAIL: what was not measured never passes.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
     seconds["registry"] = clock() - start
 
     start = clock()
-    said = _said(conn, batch)
+    said, read_at = _said(conn, batch, run_id)
     seconds["measures, exceptions, parity"] = clock() - start
 
     measures = {row["gate_id"]: row for row in said if row["kind"] == "measure"}
@@ -352,7 +352,7 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
         batch=batch,
         run_id=run_id,
         as_of=row["as_of"],
-        evaluated_at=row["at"],
+        evaluated_at=read_at or row["at"],
         result=result,
         blocked_by=blocked_by,
         gates=gates,
@@ -363,12 +363,21 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
     )
 
 
-def _said(conn: psycopg.Connection, batch: str) -> list[dict[str, Any]]:
+def _said(conn: psycopg.Connection, batch: str, run_id: UUID) -> tuple[list[dict[str, Any]], datetime | None]:
     """All that the batch's views say, each read in one statement; nothing of a view that is not there.
 
-    It went with a table that it reads, or never was: then nothing is measured, and its gates fail.
+    It went with a table that it reads, or never was: then nothing is measured, and its gates fail. A run has read its
+    batch already, for the gates' tests: its verdict is of that reading, and of that reading's time.
     """
-    return [row for view in _views(batch) for row in _said_by(conn, view)]
+    reading = f"recon_{batch.lower()}_reading"
+    if _is_there(conn, reading):
+        row = conn.execute(
+            sql.SQL("select max(read_at) from dbt_recon.{} where run_id = %s").format(sql.Identifier(reading)),
+            (run_id,),
+        ).fetchone()
+        if row and row[0]:
+            return _said_by(conn, reading), row[0]
+    return [row for view in _views(batch) if _is_there(conn, view) for row in _said_by(conn, view)], None
 
 
 def _views(batch: str) -> tuple[str, ...]:
@@ -377,10 +386,11 @@ def _views(batch: str) -> tuple[str, ...]:
     return (own, "recon_global") if batch in ("A", "B") else (own,)
 
 
-def _said_by(conn: psycopg.Connection, view: str) -> list[dict[str, Any]]:
-    there = conn.execute("select to_regclass(%s) is not null", (f"dbt_recon.{view}",)).fetchone()
-    if not there or not there[0]:
-        return []
+def _is_there(conn: psycopg.Connection, relation: str) -> bool:
+    return conn.execute("select to_regclass(%s) is not null", (f"dbt_recon.{relation}",)).fetchone() == (True,)
+
+
+def _said_by(conn: psycopg.Connection, relation: str) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             sql.SQL(
@@ -388,7 +398,7 @@ def _said_by(conn: psycopg.Connection, view: str) -> list[dict[str, Any]]:
                 " detail::text as detail from dbt_recon.{}"
                 ' order by kind, gate_id collate "C", is_counted desc, status collate "C", entity collate "C",'
                 ' key collate "C"'
-            ).format(sql.Identifier(view))
+            ).format(sql.Identifier(relation))
         ).fetchall()
     for row in rows:  # money must not become a float on its way
         row["detail"] = None if row["detail"] is None else json.loads(row["detail"], parse_float=Decimal)

@@ -40,5 +40,5 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
         with run.connect() as conn:
             digest = warehouse.digest()
             steps.refresh(run, conn, "ground", digest)
-            steps.refresh(run, conn, f"recon_{one.code.lower()}", digest)
+            steps.refresh(run, conn, "recon", digest)
         return steps.conclude(run, one)

@@ -6,6 +6,7 @@ Everything here is a plain function over a `Run`; the flows call them in order, 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,10 +110,15 @@ def _refuse_a_source_as_ops(dbs: Databases) -> None:
 
 @contextmanager
 def only_runner(run: Run) -> Iterator[None]:
-    """Hold the runner's lock; CouldNotRun when another run has it. A killed runner frees it with its connection."""
+    """Hold the runner's lock; CouldNotRun when another run has it.
+
+    A killed runner frees it with its connection, which the server notices a moment later; and what it was at goes on
+    until the server has noticed that too. Both are waited for, seconds at most, so that the command can be given again
+    at once.
+    """
     with postgres.connect(run.databases.ops, application_name=f"phase2-runner {run.run_id}", autocommit=True) as conn:
-        row = conn.execute("select pg_try_advisory_lock(%s)", (_RUNNER_LOCK,)).fetchone()
-        if not row or not row[0]:
+        free = "select pg_try_advisory_lock(%s)"
+        if not _in_time(conn, free, (_RUNNER_LOCK,), lambda: run.progress("another run holds the lock: is it ending?")):
             holder = conn.execute(
                 "select a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
                 " from pg_catalog.pg_locks as l join pg_catalog.pg_stat_activity as a on a.pid = l.pid"
@@ -125,7 +131,36 @@ def only_runner(run: Run) -> Iterator[None]:
                 where=postgres.describe(run.databases.ops),
                 todo="Wait until it has ended; `phase2 status` shows where it is.",
             )
+        # whoever still works after that has a living client (`make recon`, an engineer's dbt) and may go on
+        _in_time(conn, _NOBODY_ELSE, None, lambda: run.progress("waiting for what a killed run left at work"))
         yield
+
+
+# Sessions of our name that are at work; the runner's own have not begun when this is asked.
+_NOBODY_ELSE = """
+select not exists (
+    select 1 from pg_catalog.pg_stat_activity as a
+    where
+        a.datname = current_database() and a.pid <> pg_backend_pid() and a.state <> 'idle'
+        and a.application_name like any (array['phase2-%', 'phase2 landing'])
+)
+"""
+_SECONDS_TO_END = 4.0  # the server asks every 1 or 2 seconds whether a session's client is still there
+
+
+def _in_time(
+    conn: psycopg.Connection, question: str, parameters: tuple[object, ...] | None, tell: Callable[[], None]
+) -> bool:
+    """Whether the question is answered with yes within a few seconds; `tell` is called once when it is not at once."""
+    deadline = None
+    while conn.execute(question, parameters).fetchone() != (True,):
+        if deadline is None:
+            tell()
+            deadline = time.monotonic() + _SECONDS_TO_END
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def begin(run: Run, batch: Batch) -> None:
@@ -389,11 +424,11 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
             todo=f"Run the batch again: make run BATCH={batch.code}",
         )
     entry.checksum = warehouse.digest()
+    nodes = refresh(run, conn, "ground", entry.checksum)
+    if step.target.startswith("gates_"):
+        nodes += refresh(run, conn, "recon", entry.checksum)
     if step.target != "ground":
-        refresh(run, conn, "ground", entry.checksum)
-    nodes = warehouse.build(run.databases.ops, step.target, progress=run.progress)
-    if not step.target.startswith("batch_"):
-        _remember(conn, step.target, entry.checksum)
+        nodes += _build(run, conn, step.target, entry)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
     entry.detail["nodes"] = [
         {
@@ -408,22 +443,58 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
     ]
 
 
-def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> bool:
-    """Build what a selector names, unless this version of the dbt project made it already; True when it was built."""
-    row = conn.execute(
-        "select w.digest = %(digest)s and ("
-        "    w.part not like 'recon_%%'"  # a landing schema that was made anew took its views along
-        "    or to_regclass('dbt_recon.' || w.part) is not null"
-        "    and to_regclass('dbt_recon.recon_global') is not null"  # what A and B read beside their own
-        ") from phase2.warehouse_state as w where w.part = %(part)s",
-        {"digest": digest, "part": selector},
-    ).fetchone()
-    if row and row[0]:
-        return False
+def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
+    """Build a batch or its gates. Batch E takes over batch D's working tables when nothing has moved since."""
+    if selector == "batch_e" and _work_of_d(conn, run, entry) == _remembered(conn, "work of batch_d"):
+        entry.detail["reused"] = "what batch D built from the same landed rows"
+        selector = "batch_e_after_d"
+    if selector == "batch_d":
+        _remember(conn, "work of batch_d", "")  # it is about to be replaced, model by model
+    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
+    if selector == "batch_d":
+        _remember(conn, "work of batch_d", _work_of_d(conn, run, entry))
+    return nodes
+
+
+def _work_of_d(conn: psycopg.Connection, run: Run, entry: runlog.Entry) -> str:
+    """What batch D's working tables were made of: project, run (its day and its landing), and what others write.
+
+    Ingestion, core writes and people leave a row in one of these three tables with whatever they do to a booking.
+    """
+    row = conn.execute(_OTHERS_WRITES).fetchone()
+    return f"{entry.checksum} {run.run_id} {row}"
+
+
+_OTHERS_WRITES = """
+select
+    (select (count(*), max(f.last_event_time), max(f.last_core_write_at)) from phase2.booking_freshness as f),
+    (select (count(*), max(q.updated_at)) from public.unmapped_queue as q),
+    (select (count(*), max(e.processed_at)) from public.ingest_event_log as e)
+"""
+
+
+def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> list[warehouse.Node]:
+    """Build what a selector names, unless this version of the dbt project made it already; the nodes built."""
+    stands = conn.execute(_STANDS, (list(_VIEWS[selector]),)).fetchone() == (True,)
+    if stands and _remembered(conn, selector) == digest:
+        return []
     run.progress(f"the dbt project has changed: building {selector}")
-    warehouse.build(run.databases.ops, selector, progress=run.progress)
+    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
     _remember(conn, selector, digest)
-    return True
+    return nodes
+
+
+# What of a selector may vanish: a landing schema or a table that is made anew takes the views on it along.
+_VIEWS = {
+    "ground": ("dbt_staging.stg_balisnap__bookings", "dbt_staging.stg_bstadmin__bookings"),
+    "recon": ("dbt_recon.recon_global", *(f"dbt_recon.recon_{code.lower()}" for code in ORDER)),
+}
+_STANDS = "select bool_and(to_regclass(wanted) is not null) from unnest(%s::text[]) as wanted"
+
+
+def _remembered(conn: psycopg.Connection, part: str) -> str | None:
+    row = conn.execute("select w.digest from phase2.warehouse_state as w where w.part = %s", (part,)).fetchone()
+    return row[0] if row else None
 
 
 def _remember(conn: psycopg.Connection, selector: str, digest: str) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +76,24 @@ def build(
 
 def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = None) -> list[Node]:
     """Any dbt command; its nodes as they ended. Raises CouldNotRun when dbt itself could not work."""
-    os.environ.update(postgres.dbt_environment(ops_url))
-    os.environ["PHASE2_DBT_THREADS"] = str(settings().phase2_dbt_threads)
-    os.environ["DO_NOT_TRACK"] = "1"
-    os.environ["PGOPTIONS"] = _SESSION
+    with _environment(ops_url):
+        result = _invoke(ops_url, arguments, _manifest(ops_url, digest()), progress)
+    return [_node(node) for node in getattr(result, "results", None) or []]
+
+
+@lru_cache(maxsize=1)
+def _manifest(ops_url: str, project: str) -> Any:
+    """The project as dbt parsed it, kept while this process works on one version of it and one database."""
+    return _invoke(ops_url, ["parse"])
+
+
+def _invoke(ops_url: str, arguments: list[str], manifest: Any = None, progress: Progress | None = None) -> Any:
     from dbt.cli.main import dbtRunner
 
     # dbt's partial parse is bound to the profile: one target folder a database keeps it warm
     place = settings().phase2_home / "dbt" / hashlib.sha256(ops_url.encode()).hexdigest()[:12]
     callbacks: list[Any] = [_reporter(progress)] if progress else []
-    outcome = dbtRunner(callbacks=callbacks).invoke(
+    outcome = dbtRunner(manifest=manifest, callbacks=callbacks).invoke(
         [
             *arguments,
             *("--project-dir", str(DBT_PROJECT)),
@@ -91,9 +101,9 @@ def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = No
             *("--target-path", str(place)),
             *("--log-path", str(place / "logs")),
             *("--log-level", "none", "--log-level-file", "info"),
+            "--no-write-json",  # the manifest as JSON takes longer than a small build
         ]
     )
-    os.environ.pop("PGOPTIONS")  # dbt's alone: libpq would give it to every connection of ours
     logging.getLogger().handlers[:] = [h for h in logging.getLogger().handlers if not _is_dbt_handler(h)]
     if outcome.exception is not None:
         raise CouldNotRun(
@@ -101,8 +111,20 @@ def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = No
             where=str(DBT_PROJECT.name),
             todo=f"See {place / 'logs' / 'dbt.log'}.",
         )
-    results = getattr(outcome.result, "results", None) or []
-    return [_node(result) for result in results]
+    return outcome.result
+
+
+@contextmanager
+def _environment(ops_url: str) -> Iterator[None]:
+    """What profiles.yml and dbt's connections read."""
+    os.environ.update(postgres.dbt_environment(ops_url))
+    os.environ["PHASE2_DBT_THREADS"] = str(settings().phase2_dbt_threads)
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["PGOPTIONS"] = _SESSION
+    try:
+        yield
+    finally:
+        os.environ.pop("PGOPTIONS")  # dbt's alone: libpq would give it to every connection of ours
 
 
 def digest() -> str:

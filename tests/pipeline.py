@@ -33,7 +33,7 @@ class Pipeline:
         for batch in between(first, last):
             steps.start(run, batch)  # random sources fail gates: the doors are tested elsewhere
             for step in batch.plan:
-                if gates or not step.target.startswith("recon_"):
+                if gates or not step.target.startswith("gates_"):
                     steps.execute(run, batch, step)
             if not gates:
                 continue

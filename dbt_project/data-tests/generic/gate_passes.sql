@@ -12,7 +12,7 @@ select
     registry.threshold
 from (select '{{ gate_id }}'::text as gate_id) as wanted
 left join {{ ref('gate_registry') }} as registry on wanted.gate_id = registry.gate_id
-left join {{ model }} as measured on wanted.gate_id = measured.gate_id
+left join {{ model }} as measured on wanted.gate_id = measured.gate_id and measured.kind = 'measure'
 where
     registry.gate_id is null
     or {{ function('gate_status') }}(

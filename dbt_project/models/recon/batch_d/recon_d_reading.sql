@@ -1,0 +1,8 @@
+-- A table: the gates' tests and the verdict of a run read the same numbers, of one snapshot, measured once.
+{{ config(materialized='table', unlogged=true) }}
+
+select
+    recon.*,
+    now() as read_at,
+    (select r.run_id from {{ source('phase2', 'run_context') }} as r) as run_id
+from {{ ref('recon_d') }} as recon
