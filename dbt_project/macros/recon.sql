@@ -41,6 +41,13 @@
     end
 {%- endmacro %}
 
+{# Whether nothing of a ref is left by the rule. One printable ASCII character is enough, and nearly all have one. #}
+{% macro recon_is_blank_ref(value) -%}
+    case
+        when {{ value }} collate "C" ~ '[!-~]' then false else {{ function('norm_ref') }}({{ value }}) is null
+    end
+{%- endmacro %}
+
 {# Each raw currency of a landed table with the rule's (few values, many rows: join it instead of asking per row). #}
 {% macro recon_currencies(relation, column) -%}
     select k.code, {{ function('norm_currency') }}(k.code) as currency_code
@@ -261,7 +268,9 @@
             else 'MONEY_DIFFERS'
         end as status,
         true as is_counted,
-        jsonb_build_object('rows', g.rows, 'currency_code', g.currency_code, 'amount', g.amount) as detail
+        jsonb_strip_nulls(jsonb_build_object(
+            'rows', g.rows, 'currency_code', g.currency_code, 'amount', g.amount, 'reason', g.reason
+        )) as detail
     from groups as g
     where g.faulty_key is not null
 {%- endmacro %}

@@ -190,12 +190,12 @@ exceptions as (
         'C-04' as gate_id,
         q.queue_type as entity,
         q.queue_key::text as key,
-        'UNKNOWN_REASON' as status,
+        case when q.reason_code is null then 'NO_REASON' else 'UNKNOWN_REASON' end as status,
         true as is_counted,
         jsonb_build_object('reason_code', q.reason_code, 'source_table', q.source_table, 'source_pk', q.source_pk)
             as detail
     from {{ source('bridge', 'unmapped_queue') }} as q
-    where q.reason_code not in ('NO_MATCH', 'MULTI_MATCH', 'INVALID_SOURCE')
+    where coalesce(q.reason_code, '') not in ('NO_MATCH', 'MULTI_MATCH', 'INVALID_SOURCE')
 )
 
 {{ recon_measure_rows('measured') }}

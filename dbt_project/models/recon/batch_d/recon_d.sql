@@ -165,7 +165,7 @@ cores as (
             where
             cores.channel_code is null
             or channels.channel_code is null
-            or nullif(btrim(cores.external_booking_ref), '') is null
+            or {{ recon_is_blank_ref('cores.external_booking_ref') }}
         ) as without_identity,
         count(*) filter (
             where
@@ -292,7 +292,7 @@ exceptions as (
             as detail
     from {{ source('bridge', 'booking_core') }} as cores
     left join {{ source('bridge', 'channel_registry') }} as channels on cores.channel_code = channels.channel_code
-    where channels.channel_code is null or nullif(btrim(cores.external_booking_ref), '') is null
+    where channels.channel_code is null or {{ recon_is_blank_ref('cores.external_booking_ref') }}
 
     union all
 

@@ -1,5 +1,6 @@
 -- Grain: one landed booking. Of the candidates that lead to one bridge row, the one whose money the bridge shows stands
--- for it (none: the first); the others are merged as duplicates.
+-- for it (none: the first); the others are merged as duplicates. A booking on a day that none of them has is another
+-- trip: nobody's row.
 with items as (
     select
         i.booking_id,
@@ -36,7 +37,8 @@ candidates as (
             end
         ) as amount,
         -- with several bookings of the shop in one identity, only one of them brings its items (mapping 4.9)
-        {{ function('norm_money') }}(landed.total_price) as amount_without_items
+        {{ function('norm_money') }}(landed.total_price) as amount_without_items,
+        {{ function('travel_day') }}(landed.booking_date) as tour_date
     from {{ source('balisnap', 'Booking') }} as landed
     left join items on landed.booking_id = items.booking_id
     left join ({{ recon_currencies(source('balisnap', 'Booking'), 'currency_code') }}) as currencies
@@ -53,7 +55,8 @@ candidates as (
         refs.entity_key,
         currencies.currency_code,
         {{ function('norm_money') }}(landed.total_price) as amount,
-        {{ function('norm_money') }}(landed.total_price) as amount_without_items
+        {{ function('norm_money') }}(landed.total_price) as amount_without_items,
+        {{ function('bali_date') }}({{ function('utc_instant') }}(landed.tour_date)) as tour_date
     from {{ source('bstadmin', 'bookings') }} as landed
     left join ({{ recon_currencies(source('bstadmin', 'bookings'), 'currency') }}) as currencies
         on landed.currency = currencies.code
@@ -70,6 +73,8 @@ linked as (
         candidates.currency_code,
         candidates.amount,
         cores.booking_key,
+        cores.tour_date as found_tour_date,
+        candidates.tour_date = cores.tour_date as has_its_day,
         fresher.booking_key is not null as is_fresher,
         case
             when cores.booking_key is null then null
@@ -91,10 +96,24 @@ groups as (
     select
         booking_key,
         count(*) filter (where source_rank = 1) as shop_candidates,
-        min(difference * (1::bigint << 40) + place) as first_place
+        min(difference * (1::bigint << 40) + place) as first_place,
+        bool_or(has_its_day) as has_its_day
     from linked
     where booking_key is not null
     group by booking_key
+),
+
+-- an item of the shop may leave on another day than its booking says (mapping 4.5); few have to be asked
+departed as (
+    select linked.booking_key
+    from linked
+    inner join groups on linked.booking_key = groups.booking_key and not groups.has_its_day
+    inner join {{ source('balisnap', 'BookingItem') }} as i on linked.booking_id = i.booking_id
+    inner join {{ source('balisnap', 'Departure') }} as d on i.departure_id = d.departure_id
+    where
+        linked.source_rank = 1
+        and {{ function('bali_date') }}({{ function('utc_instant') }}(d.start_date)) = linked.found_tour_date
+    group by linked.booking_key
 ),
 
 -- only what really cannot be bridged may wait in the queue instead
@@ -133,9 +152,11 @@ judged as (
         linked.*,
         linked.difference * (1::bigint << 40) + linked.place = groups.first_place as stands_for_it,
         linked.difference = 0 or (linked.difference = 1 and groups.shop_candidates > 1) as agrees,
+        not (linked.is_fresher or groups.has_its_day or departed.booking_key is not null) as is_another_trip,
         queued.booking_id is not null as is_queued
     from linked
     left join groups on linked.booking_key = groups.booking_key
+    left join departed on linked.booking_key = departed.booking_key
     left join queued
         on
             linked.booking_key is null
@@ -149,12 +170,14 @@ select
     booking_key as bridge_key,
     case
         when booking_key is null then case when is_queued then 'queued' else 'unaccounted' end
-        when stands_for_it then 'bridged'
-        else 'merged'
+        when not stands_for_it then 'merged'
+        when is_another_trip then 'unaccounted'
+        else 'bridged'
     end as category,
     case
         when booking_key is null then case when is_queued then 'in the unmapped queue' end
         when not stands_for_it then 'duplicate of an identity'
+        when is_another_trip then 'on another day than its sources say'
     end as reason,
     currency_code,
     amount,

@@ -1,4 +1,5 @@
 -- Grain: one landed rate plan. Only one whose price is none, or whose variant is not bridged, may wait in the queue.
+-- Its price is held against the rate's.
 with judged as (
     select
         landed.rate_plan_id::text as source_pk,
@@ -12,8 +13,14 @@ with judged as (
             when unmatched.source_pk is not null and coalesce(variants.category <> 'bridged', true) then 'queued'
             else 'unaccounted'
         end as category,
-        invalid.source_pk is not null as is_invalid
+        invalid.source_pk is not null as is_invalid,
+        currencies.currency_code,
+        {{ function('norm_money') }}(landed.price) as amount,
+        rates.currency_code as found_currency_code,
+        rates.price as found_amount
     from {{ source('balisnap', 'VariantRatePlan') }} as landed
+    left join ({{ recon_currencies(source('balisnap', 'VariantRatePlan'), 'currency_code') }}) as currencies
+        on landed.currency_code = currencies.code
     left join {{ source('bridge', 'catalog_variant_rate') }} as rates
         on
             {{ function('row_key') }}('rate', 'balisnap', 'VariantRatePlan', landed.rate_plan_id::text)
@@ -36,8 +43,13 @@ select
     category,
     case when category = 'queued' then case when is_invalid then 'no price' else 'its variant is not bridged' end end
         as reason,
-    null::text as currency_code,
-    null::numeric as amount,
-    null::text as money_category,
-    null::text as money_reason
+    currency_code,
+    amount,
+    case
+        when category <> 'bridged' then category
+        when found_currency_code = currency_code and found_amount = amount then 'bridged'
+        else 'unaccounted'
+    end as money_category,
+    case when category = 'queued' then case when is_invalid then 'no price' else 'its variant is not bridged' end end
+        as money_reason
 from judged
