@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 
 from bridge import postgres
+from bridge.errors import CouldNotRun
 from bridge.settings import Databases
 
 QUERIES = Path(__file__).with_name("legacy_queries.sql")
@@ -57,7 +58,10 @@ def statements(text: str | None = None) -> list[Statement]:
 
 
 def ask(conn: psycopg.Connection, statement: Statement) -> Outcome:
-    """Run one statement and read all its rows, in a read-only transaction that is rolled back."""
+    """Run one statement and read all its rows, in a read-only transaction that is rolled back.
+
+    Raises CouldNotRun when the connection is lost meanwhile.
+    """
     start = time.perf_counter()
     error: str | None = None
     rows: int | None = None
@@ -67,6 +71,12 @@ def ask(conn: psycopg.Connection, statement: Statement) -> Outcome:
             # all rows are here now; Python's types are not asked, which know no infinite times
             rows = conn.execute(statement.text.encode()).rowcount
     except psycopg.Error as raised:
+        if conn.closed:  # it says something of the connection, nothing of the statement
+            raise CouldNotRun(
+                "the connection was lost while the legacy statements ran",
+                where=f"{statement.source}: {statement.name}",
+                todo="Run it again once the server and the line are well.",
+            ) from None
         error = (raised.diag.message_primary or str(raised)).splitlines()[0]
     return Outcome(statement, rows, round(time.perf_counter() - start, 4), error)
 

@@ -14,6 +14,13 @@ from bridge.errors import CouldNotRun
 for _variable in ("PGTZ", "PGDATESTYLE", "PGOPTIONS", "PGCLIENTENCODING"):
     os.environ.pop(_variable, None)
 
+# What our sessions ask for, whatever the server's defaults. Without the last one a statement whose client was killed
+# would go on to its end, with its locks, while the next run waits for them; a script would even commit.
+_SESSION = (
+    "-c timezone=UTC -c search_path= -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
+    " -c client_connection_check_interval=1000"
+)
+
 _OPTIONS = {
     "connect_timeout": "10",
     "keepalives": "1",
@@ -27,9 +34,7 @@ def connect(
     url: str, *, application_name: str = "phase2", read_only: bool = False, autocommit: bool = False
 ) -> psycopg.Connection:
     """Open `url`; raises CouldNotRun that names host and database (never the password) when it can't be reached."""
-    options = "-c timezone=UTC -c search_path= -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
-    if read_only:
-        options += " -c default_transaction_read_only=on"
+    options = _SESSION + (" -c default_transaction_read_only=on" if read_only else "")
     try:
         conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
