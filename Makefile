@@ -61,7 +61,7 @@ lint: setup ## ruff, sqlfluff, import contracts
 # plain SQL has no place in dbt's project, whose templater leaves it out without a word; sql/sources stay as the
 # applications wrote them
 	@$(VENV)/bin/sqlfluff lint --disable-progress-bar --processes 2 --templater raw \
-	  $(addprefix sql/,phase2 landing sample compose roles state.sql status_snapshot.sql fingerprint.sql)
+	  $(addprefix sql/,phase2 landing sample compose roles state.sql status_snapshot.sql review_snapshot.sql fingerprint.sql)
 # nor does it read dbt's functions; the two left out call methods of ref() and source(), which only dbt has
 	@$(VENV)/bin/sqlfluff lint --disable-progress-bar --templater jinja \
 	  $(filter-out %/current_as_of.sql %/placeholders.sql,$(wildcard dbt_project/functions/*.sql))

@@ -111,6 +111,7 @@ BATCHES: dict[str, Batch] = {
             rollback=(
                 "keep a dump of the unmapped queue (phase2.unmapped_queue_dump)",
                 "empty the catalog bridge: rates, variants, products, their external refs and queue rows",
+                "empty the landing and drop dbt's working tables: the next run makes both again",
             ),
         ),
         Batch(
@@ -121,7 +122,10 @@ BATCHES: dict[str, Batch] = {
             steps=(Step("dbt", "batch_d", "Build the booking bridge"),),
             postchecks=(_measure("d"),),
             gates=("D-01", "D-02", "D-03", "D-04", "D-05", "D-06"),
-            rollback=("empty the booking bridge: bookings and all that hangs on them, their refs and review rows",),
+            rollback=(
+                "empty the booking bridge: bookings and all that hangs on them, their refs and review rows",
+                "drop dbt's working tables: the next run makes them again",
+            ),
         ),
         Batch(
             code="E",
@@ -138,6 +142,8 @@ BATCHES: dict[str, Batch] = {
             rollback=(
                 "delete the payment events, finance links and their queue rows",
                 "restore every booking's statuses from the snapshot taken before the batch first ran",
+                "restore the reviews of bookings as batch D left them, but for what a person has decided",
+                "drop dbt's working tables: the next run makes them again",
             ),
         ),
     )

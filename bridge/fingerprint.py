@@ -37,8 +37,10 @@ _BOOKKEEPING: dict[str, frozenset[str]] = {
     },
     "phase2.source_leftovers": frozenset({"created_at", "updated_at"}),
     "phase2.status_snapshot": frozenset({"core_updated_at", "state_updated_at", "run_id", "taken_at"}),
+    "phase2.review_snapshot": frozenset({"created_at", "updated_at"}),
     "phase2.paid_bookings": frozenset({"run_id", "noted_at"}),
     "phase2.audit_sample": frozenset({"line_no"}),
+    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cde"},
 }
 
 # What ran, when, and what came of it. A rollback adds to a log, and takes nothing from it.

@@ -45,6 +45,7 @@ def roll_back(run: Run, batch: Batch) -> None:
         step = Step("script", scripts.rollback_script(batch.code), f"Roll back batch {batch.code}")
         run.progress(f"{batch.code}  {step.title}")
         with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind="rollback") as entry:
+            conn.execute("delete from phase2.warehouse_state where part = 'work of batch_d'")  # its tables go
             if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
             result = scripts.run_script(run.databases.ops, step.target, {})

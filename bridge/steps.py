@@ -384,16 +384,29 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
 
 
 def _snapshot(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
-    with conn.transaction():
-        cursor = conn.execute((SQL / "status_snapshot.sql").read_bytes())
+    with run.connect() as own, own.transaction():  # what ends this connection leaves the log's
+        if not _batch_e_stands(own):
+            _keep_reviews(own)
+        cursor = own.execute((SQL / "status_snapshot.sql").read_bytes())
         entry.rows = cursor.rowcount
+
+
+def _batch_e_stands(conn: psycopg.Connection) -> bool:
+    """Whether batch E has run and was not rolled back: it keeps the statuses before it writes."""
+    return conn.execute("select exists (select 1 from phase2.status_snapshot)").fetchone() == (True,)
+
+
+def _keep_reviews(conn: psycopg.Connection) -> None:
+    """Batch E lists reviews too (mapping 5.3), of a landing of its own: its rollback leaves them as batch D had."""
+    with conn.transaction():
+        conn.execute((SQL / "review_snapshot.sql").read_bytes())
 
 
 def _audit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
     """The capture export given for gate E-03; without one the captures inside the payments' payloads are compared."""
     file = settings().phase2_audit_file
-    with conn.transaction():
-        conn.execute("delete from phase2.audit_sample")
+    with run.connect() as own, own.transaction():
+        own.execute("delete from phase2.audit_sample")
         if file is None:
             entry.detail["sample"] = "captures inside raw_payload"
             return
@@ -402,7 +415,7 @@ def _audit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: 
             " from stdin (format csv, header match)"
         )
         try:
-            with file.open("rb") as rows, conn.cursor() as cursor:
+            with file.open("rb") as rows, own.cursor() as cursor:
                 with cursor.copy(copy) as target:
                     while chunk := rows.read(1 << 16):
                         target.write(chunk)
@@ -453,6 +466,8 @@ def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entr
     nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
     if selector == "batch_d":
         _remember(conn, "work of batch_d", _work_of_d(conn, run, entry))
+        if _batch_e_stands(conn):
+            _keep_reviews(conn)
     return nodes
 
 

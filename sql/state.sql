@@ -181,6 +181,16 @@ comment on table phase2.status_snapshot is
 'Statuses, flags and times from before batch E first wrote a booking; its rollback restores and then forgets them.';
 comment on column phase2.status_snapshot.has_state is 'Whether the booking had an ops_booking_state row.';
 
+create table if not exists phase2.review_snapshot (
+    queue_key uuid not null,
+    review jsonb not null,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    constraint review_snapshot_pkey primary key (queue_key)
+);
+comment on table phase2.review_snapshot is
+'Review rows as batch D left them: batch E writes reviews too, and its rollback puts these back.';
+
 create table if not exists phase2.model_changes (
     model_change_id bigint generated always as identity,
     run_id uuid,

@@ -1,8 +1,9 @@
 -- Rollback of batch C: empties the catalog bridge, after a dump of its queue rows for investigation.
 -- Only this batch's tables and rows. Idempotent. Refuses while bookings point at the catalog.
 -- delete, not truncate: booking_item_snapshot's foreign key forbids a truncate even when it is empty, and catalogs are
--- small. Today every catalog row is the batch's; once ingestion adds its own refs (part 4), those stay:
--- they name another source_system than balisnap and bstadmin.
+-- small. No batch is left that reads the landed rows: they go too, and the next run copies them again.
+-- Today every catalog row is the batch's; once ingestion adds its own refs (part 4), those stay: they name another
+-- source_system than balisnap and bstadmin.
 
 begin;
 set local lock_timeout = '5s';
@@ -39,6 +40,23 @@ select
     q.updated_at
 from public.unmapped_queue as q
 where q.queue_type in ('PRODUCT_MAPPING', 'VARIANT_MAPPING', 'CATALOG_EXTENDED_METADATA');
+
+-- dbt's working tables hold what the batch computed; every run makes them again
+drop schema if exists dbt_intermediate cascade;
+drop table if exists dbt_recon.recon_c_reading;
+
+do $$
+declare
+    landed record;
+begin
+    for landed in
+        select t.schemaname, t.tablename from pg_catalog.pg_tables as t
+        where t.schemaname in ('landing_balisnap', 'landing_bstadmin')
+    loop
+        execute format('truncate %I.%I', landed.schemaname, landed.tablename);
+    end loop;
+end
+$$;
 
 with removed_queue as (
     delete from public.unmapped_queue

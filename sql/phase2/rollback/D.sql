@@ -106,6 +106,13 @@ where source_table in ('Booking', 'BookingItem', 'BookingTraveler', 'Departure',
 -- What is noted about bookings that are gone: a backfill from nothing must not take them for fresher than the sources.
 delete from phase2.booking_freshness;
 delete from phase2.status_snapshot;
+delete from phase2.review_snapshot;
+delete from phase2.warehouse_state
+where part = 'review snapshot';
+
+-- dbt's working tables hold what the batch computed; every run makes them again
+drop schema if exists dbt_intermediate cascade;
+drop table if exists dbt_recon.recon_d_reading;
 
 select
     table_name,

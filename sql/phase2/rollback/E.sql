@@ -1,11 +1,28 @@
 -- Rollback of batch E: empties payment events and finance links, after a dump of their queue rows, and puts each
 -- booking's statuses, flags and times back as phase2.status_snapshot holds them from before the batch's first run,
--- `updated_at` included. Pause the settlement sync first. Idempotent: the snapshot is used up.
+-- `updated_at` included, and the reviews of bookings as phase2.review_snapshot holds them from batch D's last run.
+-- What a person has decided stays. Pause the settlement sync first. Idempotent: the snapshots are used up.
 -- Today every payment event is the batch's. Once ingestion writes its own (part 4), those must stay.
 
 begin;
 set local lock_timeout = '5s';
 set local search_path = '';
+
+-- The batch wrote reviews of its own landing: these are opened by it, or changed, and no person has moved them.
+create temporary table reviews_of_the_batch on commit drop as
+select q.queue_key
+from public.unmapped_queue as q
+left join phase2.review_snapshot as s on q.queue_key = s.queue_key
+where
+    exists (
+        select 1 from phase2.warehouse_state as w
+        where w.part = 'review snapshot'
+    )  -- taken, though maybe empty
+    and q.queue_type = 'BOOKING_REVIEW'
+    and not (q.source_system = 'balisnap' and q.source_table = 'Payment')
+    and (q.status = 'OPEN' or (q.status = 'CLOSED' and q.resolved_by = 'phase2 run: cause gone'))
+    and not coalesce(q.payload ? 'resolution', false)
+    and to_jsonb(q) - '{created_at,updated_at}'::text[] is distinct from s.review;
 
 insert into phase2.unmapped_queue_dump (
     batch, run_id, queue_key, queue_type, channel_code, source_system, source_table, source_pk, reason_code,
@@ -31,7 +48,8 @@ select
 from public.unmapped_queue as q
 where
     q.queue_type = 'PAYMENT_LINK'
-    or (q.queue_type = 'BOOKING_REVIEW' and q.source_system = 'balisnap' and q.source_table = 'Payment');
+    or (q.queue_type = 'BOOKING_REVIEW' and q.source_system = 'balisnap' and q.source_table = 'Payment')
+    or q.queue_key in (select b.queue_key from pg_temp.reviews_of_the_batch as b);
 
 create temporary table rolled_back on commit drop as
 select
@@ -51,6 +69,7 @@ with removed as (
     where
         q.queue_type = 'PAYMENT_LINK'
         or (q.queue_type = 'BOOKING_REVIEW' and q.source_system = 'balisnap' and q.source_table = 'Payment')
+        or q.queue_key in (select b.queue_key from pg_temp.reviews_of_the_batch as b)
     returning 1
 )
 
@@ -59,6 +78,26 @@ select
     'unmapped_queue' as table_name,
     count(*) as rows
 from removed;
+
+with restored as (
+    insert into public.unmapped_queue
+    select r.*
+    from phase2.review_snapshot as s
+    cross join
+        lateral jsonb_populate_record(
+            null::public.unmapped_queue,
+            s.review || jsonb_build_object('created_at', s.created_at, 'updated_at', s.updated_at)
+        ) as r
+    where s.queue_key in (select b.queue_key from pg_temp.reviews_of_the_batch as b)
+    on conflict (queue_key) do nothing
+    returning 1
+)
+
+insert into pg_temp.rolled_back (table_name, rows)
+select
+    'unmapped_queue, reviews restored' as table_name,
+    count(*) as rows
+from restored;
 
 -- Only rows whose statuses differ are written: what batch D changed since in other columns keeps its time.
 with restored as (
@@ -108,9 +147,17 @@ select
 from restored;
 
 delete from phase2.status_snapshot;
+delete from phase2.review_snapshot;
+delete from phase2.warehouse_state
+where part = 'review snapshot';
 delete from phase2.paid_bookings;
+delete from phase2.audit_sample;
 delete from phase2.source_leftovers
 where source_table in ('Payment', 'booking_finances', 'booking_finance_items');
+
+-- dbt's working tables hold what the batch computed; every run makes them again
+drop schema if exists dbt_intermediate cascade;
+drop table if exists dbt_recon.recon_e_reading;
 
 select
     table_name,
