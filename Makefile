@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon rollback status scenarios test lint format bench docs clean
+.PHONY: help setup up down env demo run recon rollback status scenarios fault-matrix test lint format bench docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -52,6 +52,8 @@ status: setup ## Where each batch stands
 	@$(PHASE2) status
 scenarios: setup ## Sample sources that break a gate each
 	@$(PHASE2) scenarios
+fault-matrix: setup ## Run every fault against the gates, and write docs/fault-matrix.md anew
+	@FAULT_MATRIX=write $(VENV)/bin/pytest -n0 tests/test_faults.py
 test: setup ## The tests, on real databases
 	@$(VENV)/bin/pytest
 lint: setup ## ruff, sqlfluff, import contracts

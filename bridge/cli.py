@@ -276,10 +276,12 @@ def scenarios(json: Json = False) -> None:
     if json:
         _print_json([{"name": s.name, "gate": s.gate, "title": s.title} for s in sources.SCENARIOS.values()])
         return
-    table = Table("scenario", "fails gate", "what is wrong", box=None, header_style="bold")
+    table = Table("scenario", "fails gate", "what is planted", box=None, header_style="bold")
     for scenario in sources.SCENARIOS.values():
         table.add_row(scenario.name, scenario.gate or "-", scenario.title)
     out.print(table)
+    out.print("\nOne of them: make demo SCENARIO=duplicate-pax")
+    out.print("Which gates catch which, and what is planted in landing, bridge and schema: docs/fault-matrix.md")
 
 
 @app.command()

@@ -30,7 +30,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from bridge.batches import before
+from bridge.batches import BATCHES, GLOBAL_GATES, before
 from bridge.errors import CouldNotRun, GateFailed
 
 Status = Literal["PASS", "FAIL", "N/A"]
@@ -140,6 +140,20 @@ REQUIRED_QUERIES = {
     "recon_status_drift": "Fulfilment status against finance settlement",
     "recon_stored_status": "Stored fulfilment status against the recomputed one, which wins",
     "recon_payment_linkage": "Payment linkage",
+    "recon_values": "Values that no source row has",
+}
+
+# What stands for a gate of the plan that the registry does not know: it has no limit, so that nothing passes it.
+_UNREGISTERED = {
+    "title": "Not in the registry",
+    "measure": "",
+    "comparator": None,
+    "threshold": None,
+    "unit": "count",
+    "counts": "failures",
+    "severity": "critical",
+    "na_when_empty": False,
+    "note": "dbt_seeds.gate_registry has no row of it",
 }
 
 # The order of a parity table: as the batches bring them, what landed last.
@@ -302,6 +316,8 @@ def open_or_raise(conn: psycopg.Connection, batch: str, predecessor: str) -> Non
     state = conn.execute("select status from phase2.batch_state where batch = %s", (code,)).fetchone()
     latest = conn.execute(_LATEST, {"batch": code}).fetchall()
     failed = [gate_id for gate_id, status in latest if status not in ("PASS", "N/A")]
+    if latest:  # a gate that the latest verdict did not ask has not passed
+        failed += [gate_id for gate_id in _asked(code) if gate_id not in {row[0] for row in latest}]
     if failed:
         raise GateFailed(batch.upper(), failed)
     if not latest or not state or state[0] != "PASS":
@@ -326,6 +342,8 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
                 "the gate registry is missing", where="dbt_seeds.gate_registry", todo="Run it first: make run BATCH=A"
             )
         registry = cursor.execute(_REGISTRY, {"batch": batch}).fetchall()
+    known = {row["gate_id"] for row in registry}
+    registry += [{**_UNREGISTERED, "gate_id": gate_id} for gate_id in _asked(batch) if gate_id not in known]
     states = dict(conn.execute("select batch, status from phase2.batch_state").fetchall())
     seconds["registry"] = clock() - start
 
@@ -361,6 +379,11 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
         exceptions=tuple(exceptions),
         seconds={part: round(taken, 3) for part, taken in seconds.items()},
     )
+
+
+def _asked(batch: str) -> tuple[str, ...]:
+    """The gates that the plan asks after this batch, whatever the registry holds."""
+    return (*BATCHES[batch].gates, *GLOBAL_GATES)
 
 
 def _said(conn: psycopg.Connection, batch: str, run_id: UUID) -> tuple[list[dict[str, Any]], datetime | None]:
@@ -442,6 +465,9 @@ def _gate(
     exceptions: Sequence[GateException],
     batch: str,
 ) -> Gate:
+    has_limit = row["comparator"] in ("=", "<=", ">=") and row["threshold"] is not None and row["threshold"].is_finite()
+    if not has_limit:
+        row = {**row, "comparator": "=", "threshold": Decimal(0)}
     mine = [e for e in exceptions if e.gate_id == row["gate_id"]]
     counted = sum(e.is_counted for e in mine)
     numerator = measured["numerator"] if measured else None
@@ -471,6 +497,9 @@ def _gate(
         if expected != counted:
             status = "FAIL"
             note = f"the measure counts {expected}, its list of exceptions {counted}: not to be trusted. {note}"
+    if not has_limit:
+        status = "FAIL"
+        note = f"no limit in the registry. {note}"
     return Gate(
         gate_id=row["gate_id"],
         title=row["title"],

@@ -1,7 +1,8 @@
 """The fault catalogue as data: what is planted where, and which gate has to name it.
 
-Faults of schema, seeds, landing and bridge are in `faults.sql`, to be planted in a copy of a healthy shop; those of
-the sources are the scenarios of the samples, which go through landing and batches.
+Faults of schema, seeds, landing and bridge are in `faults.sql`, to be planted in a copy of a healthy shop. Those of
+the sources are the scenarios of the samples (`sql/sample/scenarios.sql`), which go through landing and batches; here
+is only where their rows are to be found again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+
+LANDED = (
+    *(
+        f'landing_balisnap."{name}"'
+        for name in (
+            *("TourPackage", "TourImage", "TourProduct", "TourVariant", "VariantRatePlan", "VariantItinerary"),
+            *("Departure", "Booking", "BookingItem", "BookingTraveler", "Payment"),
+        )
+    ),
+    *(
+        f"landing_bstadmin.{name}"
+        for name in (
+            *("tours", "tour_packages", "tour_images", "tour_itineraries"),
+            *("bookings", "booking_finances", "booking_finance_items"),
+        )
+    ),
+)
 
 PLACES = ("source", "landing", "bridge", "schema", "seed", "run")
 
@@ -73,3 +91,64 @@ def _one(statement: str) -> str:
 
 
 FAULTS = _read()
+
+_BOOKINGS = """
+select distinct r.entity_key::text from public.channel_external_refs as r
+where r.external_ref_kind = %s and r.external_ref = any(%s)
+"""
+_CAPTURES = """
+select 'payload:' || e.payment_key || ':' || (l.raw_payload #>> '{purchase_units,0,payments,captures,0,id}')
+from landing_balisnap."Payment" as l
+inner join public.payment_event as e
+    on e.payment_key = rulebook.row_key('payment', 'balisnap', 'Payment', l.payment_id::text)
+where %s::text is null and l.payment_id::text = any(%s)
+"""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A source table that a scenario changes, and how its gate names the rows: a query on the ops database.
+
+    Its parameters: `kind`, and the texts of the changed rows' primary keys (or of their column `by`).
+    """
+
+    source: str
+    table: str
+    names: str
+    kind: str | None = None
+    by: str | None = None  # another column than the primary key
+
+
+_SHOP = Changed("balisnap", "Booking", _BOOKINGS, "BALISNAP_BOOKING_ID")
+_OFFICE = Changed("bstadmin", "bookings", _BOOKINGS, "BSTADMIN_BOOKING_ID")
+
+CHANGED: dict[str, Changed] = {
+    "broken-page": Changed(
+        "bstadmin", "audit_logs", "select 'audit: last changes' where %s::text is null and %s::text[] is not null"
+    ),
+    "orphan-products": Changed(
+        "balisnap",
+        "TourProduct",
+        "select rulebook.row_key('product', 'balisnap', 'TourProduct', i)::text"
+        " from unnest(%s::text[] || %s::text[]) as i",
+    ),
+    "unmatched-packages": Changed(
+        "bstadmin",
+        "tour_packages",
+        "select 'bstadmin:tour_packages:' || i || ':NO_MATCH' from unnest(%s::text[] || %s::text[]) as i",
+    ),
+    "rateless-variants": Changed(
+        "balisnap",
+        "VariantRatePlan",
+        "select rulebook.row_key('variant', 'balisnap', 'TourVariant', i)::text"
+        " from unnest(%s::text[] || %s::text[]) as i",
+        by="variant_id",
+    ),
+    "duplicate-pax": _SHOP,
+    "conflicting-dates": _OFFICE,
+    "unreadable-currency": _SHOP,
+    "cancelled-on-the-web": _SHOP,
+    "done-unpaid": _OFFICE,
+    "audit-mismatch": Changed("balisnap", "Payment", _CAPTURES),
+    "swapped-captures": Changed("balisnap", "Payment", _CAPTURES),
+}

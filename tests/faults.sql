@@ -30,7 +30,7 @@ values ('migration_run_log');
 
 -- @fault A-01 | schema | a column has another type
 -- @plant
-alter table public.booking_contact alter phone type text;
+alter table public.booking_contact alter updated_from_source type text;
 -- @names
 values ('booking_contact');
 
@@ -530,6 +530,79 @@ select booking_key as key from public.booking_core where ops_fulfillment_status 
 -- @plant
 update landing_bstadmin.booking_finance_items set paid = false;
 
+-- @fault G-02 | bridge | contacts of two halves of the bookings are swapped | D
+-- @rows
+select n.booking_key as key, o.main_name, o.main_email, o.phone
+from (
+    select *, row_number() over (order by booking_key) as n from public.booking_contact
+    where not is_placeholder_name and not is_placeholder_email and phone is not null
+) as n
+inner join (
+    select *, row_number() over (order by booking_key desc) as n from public.booking_contact
+    where not is_placeholder_name and not is_placeholder_email and phone is not null
+) as o
+    on n.n = o.n
+    and n.main_name <> o.main_name and n.main_email <> o.main_email and right(n.phone, 8) <> right(o.phone, 8)
+where n.n <= 40;
+-- @plant
+update public.booking_contact as c set main_name = p.main_name, main_email = p.main_email, phone = p.phone
+from planted as p where c.booking_key = p.key;
+
+-- @fault G-02 | bridge | a null: the e-mail of some bookings | D
+-- @rows
+select booking_key as key from public.booking_contact where not is_placeholder_email order by booking_key limit 40;
+-- @plant
+update public.booking_contact set main_email = null where booking_key in (select key from planted);
+
+-- @fault G-02 | bridge | another driver than operations assigned | D
+-- @rows
+select booking_key as key from public.ops_booking_state where assigned_driver_id is not null
+order by booking_key limit 40;
+-- @plant
+update public.ops_booking_state set assigned_driver_id = assigned_driver_id + 1000
+where booking_key in (select key from planted);
+update public.ops_assignment set driver_id = driver_id + 1000
+where booking_key in (select key from planted) and is_active;
+
+-- @fault G-02 | bridge | assignments are dropped | D
+-- @rows
+select booking_key as key from public.ops_assignment where is_active order by booking_key limit 40;
+-- @plant
+delete from public.ops_assignment where booking_key in (select key from planted);
+
+-- @fault G-02 | bridge | a party of more children than the items have | D
+-- @rows
+select booking_key as key from public.booking_party order by booking_key limit 40;
+-- @plant
+update public.booking_party set child_qty = child_qty + 1 where booking_key in (select key from planted);
+
+-- @fault G-02 | bridge | products renamed | C
+-- @rows
+select entity_key as key from public.channel_external_refs where external_ref_kind = 'BALISNAP_PRODUCT_ID'
+order by entity_key limit 20;
+-- @plant
+update public.catalog_product set name = name || ' (old)' where product_key in (select key from planted);
+
+-- @fault G-02 | bridge | variants switched off | C
+-- @rows
+select entity_key as key from public.channel_external_refs where external_ref_kind = 'BALISNAP_VARIANT_ID'
+order by entity_key limit 20;
+-- @plant
+update public.catalog_variant set is_active = not is_active where variant_key in (select key from planted);
+
+-- @fault G-02 | bridge | payment statuses flipped | E
+-- @rows
+select payment_key as key from public.payment_event where payment_status_v2 = 'PAID' order by payment_key limit 40;
+-- @plant
+update public.payment_event set payment_status_v2 = 'PENDING_PAYMENT' where payment_key in (select key from planted);
+
+-- @fault G-02 | bridge | payments a day later | E
+-- @rows
+select payment_key as key from public.payment_event order by payment_key limit 40;
+-- @plant
+update public.payment_event set payment_time = payment_time + interval '1 day'
+where payment_key in (select key from planted);
+
 -- @fault G-08 | bridge | a product is dropped | C
 -- @rows
 select entity_key as key from public.channel_external_refs where external_ref_kind = 'BALISNAP_PRODUCT_ID'
@@ -693,6 +766,28 @@ inner join public.booking_item_snapshot as s
 order by l.booking_item_id limit 1;
 -- @plant
 update public.booking_item_snapshot set total_amount = total_amount + 1
+where booking_item_key in (select booking_item_key from planted);
+
+-- @fault G-08 | bridge | an item's price for one is another | D
+-- @rows
+select s.booking_item_key, 'balisnap.BookingItem:' || l.booking_item_id as key
+from landing_balisnap."BookingItem" as l
+inner join public.booking_item_snapshot as s
+    on s.booking_item_key = rulebook.named_key('booking', 'balisnap:BookingItem:' || l.booking_item_id)
+order by l.booking_item_id limit 1;
+-- @plant
+update public.booking_item_snapshot set adult_unit_price = adult_unit_price + 0.01
+where booking_item_key in (select booking_item_key from planted);
+
+-- @fault G-08 | bridge | an item of another variant | D
+-- @rows
+select s.booking_item_key, 'balisnap.BookingItem:' || l.booking_item_id as key
+from landing_balisnap."BookingItem" as l
+inner join public.booking_item_snapshot as s
+    on s.booking_item_key = rulebook.named_key('booking', 'balisnap:BookingItem:' || l.booking_item_id)
+order by l.booking_item_id limit 1;
+-- @plant
+update public.booking_item_snapshot set variant_external_id = '1' || variant_external_id
 where booking_item_key in (select booking_item_key from planted);
 
 -- @fault G-08 | bridge | a traveller is dropped | D

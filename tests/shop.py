@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import psycopg
 
-from bridge import gates, postgres, reports, runlog, sources, steps
-from bridge.batches import between
+from bridge import gates, postgres, reports, rollback, runlog, sources, steps
+from bridge.batches import ORDER, Batch, batch, between
 from bridge.settings import Databases
 
 AS_OF = date(2026, 11, 22)
@@ -30,7 +30,24 @@ class Shop:
         self.bookings = bookings
         self.seed = seed
         self.names = {place: f"{prefix}_{place}" for place in _PLACES}
+        self.done = f"{prefix}_done"
         self.verdicts: dict[str, gates.Verdict] = {}
+
+    def stages(self) -> None:
+        """Keep copies of the state before batches C, D and E: what the rollbacks leave, with everything else made."""
+        for code in reversed(ORDER[ORDER.index("C") :]):
+            rollback.roll_back(self.run(), batch(code))
+            self._copy(self.names["ops"], f"{self.prefix}_before_{code.lower()}")
+
+    def back_to(self, code: str) -> None:
+        """The ops database as it was before this batch."""
+        with postgres.connect(self.server, autocommit=True) as conn:
+            conn.execute(postgres.statement("drop database {} with (force)", self.names["ops"]))
+        self._copy(f"{self.prefix}_before_{code.lower()}", self.names["ops"])
+
+    def _copy(self, template: str, name: str) -> None:
+        with postgres.connect(self.server, autocommit=True) as conn:
+            conn.execute(postgres.statement("create database {} template {}", name, template))
 
     def url(self, place: str = "ops") -> str:
         return postgres.with_database(self.server, self.names[place])
@@ -46,6 +63,7 @@ class Shop:
             conn.execute("select pg_advisory_lock(hashtext(%s))", (f"the shop {self.prefix}",))
             self._drop(conn)
             self._migrate(conn, written)
+            self._copy(self.names["ops"], self.done)
             yield self
             self._drop(conn)
 
@@ -57,21 +75,25 @@ class Shop:
     def _migrate(self, conn: psycopg.Connection, written: Path) -> None:
         for name in self.names.values():
             conn.execute(postgres.statement("create database {}", name))
-        self.sample("healthy")
+        self.fill("healthy")
         steps.bootstrap(self.url())
         run = self.run()
-        for batch in between("A", "E"):
-            steps.start(run, batch)
-            for step in batch.plan:
-                steps.execute(run, batch, step)
-            with run.connect() as ops:
-                verdict = gates.evaluate(ops, batch.code, run.run_id)
-                reports.write(ops, verdict, written)
-                steps.set_state(ops, run, batch.code, verdict.result)
-            self.verdicts[batch.code] = verdict
+        for one in between("A", "E"):
+            self.verdicts[one.code] = self.migrate(run, one, written)
 
-    def sample(self, scenario: str) -> None:
-        """Fill the sources."""
+    def migrate(self, run: steps.Run, one: Batch, written: Path) -> gates.Verdict:
+        """One batch through its door, its steps, its gates and its report; GateFailed when the door is shut."""
+        steps.begin(run, one)
+        for step in one.plan:
+            steps.execute(run, one, step)
+        with run.connect() as ops:
+            verdict = gates.evaluate(ops, one.code, run.run_id)
+            kept = reports.write(ops, verdict, written)
+            steps.set_state(ops, run, one.code, verdict.result, verdict=verdict, written=kept)
+        return verdict
+
+    def fill(self, scenario: str) -> None:
+        """Make the sources anew, as this scenario has them."""
         sources.create(
             self.url("balisnap"),
             self.url("bstadmin"),
@@ -86,7 +108,7 @@ class Shop:
         """A copy of the ops database to break; foreign keys look away (replica), as after a restore gone wrong."""
         name = f"{self.prefix}_{uuid4().hex[:12]}"
         with postgres.connect(self.server, autocommit=True) as conn:
-            conn.execute(postgres.statement("create database {} template {}", name, self.names["ops"]))
+            conn.execute(postgres.statement("create database {} template {}", name, self.done))
             try:
                 with postgres.connect(postgres.with_database(self.server, name), autocommit=True) as ops:
                     ops.execute("set session_replication_role = replica")

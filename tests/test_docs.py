@@ -58,12 +58,12 @@ def code_in(page: Path) -> str:
 
 @cache
 def targets() -> frozenset[str]:
-    return frozenset(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.M))
+    return frozenset(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.M))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_each_make_target_exists(page: Path) -> None:
-    asked = set(re.findall(r"(?:^|[\s;&`])make ([a-z]+)", code_in(page)))
+    asked = set(re.findall(r"(?:^|[\s;&`])make ([a-z-]+)", code_in(page)))
     assert asked <= targets()
 
 

@@ -95,3 +95,32 @@ from (
     limit 3
 ) as chosen
 where y.payment_id = chosen.payment_id;
+
+-- @scenario swapped-captures | E-03 | Two payments hold each other's amounts: the sum is right, and both are wrong.
+-- @balisnap
+with
+chosen as (
+    select distinct on (c.amount)
+        c.payment_id,
+        c.amount
+    from public."Payment" as c
+    inner join pg_temp.plan as q on c.booking_id = q.bal_id
+    where
+        q.quirk is null and c.currency_code = 'USD'
+        and c.raw_payload #> '{purchase_units,0,payments,captures}' is not null
+    order by c.amount, c.payment_id
+),
+
+pair as (
+    select
+        p.payment_id,
+        p.amount
+    from chosen as p
+    order by p.amount
+    limit 2
+)
+
+update public."Payment" y set amount = o.amount
+from pair as p
+inner join pair as o on p.payment_id <> o.payment_id
+where y.payment_id = p.payment_id;

@@ -57,14 +57,25 @@ with found as (
     union all
 
     select
+        'recon_values' as query,
+        batch,
+        entity,
+        key,
+        status,
+        detail
+    from {{ ref('recon_values') }}
+
+    union all
+
+    select
         'recon_payment_linkage' as query,
         'E' as batch,
         'payment' as entity,
         bridge_key as key,
-        'AMOUNT_DIFFERS' as status,
+        case when money_category = 'unaccounted' then 'AMOUNT_DIFFERS' else 'PAYMENT_DIFFERS' end as status,
         jsonb_build_object('currency_code', currency_code, 'amount', amount, 'source_row', source_key) as detail
     from {{ ref('recon_rows_payments') }}
-    where category = 'bridged' and money_category = 'unaccounted'
+    where category = 'bridged' and (money_category = 'unaccounted' or not has_its_facts)
 )
 
 select

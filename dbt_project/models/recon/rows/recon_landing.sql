@@ -1,5 +1,6 @@
 -- Grain: one landed table. The rows that the last landing committed against those that are there now: unlogged tables
--- are empty after a crash of the server, and an empty source would make every gate look good.
+-- are empty after a crash of the server, and an empty source would make every gate look good. What no landing is known
+-- of (null) is not as it was landed either.
 {%- set tables = {
     'balisnap': [
         'TourPackage', 'TourImage', 'TourProduct', 'TourVariant', 'VariantRatePlan', 'VariantItinerary', 'Departure',
@@ -46,7 +47,7 @@ select
     tables.row_count as landed_rows,
     present.present_rows
 from present
-inner join latest on present.source_system = latest.source
+left join latest on present.source_system = latest.source
 left join {{ source('phase2', 'landing_tables') }} as tables
     on
         latest.landing_id = tables.landing_id

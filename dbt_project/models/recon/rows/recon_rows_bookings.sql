@@ -152,7 +152,7 @@ judged as (
         linked.*,
         linked.difference * (1::bigint << 40) + linked.place = groups.first_place as stands_for_it,
         linked.difference = 0 or (linked.difference = 1 and groups.shop_candidates > 1) as agrees,
-        not (linked.is_fresher or groups.has_its_day or departed.booking_key is not null) as is_another_trip,
+        not linked.is_fresher and not groups.has_its_day and departed.booking_key is null as is_another_trip,
         queued.booking_id is not null as is_queued
     from linked
     left join groups on linked.booking_key = groups.booking_key

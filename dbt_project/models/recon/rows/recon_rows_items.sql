@@ -1,4 +1,5 @@
 -- Grain: one landed booking item. Those of one shop booking per identity are carried, cancelled ones only when all are.
+-- One that names other travellers or another variant than its source is not carried; its money is all its amounts.
 with landed as (
     select
         items.booking_item_id,
@@ -12,6 +13,14 @@ with landed as (
         snapshots.booking_key as found_on,
         snapshots.currency_code as found_currency_code,
         snapshots.total_amount as found_amount,
+        snapshots.adult_unit_price = {{ function('norm_money') }}(items.adult_unit_price)
+        and snapshots.child_unit_price = {{ function('norm_money') }}(items.child_unit_price)
+        and snapshots.discount_amount = {{ function('norm_money') }}(items.discount_amount)
+        and snapshots.tax_amount = {{ function('norm_money') }}(items.tax_amount) as has_its_prices,
+        snapshots.variant_external_id = items.variant_id::text
+        and snapshots.adult_qty = {{ function('norm_count') }}(items.adult_qty)
+        and snapshots.child_qty = {{ function('norm_count') }}(items.child_qty)
+        and snapshots.infant_qty = {{ function('norm_count') }}(items.infant_qty) as has_its_travellers,
         fresher.booking_key is not null as is_fresher
     from {{ source('balisnap', 'BookingItem') }} as items
     left join ({{ recon_currencies(source('balisnap', 'BookingItem'), 'currency_code') }}) as currencies
@@ -51,7 +60,10 @@ judged as (
     select
         landed.*,
         case
-            when landed.booking_item_key is not null and landed.found_on = landed.booking_key then 'bridged'
+            when
+                landed.booking_item_key is not null and landed.found_on = landed.booking_key
+                and (landed.has_its_travellers or landed.is_fresher)
+                then 'bridged'
             when landed.booking_item_key is not null then 'unaccounted'
             when not siblings.is_carrier and carried.booking_key is not null then 'merged'
             when landed.item_status = 'CANCELLED' and not siblings.all_cancelled and landed.booking_key is not null
@@ -80,7 +92,7 @@ reasoned as (
                     end
             when 'queued' then 'its booking is in the unmapped queue'
         end as reason,
-        found_currency_code = currency_code and found_amount = greatest(amount, 0) as agrees
+        found_currency_code = currency_code and found_amount = greatest(amount, 0) and has_its_prices as agrees
     from judged
 )
 

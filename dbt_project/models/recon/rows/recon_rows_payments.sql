@@ -1,5 +1,5 @@
 -- Grain: one landed payment. Only one without a booking in the bridge, without a time or with an id that does not fit
--- may wait in the queue. Its money is held against the event's, sign and all.
+-- may wait in the queue. Its money is held against the event's, sign and all; so are its status, time and ids.
 with judged as (
     select
         landed.payment_id,
@@ -22,7 +22,12 @@ with judged as (
         currencies.currency_code,
         {{ function('norm_money') }}(landed.amount) as amount,
         events.currency_code as found_currency_code,
-        events.amount as found_amount
+        events.amount as found_amount,
+        events.payment_status_v2 = {{ function('payment_status') }}(landed.payment_status_v2, landed.payment_status)
+        and events.payment_time = {{ function('utc_instant') }}(landed.payment_date)
+        and coalesce(events.gateway_order_id, '') = coalesce({{ function('norm_text') }}(landed.gateway_order_id), '')
+        and coalesce(events.gateway_capture_id, '')
+        = coalesce({{ function('norm_text') }}(landed.gateway_capture_id), '') as has_its_facts
     from {{ source('balisnap', 'Payment') }} as landed
     left join ({{ recon_currencies(source('balisnap', 'Payment'), 'currency_code') }}) as currencies
         on landed.currency_code = currencies.code
@@ -42,6 +47,7 @@ select
     'balisnap.Payment' as source,
     payment_id::text as source_key,
     payment_key as bridge_key,
+    coalesce(has_its_facts, false) as has_its_facts,
     category,
     case category when 'queued' then 'in the unmapped queue' end as reason,
     currency_code,
