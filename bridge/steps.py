@@ -407,6 +407,8 @@ def _audit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: 
     file = settings().phase2_audit_file
     with run.connect() as own, own.transaction():
         own.execute("delete from phase2.audit_sample")
+        # reports name a sample by its line in the file, the same in each run
+        own.execute("select setval(pg_get_serial_sequence('phase2.audit_sample', 'line_no'), 1, false)")
         if file is None:
             entry.detail["sample"] = "captures inside raw_payload"
             return

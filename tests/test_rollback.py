@@ -21,6 +21,7 @@ from bridge import postgres, rollback, runlog, scripts, sources, steps
 from bridge.batches import BATCHES, ORDER
 from bridge.errors import CouldNotRun
 from bridge.fingerprint import Fingerprint, difference, take
+from bridge.settings import settings
 from tests.pipeline import Pipeline, fresh
 
 AS_OF = date(2026, 2, 19)
@@ -34,6 +35,12 @@ def fingerprint(pipeline: Pipeline, *, landed: bool = True) -> Fingerprint:
         ).fetchall()
         conn.rollback()
         return take(conn, schemas=[name for (name,) in schemas if landed or not name.startswith("landing_")])
+
+
+def inexact(pipeline: Pipeline, before: Fingerprint) -> list[str]:
+    """What a rollback left otherwise than it was; working tables with rows of the batch would be such a thing too."""
+    left = pipeline.rows("select tablename from pg_catalog.pg_tables where schemaname = 'dbt_intermediate'")
+    return difference(before, fingerprint(pipeline)) + [f"still there: {name}" for (name,) in left]
 
 
 def as_run(pipeline: Pipeline) -> steps.Run:
@@ -59,8 +66,7 @@ def roll_back_with_a_script_that_does_nothing(pipeline: Pipeline, code: str, fol
 
 
 def run(pipeline: Pipeline, code: str) -> Fingerprint:
-    (outcome,) = pipeline.run(code, code, AS_OF)
-    assert outcome.verdict.result == "PASS", (code, outcome.verdict.blocked_by)
+    pipeline.run(code, code, AS_OF)
     return fingerprint(pipeline)
 
 
@@ -117,11 +123,36 @@ class Cycle:
     in_reverse: list[str] = field(default_factory=list)
 
 
+def change_sources(pipeline: Pipeline, first: int) -> None:
+    """Of five bookings, the others' is mended: some reviews lose their cause, others get one. And statuses change."""
+    with postgres.connect(pipeline.databases.bstadmin) as conn:
+        conn.execute("update public.bookings set currency = 'USD' where currency = '??'")
+        broken = conn.execute(
+            "update public.bookings set currency = '??' where booking_id in (select booking_id from public.bookings"
+            " where source = 'GYG' and currency = 'USD' order by booking_id offset %s limit 5)",
+            (first,),
+        )
+        assert broken.rowcount == 5
+        conn.execute(
+            "update public.bookings set"
+            " status = (case status when 'CANCELLED' then 'READY' else 'CANCELLED' end)::public.\"BookingStatus\""
+            " where booking_id %% 3 = %s",
+            (first % 3,),
+        )
+
+
 @pytest.fixture(scope="module")
-def shop() -> Iterator[Pipeline]:
-    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Sample sources with something to review, and a capture export; gates may fail: rollback is for that too."""
+    captures = tmp_path_factory.mktemp("audit") / "captures.csv"
+    captures.write_text("capture_id,amount,currency,status,captured_at\nX,1,USD,COMPLETED,2026-01-01\n")
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline, pytest.MonkeyPatch.context() as patch:
         sources.create(pipeline.databases.balisnap, pipeline.databases.bstadmin, bookings=150, seed=7, as_of=AS_OF)
+        change_sources(pipeline, 0)
+        patch.setenv("PHASE2_AUDIT_FILE", str(captures))
+        settings.cache_clear()
         yield pipeline
+    settings.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +168,15 @@ def cycles(shop: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         roll_back_with_a_script_that_does_nothing(shop, code, tmp_path_factory.mktemp(code))
         cycle.nothing_done = difference(before[code], fingerprint(shop))
         roll_back(shop, code)
-        cycle.rolled_back = difference(before[code], fingerprint(shop))
+        cycle.rolled_back = inexact(shop, before[code])
         interrupt(shop, code)
         cycle.interrupted = difference(before[code], fingerprint(shop))
         roll_back(shop, code)
-        cycle.rolled_back_after_that = difference(before[code], fingerprint(shop))
+        cycle.rolled_back_after_that = inexact(shop, before[code])
         cycle.forward_again = difference(first, run(shop, code))
     for code in reversed(ORDER):
         roll_back(shop, code)
-        found[code].in_reverse = difference(before[code], fingerprint(shop))
+        found[code].in_reverse = inexact(shop, before[code])
     return found
 
 
@@ -187,29 +218,17 @@ def reviews(pipeline: Pipeline) -> dict[tuple, tuple]:
     return {row[:3]: row[3:] for row in rows}
 
 
-def break_currencies(pipeline: Pipeline, first: int) -> None:
-    """Of five bookings, the others' is mended: some reviews lose their cause, others get one."""
-    with postgres.connect(pipeline.databases.bstadmin) as conn:
-        conn.execute("update public.bookings set currency = 'USD' where currency = '??'")
-        broken = conn.execute(
-            "update public.bookings set currency = '??' where booking_id in (select booking_id from public.bookings"
-            " where source = 'GYG' and currency = 'USD' order by booking_id offset %s limit 5)",
-            (first,),
-        )
-        assert broken.rowcount == 5
-        conn.execute("update public.bookings set is_paid = not is_paid where booking_id %% 3 = %s", (first % 3,))
-
-
 def test_rollback_of_e_on_a_newer_landing_leaves_the_reviews_as_d_did(shop: Pipeline, cycles: dict[str, Cycle]) -> None:
     """Also what a person has decided since stays; and after a later run of D its reviews are the ones that stay."""
     assert cycles["A"].in_reverse == []
-    break_currencies(shop, 0)
     shop.run("A", "D", AS_OF)
     before, as_d_left = fingerprint(shop, landed=False), reviews(shop)
     shop.run("E", "E", AS_OF)
-    break_currencies(shop, 10)
+    change_sources(shop, 10)
     shop.run("E", "E", AS_OF)
-    as_e_left = reviews(shop)
+    as_e_left, changed = reviews(shop), difference(before, fingerprint(shop, landed=False))
+    for table in ("booking_core", "ops_booking_state"):
+        assert any(line.startswith(f"rows of public.{table}: still") for line in changed), f"{table} is as it was"
     assert as_e_left.keys() - as_d_left.keys(), "no review was opened: the comparison would prove nothing"
     assert any(as_e_left[key][0] == "CLOSED" for key in as_d_left), "none was closed"
     roll_back(shop, "E")
@@ -226,7 +245,7 @@ def test_rollback_of_e_on_a_newer_landing_leaves_the_reviews_as_d_did(shop: Pipe
     shop.run("D", "D", AS_OF)
     as_d_left = reviews(shop)
     assert as_d_left[decided][:2] == ("RESOLVED", "a person")
-    break_currencies(shop, 20)
+    change_sources(shop, 20)
     shop.run("E", "E", AS_OF)
     assert reviews(shop) != as_d_left
     roll_back(shop, "E")
