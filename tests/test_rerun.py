@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 import pytest
 
-from bridge import postgres, sources
+from bridge import fingerprint, postgres, sources, warehouse
+from bridge.errors import CouldNotRun
 from tests.pipeline import Pipeline, fresh
 
 AS_OF = date(2026, 2, 19)
@@ -158,3 +160,49 @@ def test_a_resolution_stays_and_is_obeyed(migrated: Pipeline) -> None:
         " and external_ref_kind = 'BSTADMIN_PACKAGE_ID' and external_ref = %s",
         package,
     ) == [(product,)]
+
+
+def test_a_first_load_without_foreign_keys_puts_them_back_and_checks_every_row() -> None:
+    """Small loads keep their keys on, so this one is told that it is a large one."""
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs = pipeline.databases
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=100, seed=7, as_of=AS_OF)
+        pipeline.run("A", "C", AS_OF, gates=False)
+        with postgres.connect(dbs.ops) as conn:
+            before = fingerprint.take(conn, schemas=["public"])
+            conn.execute(
+                "create schema spy; create table spy.seen (command text);"
+                "create function spy.see() returns event_trigger language plpgsql as"
+                " $$begin insert into spy.seen values (current_query()); end$$;"
+                "create event trigger spy on ddl_command_end when tag in ('ALTER TABLE') execute function spy.see()"
+            )
+        large = ["--vars", "{loosen_from: 0}"]
+        with pytest.raises(CouldNotRun, match="foreign key"), spoiled(dbs.ops):
+            warehouse.build(dbs.ops, "batch_d", extra=large)
+        with postgres.connect(dbs.ops) as conn:
+            assert fingerprint.take(conn, schemas=["public"]).catalog == before.catalog
+        warehouse.build(dbs.ops, "batch_d", extra=large)
+        with postgres.connect(dbs.ops) as conn:
+            assert fingerprint.take(conn, schemas=["public"]).catalog == before.catalog
+            loosened = conn.execute("select count(*) from spy.seen where command like '%drop constraint%'").fetchone()
+            parties = conn.execute("select count(*) from public.booking_party").fetchone()
+        assert loosened is not None
+        assert loosened[0] >= 5
+        assert parties != (0,)
+
+
+@contextmanager
+def spoiled(ops: str) -> Iterator[None]:
+    """A booking that loses its row between its own load and its party's: its party hangs on nothing."""
+    with postgres.connect(ops, autocommit=True) as conn:
+        conn.execute(
+            "create function spy.lose() returns trigger language plpgsql as"
+            " $$begin delete from public.booking_core where booking_key = ("
+            "select min(booking_key::text)::uuid from public.booking_core); return null; end$$;"
+            "create trigger lose after insert on public.booking_core for each statement execute function spy.lose()"
+        )
+    try:
+        yield
+    finally:
+        with postgres.connect(ops, autocommit=True) as conn:
+            conn.execute("drop trigger lose on public.booking_core; drop function spy.lose()")

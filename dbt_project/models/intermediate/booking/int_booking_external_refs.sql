@@ -1,3 +1,4 @@
+{{ config(materialized='view') }} -- one model reads it, once
 with candidates as (
     select
         booking_key,

@@ -20,7 +20,9 @@ bridged as (
 known as (
     select
         winners.*,
-        bridged.booking_key as known_key
+        bridged.booking_key as known_key,
+        -- as a column of its own: the planner would take `known_key is null` for a rare case, which a first run is not
+        bridged.booking_key is null as is_newcomer
     from winners
     left join bridged
         on
@@ -29,29 +31,42 @@ known as (
 ),
 
 -- Else by source id: a corrected ref is no new booking, unless another candidate holds the old identity.
+unheld as (
+    select
+        refs.external_ref_kind,
+        refs.external_ref,
+        refs.entity_key as booking_key
+    from {{ source('bridge', 'channel_external_refs') }} as refs
+    inner join bridged on refs.entity_key = bridged.booking_key
+    where
+        refs.entity_type = 'BOOKING'
+        and refs.external_ref_kind in ('BALISNAP_BOOKING_ID', 'BSTADMIN_BOOKING_ID')
+        and not exists (
+            select 1 from winners
+            where
+                winners.channel_code = bridged.channel_code
+                and winners.external_booking_ref = bridged.external_booking_ref
+        )
+),
+
 former as (
     select distinct on (known.channel_code, known.external_booking_ref)
         known.channel_code,
         known.external_booking_ref,
-        refs.entity_key as former_key
+        unheld.booking_key as former_key
     from known
     inner join candidates
         on
             known.channel_code = candidates.channel_code
             and known.external_booking_ref = candidates.external_booking_ref
-    inner join {{ source('bridge', 'channel_external_refs') }} as refs
+    inner join unheld
         on
-            refs.entity_type = 'BOOKING'
-            and refs.external_ref_kind
-            = case candidates.source_system when 'balisnap' then 'BALISNAP_BOOKING_ID' else 'BSTADMIN_BOOKING_ID' end
-            and candidates.source_pk = refs.external_ref
-    inner join bridged on refs.entity_key = bridged.booking_key
-    left join winners as holders
-        on
-            bridged.channel_code = holders.channel_code
-            and bridged.external_booking_ref = holders.external_booking_ref
-    where known.known_key is null and holders.source_pk is null
-    order by known.channel_code, known.external_booking_ref, candidates.candidate_rank, refs.entity_key
+            candidates.source_pk = unheld.external_ref
+            and case candidates.source_system
+                when 'balisnap' then 'BALISNAP_BOOKING_ID' else 'BSTADMIN_BOOKING_ID'
+            end = unheld.external_ref_kind
+    where known.is_newcomer
+    order by known.channel_code, known.external_booking_ref, candidates.candidate_rank, unheld.booking_key
 ),
 
 -- Several new identities may claim one old booking: the first of them by name has it.

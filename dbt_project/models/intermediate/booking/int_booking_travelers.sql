@@ -1,3 +1,4 @@
+{{ config(materialized='view') }} -- one model reads it, once
 with travelers as (
     select * from {{ ref('stg_balisnap__booking_travelers') }}
 ),
