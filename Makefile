@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon rollback status scenarios fault-matrix test lint format bench docs clean
+.PHONY: help setup up down env demo run recon rollback status scenarios fault-matrix crash-matrix test lint format bench docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -13,7 +13,7 @@ SCENARIO ?= healthy
 need_batch = @test -n "$(BATCH)" || { echo 'name the batch: make $@ BATCH=D' >&2; exit 2; }
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
 
 setup: $(STAMP) ## Virtual environment from the lock file (uv when there is one, else venv and pip)
 
@@ -54,6 +54,10 @@ scenarios: setup ## Sample sources that break a gate each
 	@$(PHASE2) scenarios
 fault-matrix: setup ## Run every fault against the gates, and write docs/fault-matrix.md anew
 	@FAULT_MATRIX=write $(VENV)/bin/pytest -n0 tests/test_faults.py
+crash-matrix: BOOKINGS := 2000
+crash-matrix: setup ## Kill each step at each point and run it again: the matrix (ONLY='D land')
+	@$(VENV)/bin/python -W ignore::UserWarning:multiprocessing.resource_tracker -m tests.crashes \
+	  --bookings $(BOOKINGS) --only "$(ONLY)"
 test: setup ## The tests, on real databases
 	@$(VENV)/bin/pytest
 lint: setup ## ruff, sqlfluff, import contracts
