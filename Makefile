@@ -1,12 +1,13 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon rollback status scenarios fault-matrix crash-matrix test lint format bench docs clean
+.PHONY: help setup up down env demo run recon model rollback status scenarios fault-matrix crash-matrix test lint format bench docs clean
 
 VENV := .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 PHASE2 := $(VENV)/bin/phase2
 BATCH ?=
+M ?=
 BOOKINGS ?= 20000
 SEED ?= 7
 SCENARIO ?= healthy
@@ -45,6 +46,9 @@ run: setup ## Run one batch (BATCH=D)
 recon: setup ## Evaluate the gates of one batch on the state as it is (BATCH=D)
 	$(need_batch)
 	@$(PHASE2) recon --batch $(BATCH)
+model: setup ## Build one dbt model, test it and its parents, show which rows changed (M=booking_core)
+	@test -n "$(M)" || { echo 'name the model: make model M=booking_core' >&2; exit 2; }
+	@$(PHASE2) model $(M)
 rollback: setup ## Roll one batch back (BATCH=D)
 	$(need_batch)
 	@$(PHASE2) rollback --batch $(BATCH)

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,6 +164,45 @@ def run(
     )
     _show_status(json, with_gates=True)
     raise typer.Exit(code)
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="A dbt model, seed or function, by its name.", metavar="NAME")],
+    json: Json = False,
+) -> None:
+    """Build one dbt model and show what it changed: for whoever edits it.
+
+    Runs its unit and data tests and its parents' data tests; the parents are taken as they are. Then says which rows
+    are new, gone or changed against before, and in which columns. Exit code 1: a test failed.
+    """
+    from bridge import model as one
+    from bridge import steps
+
+    built = one.build(steps.prepare(progress=_progress), name)
+    if json:
+        nodes = [{"name": n.name, "kind": n.kind, "status": n.status, "seconds": n.seconds} for n in built.nodes]
+        _print_json({"nodes": nodes, "difference": built.difference and asdict(built.difference)})
+    else:
+        out.print(f"{len(built.nodes) - len(built.failed)} of {len(built.nodes)} nodes and tests are good")
+        for node in built.failed:
+            out.print(f"[red]{node.status}[/] {node.kind} {node.name}  {escape(plain(node.message))}")
+        if built.difference:
+            _show_difference(built.difference)
+    raise typer.Exit(1 if built.failed else 0)
+
+
+def _show_difference(difference: Any) -> None:
+    others = difference.new + difference.gone + difference.changed
+    out.print(
+        f"{difference.relation}: {difference.before:,} rows before, {difference.after:,} now"
+        f" ({difference.new:,} new, {difference.gone:,} gone, {difference.changed:,} changed)"
+    )
+    for column, rows in difference.columns.items():
+        out.print(f"  {column} differs in {rows:,}")
+    if difference.keys:
+        more = " …" if others > len(difference.keys) else ""
+        out.print(f"  {difference.key}: {', '.join(difference.keys)}{more}")
 
 
 @app.command()

@@ -81,6 +81,36 @@ def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = No
     return [_node(node) for node in getattr(result, "results", None) or []]
 
 
+@dataclass(frozen=True)
+class Found:
+    """A node of the project by its name: its relation as (schema, name), and the column that its grain is tested by."""
+
+    unique_id: str
+    relation: tuple[str, str] | None
+    key: str | None
+
+
+def find(ops_url: str, name: str) -> Found | None:
+    """The model, seed or function of that name; None when there is none."""
+    with _environment(ops_url):
+        manifest = _manifest(ops_url, digest())
+    for node in manifest.functions.values():
+        if node.name == name:
+            return Found(node.unique_id, None, None)
+    node = next((n for n in manifest.nodes.values() if n.name == name and n.resource_type in ("model", "seed")), None)
+    if node is None:
+        return None
+    unique = (
+        test.column_name
+        for test in manifest.nodes.values()
+        if getattr(test, "attached_node", None) == node.unique_id and test.test_metadata.name == "unique"
+    )
+    if str(node.config.materialized) == "bridge":
+        schema, table = node.config.get("into_schema", "public"), node.config.get("table", node.name)
+        return Found(node.unique_id, (schema, table), node.config.get("key"))
+    return Found(node.unique_id, (node.schema, node.name), next(unique, None))
+
+
 @lru_cache(maxsize=1)
 def _manifest(ops_url: str, project: str) -> Any:
     """The project as dbt parsed it, kept while this process works on one version of it and one database."""
