@@ -36,7 +36,7 @@ values ('booking_contact');
 
 -- @fault A-01 | schema | a column is missing
 -- @plant
-alter table public.ops_assignment drop column notes;
+alter table public.ops_assignment drop column notes cascade;
 -- @names
 values ('ops_assignment');
 
