@@ -145,7 +145,7 @@ select not exists (
         and a.application_name like any (array['phase2-%', 'phase2 landing'])
 )
 """
-_SECONDS_TO_END = 4.0  # the server asks every 1 or 2 seconds whether a session's client is still there
+_SECONDS_TO_END = 4.0  # the server asks every second whether a session's client is still there
 
 
 def _in_time(

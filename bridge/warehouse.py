@@ -22,7 +22,7 @@ from bridge.settings import DBT_PROJECT, ROOT, settings
 
 # dbt's sessions, whatever the server's defaults: UTC, no search path to fall into, no time lost in JIT compilation,
 # and a statement whose client was killed ends within seconds instead of finishing on its own.
-_SESSION = "-c timezone=UTC -c jit=off -c client_connection_check_interval=2000"
+_SESSION = "-c timezone=UTC -c jit=off -c client_connection_check_interval=1000"
 
 Progress = Callable[[str], None]
 

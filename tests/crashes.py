@@ -295,7 +295,7 @@ class Stage:
 
     home: Path
     databases: Databases
-    expected: dict[tuple[str, str], State] = field(default_factory=dict)
+    expected: dict[tuple[str, str, str], State] = field(default_factory=dict)
     sources_before: list[fingerprint.Fingerprint] = field(default_factory=list)
 
     @property
@@ -332,12 +332,15 @@ class Stage:
         for code in ORDER:
             self.reset(code, ROLLBACK)
             self._undisturbed(code, ROLLBACK)
+        for first, code in {(case.first, case.batch) for case in cases() if case.first}:
+            self.reset(first, "run")
+            self._undisturbed(code, "run", first)
 
-    def _undisturbed(self, code: str, command: str) -> None:
-        runner = self.start(code, command)
+    def _undisturbed(self, code: str, command: str, first: str = "") -> None:
+        runner = self.start(code, command, first)
         assert runner.ended() == 0, runner.tail()
         assert self.left_behind() == []
-        self.expected[code, command] = self.state()
+        self.expected[first, code, command] = self.state()
 
     def _save(self, name: str) -> None:
         self._admin("drop database if exists {} with (force)", name)
@@ -402,7 +405,7 @@ class Stage:
         return self.differences(first, landed="server" not in {case.point for case in deaths})
 
     def differences(self, case: Case, *, landed: bool = True) -> list[str]:
-        expected, found = self.expected[case.batch, case.command], self.state()
+        expected, found = self.expected[case.first, case.batch, case.command], self.state()
         lines = fingerprint.difference(*(self._compared(s.prints, case, landed) for s in (expected, found)))
         lines += [f"gate: {gate}, undisturbed" for gate in expected.gates if gate not in found.gates]
         lines += [f"gate: {gate}, here" for gate in found.gates if gate not in expected.gates]

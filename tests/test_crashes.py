@@ -1,8 +1,8 @@
 """A batch whose run was killed, and run again, ends as if nothing had happened: the crash matrix of CI.
 
-Each step of the plan dies all its deaths one after another (before, in each of its middles, its backend, after), and
-is then let through and compared. `make crash-matrix` gives each death a database of its own, on more bookings, and
-kills backends so that the whole server restarts.
+Every step of the plan dies at every kind of point. `make crash-matrix` gives each death a database of its own, on more
+bookings, and kills backends so that the whole server restarts. What CI saves: neighbouring steps die one after another
+before the batch is let through and compared, a backend dies in the last middle of its step only, the server stays up.
 """
 
 from __future__ import annotations
@@ -18,10 +18,27 @@ import pytest
 
 from bridge import postgres, scripts
 from bridge.batches import BATCHES, Batch, Step
-from tests.crashes import POINTS, Point, Stage, cases, stage
+from tests.crashes import BEGIN, POINTS, ROLLBACK, TRAPS, VERDICT, Case, Point, Stage, cases, stage
 
-_IN_CI: tuple[Point, ...] = ("before", "middle", "backend", "after")
-_STEPS = {" ".join(row): tuple(of) for row, of in itertools.groupby(cases(_IN_CI), key=lambda case: case.row)}
+_POINTS: tuple[Point, ...] = ("before", "middle", "backend", "after")
+
+
+def _chain(case: Case) -> tuple[str, str]:
+    """The deaths that follow one another: of what comes before dbt, of each build, of the gates, of the rollback."""
+    part = case.step
+    if not case.kind.startswith("dbt") and case.kind not in (VERDICT, ROLLBACK):
+        part = "begin to dbt"
+    if case.kind == "dbt gates":
+        part = VERDICT
+    return case.row[0], part
+
+
+_CHAINS = {
+    " ".join(name): tuple(deaths)
+    for name, deaths in itertools.groupby(
+        (case for case in cases(_POINTS) if case.point != "backend" or case.trap == TRAPS[case.kind][-1]), key=_chain
+    )
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +48,20 @@ def crashes() -> Iterator[Stage]:
         assert made.sources_changed() == []
 
 
-@pytest.mark.parametrize("step", _STEPS)
-def test_killed_and_run_again_ends_as_if_nothing_had_happened(crashes: Stage, step: str) -> None:
-    assert crashes.undergo(*_STEPS[step]) == []
+@pytest.mark.parametrize("chain", _CHAINS)
+def test_killed_and_run_again_ends_as_if_nothing_had_happened(crashes: Stage, chain: str) -> None:
+    assert crashes.undergo(*_CHAINS[chain]) == []
 
 
 # --- the matrix can fail -------------------------------------------------------------------------------------------
 
 
 def test_every_step_of_the_plan_dies_at_every_point() -> None:
-    covered = {(case.batch, case.step, case.point) for case in cases()}
-    for batch in BATCHES.values():
-        for step in batch.plan:
-            for point in POINTS:
-                assert (batch.code, step.name, point) in covered
+    wanted = {(batch.code, step.name) for batch in BATCHES.values() for step in batch.plan}
+    wanted |= {(batch, step) for batch in BATCHES for step in (BEGIN, VERDICT, ROLLBACK)}
+    for points, some in ((POINTS, cases()), (_POINTS, itertools.chain(*_CHAINS.values()))):
+        covered = {(case.batch, case.step, case.point) for case in some}
+        assert covered == {(*step, point) for step in wanted for point in points}
 
 
 def test_a_new_step_is_covered_and_a_new_kind_needs_a_middle(monkeypatch: pytest.MonkeyPatch) -> None:
