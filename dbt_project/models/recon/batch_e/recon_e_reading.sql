@@ -2,7 +2,16 @@
 {{ config(materialized='table', unlogged=true) }}
 
 select
-    recon.*,
+    kind,
+    gate_id,
+    numerator,
+    denominator,
+    value,
+    entity,
+    key,
+    status,
+    is_counted,
+    detail,
     now() as read_at,
     (select r.run_id from {{ source('phase2', 'run_context') }} as r) as run_id
-from {{ ref('recon_e') }} as recon
+from {{ ref('recon_e') }}
