@@ -16,9 +16,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from bridge import postgres, scripts
+from bridge import postgres, scripts, steps
 from bridge.batches import BATCHES, Batch, Step
-from tests.crashes import BEGIN, POINTS, ROLLBACK, TRAPS, VERDICT, Case, Point, Stage, cases, stage
+from bridge.errors import CouldNotRun
+from tests.crashes import AS_OF, BEGIN, POINTS, ROLLBACK, TRAPS, VERDICT, Case, Point, Stage, cases, stage
 
 _POINTS: tuple[Point, ...] = ("before", "middle", "backend", "after")
 
@@ -51,6 +52,25 @@ def crashes() -> Iterator[Stage]:
 @pytest.mark.parametrize("chain", _CHAINS)
 def test_killed_and_run_again_ends_as_if_nothing_had_happened(crashes: Stage, chain: str) -> None:
     assert crashes.undergo(*_CHAINS[chain]) == []
+
+
+def test_a_dying_runners_lock_is_waited_for_and_a_living_ones_is_not_taken(crashes: Stage) -> None:
+    crashes.reset("B", "run")
+    said: list[str] = []
+
+    def runner(progress: steps.Progress) -> steps.Run:
+        return steps.Run(run_id=uuid4(), databases=crashes.databases, as_of=AS_OF, progress=progress)
+
+    refused = pytest.raises(CouldNotRun, match="another run is under way: phase2-runner")
+    with steps.only_runner(runner(said.append)), refused, steps.only_runner(runner(said.append)):
+        pass
+    assert said == ["another run holds the lock: is it ending?"]
+
+    first = steps.only_runner(runner(said.append))
+    first.__enter__()
+    with steps.only_runner(runner(lambda line: first.__exit__(None, None, None))):  # it ends while we wait
+        assert crashes.left_behind() != []
+    assert crashes.left_behind() == []
 
 
 # --- the matrix can fail -------------------------------------------------------------------------------------------
