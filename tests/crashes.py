@@ -635,6 +635,7 @@ def stage(bookings: int, name: str = "crashes") -> Iterator[Stage]:
             yield made
         finally:
             embedded.stop(home)
+            shutil.rmtree(home / "reports", ignore_errors=True)
 
 
 def main() -> int:
