@@ -54,15 +54,19 @@ def build(
     """Run `dbt <command> --selector <selector>` (unit tests belong to development, not to a run).
 
     Returns the nodes in the order in which they ended. Raises CouldNotRun when a node errors, or when a test of a
-    model fails: a gate's test is told apart by its name (`gate_…`) and is left to the verdict, which reads the same
-    rows.
+    model fails: a gate's test that fails is told apart by its name (`gate_…`) and is left to the verdict, which reads
+    the same rows.
     """
     arguments = [command, "--selector", selector, *(extra or [])]
     if command == "build":
         # buildable: a test runs in the batch that makes all that it looks at, not in every batch that shares a function
         arguments += ["--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"]
     nodes = invoke(ops_url, arguments, progress=progress)
-    broken = [n for n in nodes if n.status in ("error", "fail", "runtime error") and not n.name.startswith("gate_")]
+    broken = [
+        n
+        for n in nodes
+        if n.status in ("error", "runtime error") or (n.status == "fail" and not n.name.startswith("gate_"))
+    ]
     if broken:
         worst = broken[0]
         raise CouldNotRun(

@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,45 +69,43 @@ def main() -> None:
 
 
 def _measure(server: str, dbs: Databases) -> list[Row]:
+    """One run of both sides; batch by batch in turn, so that what else the machine does meets both."""
     steps.bootstrap(dbs.ops)
-    rows = _pass(_PASSES[0], dbs, "AB")
-    _create(server, _FLOOR, template=_NAMES["ops"])
-    rows += _pass(_PASSES[0], dbs, "CDE") + _pass(_PASSES[1], dbs, "ABCDE")
-    bare = Databases(
-        ops=postgres.with_database(server, _FLOOR), balisnap=dbs.balisnap, bstadmin=dbs.bstadmin, channel=None
-    )
+    bare = Databases(postgres.with_database(server, _FLOOR), dbs.balisnap, dbs.bstadmin, channel=None)
+    rows: list[Row] = []
     for name in _PASSES:
-        rows.append(_timed(name, "floor", "", "land", bare.ops, lambda: floor.land(bare)))
-        for batch in "CDE":
-            compare = name == _PASSES[1]
-            rows.append(
-                _timed(
-                    name, "floor", batch, batch, bare.ops, lambda b=batch, c=compare: floor.load(bare.ops, b, compare=c)
-                )
-            )
+        compare = name == _PASSES[1]
+        run = steps.Run(run_id=runlog.uuid7(), databases=dbs, as_of=AS_OF, progress=_tell)
+        for code in BATCHES:
+            rows += _batch(name, run, code)
+            if code == "B" and not compare:
+                _create(server, _FLOOR, template=_NAMES["ops"])
+            if code == "C":
+                rows.append(_timed(name, "floor", "", "land", bare.ops, lambda: floor.land(bare)))
+            if code in "CDE":
+                load = partial(floor.load, bare.ops, code, compare=compare)
+                rows.append(_timed(name, "floor", code, code, bare.ops, load))
     return rows
 
 
-def _pass(name: str, dbs: Databases, batches: str) -> list[Row]:
-    run = steps.Run(run_id=runlog.uuid7(), databases=dbs, as_of=AS_OF, progress=_tell)
+def _batch(name: str, run: steps.Run, code: str) -> list[Row]:
+    batch, ops = BATCHES[code], run.databases.ops
     rows = []
-    for code in batches:
-        batch = BATCHES[code]
-        steps.begin(run, batch)
-        for step in batch.plan:
-            nodes: list[Row] = []
+    steps.begin(run, batch)
+    for step in batch.plan:
+        nodes: list[Row] = []
 
-            def work(step: Any = step, batch: Any = batch, nodes: list[Row] = nodes) -> int:
-                entry = steps.execute(run, batch, step)
-                nodes += entry.detail.get("nodes", [])
-                return entry.rows or 0
+        def work(step: Any = step, nodes: list[Row] = nodes) -> int:
+            entry = steps.execute(run, batch, step)
+            nodes += entry.detail.get("nodes", [])
+            return entry.rows or 0
 
-            rows.append(_timed(name, "bridge", code, step.name, dbs.ops, work) | {"nodes": nodes})
-        verdict = _timed(
-            name, "bridge", code, "gates and report", dbs.ops,
-            lambda batch=batch: steps.raise_unless_passed(steps.conclude(run, batch)),
-        )  # fmt: skip
-        rows.append(verdict)
+        rows.append(_timed(name, "bridge", code, step.name, ops, work) | {"nodes": nodes})
+
+    def verdict() -> None:
+        steps.raise_unless_passed(steps.conclude(run, batch))
+
+    rows.append(_timed(name, "bridge", code, "gates and report", ops, verdict))
     return rows
 
 

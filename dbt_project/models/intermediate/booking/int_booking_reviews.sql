@@ -130,35 +130,59 @@ long_contacts as (
     where long_name is not null or long_email is not null or long_phone is not null
 ),
 
+-- Inner joins, so that the texts are normalised of these few bookings only.
+stated as (
+    select
+        candidates.*,
+        long_contacts.long_name,
+        long_contacts.long_email,
+        long_contacts.long_phone,
+        web.main_name,
+        web.main_email,
+        web.phone
+    from long_contacts
+    inner join candidates on long_contacts.booking_key = candidates.booking_key
+    inner join {{ ref('stg_balisnap__bookings') }} as web on candidates.booking_id = web.booking_id
+    where candidates.source_system = 'balisnap'
+    union all
+    select
+        candidates.*,
+        long_contacts.long_name,
+        long_contacts.long_email,
+        long_contacts.long_phone,
+        ops.main_name,
+        ops.main_email,
+        ops.phone
+    from long_contacts
+    inner join candidates on long_contacts.booking_key = candidates.booking_key
+    inner join {{ ref('stg_bstadmin__bookings') }} as ops on candidates.booking_id = ops.booking_id
+    where candidates.source_system = 'bstadmin'
+),
+
 cut as (
-    select distinct on (long_contacts.booking_key, problems.field)
-        candidates.source_system,
-        candidates.source_table,
-        candidates.source_pk,
-        candidates.channel_code,
+    select distinct on (stated.booking_key, problems.field)
+        stated.source_system,
+        stated.source_table,
+        stated.source_pk,
+        stated.channel_code,
         'INVALID_SOURCE' as reason_code,
         problems.field,
         'text is longer than its column, cut' as problem,
         to_jsonb(problems.raw_value) as raw_value
-    from long_contacts
-    inner join candidates on long_contacts.booking_key = candidates.booking_key
-    left join {{ ref('stg_balisnap__bookings') }} as web
-        on candidates.source_system = 'balisnap' and candidates.booking_id = web.booking_id
-    left join {{ ref('stg_bstadmin__bookings') }} as ops
-        on candidates.source_system = 'bstadmin' and candidates.booking_id = ops.booking_id
+    from stated
     cross join
         lateral (
             values
-            ('main_contact_name', long_contacts.long_name, coalesce(web.main_name, ops.main_name)),
-            ('main_contact_email', long_contacts.long_email, coalesce(web.main_email, ops.main_email)),
-            ('phone_number', long_contacts.long_phone, coalesce(web.phone, ops.phone))
+            ('main_contact_name', stated.long_name, stated.main_name),
+            ('main_contact_email', stated.long_email, stated.main_email),
+            ('phone_number', stated.long_phone, stated.phone)
         ) as problems (field, raw_value, stated)
     where problems.raw_value = problems.stated
     order by
-        long_contacts.booking_key asc,
+        stated.booking_key asc,
         problems.field asc,
-        candidates.updated_at desc nulls last,
-        candidates.candidate_rank asc
+        stated.updated_at desc nulls last,
+        stated.candidate_rank asc
 ),
 
 item_problems as (

@@ -1,7 +1,3 @@
-with source as (
-    select * from {{ source('balisnap', 'BookingItem') }}
-)
-
 -- Money, counts and currency are left raw: a review row needs them, and item totals are sums of stored amounts.
 -- item_status is an enum in the source, so it needs no normalisation.
 select
@@ -23,4 +19,4 @@ select
     total_amount,
     snapshot,
     item_status = 'CANCELLED' as is_cancelled
-from source
+from {{ source('balisnap', 'BookingItem') }}

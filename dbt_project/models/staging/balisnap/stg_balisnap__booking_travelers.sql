@@ -1,7 +1,3 @@
-with source as (
-    select * from {{ source('balisnap', 'BookingTraveler') }}
-)
-
 select
     traveler_id,
     booking_item_id,
@@ -17,4 +13,4 @@ select
     {{ function('norm_text') }}(special_request) as special_request,
     {{ function('utc_instant') }}(created_at) as created_at,
     {{ function('utc_instant') }}(updated_at) as updated_at
-from source
+from {{ source('balisnap', 'BookingTraveler') }}

@@ -1,9 +1,5 @@
-with source as (
-    select * from {{ source('balisnap', 'Departure') }}
-)
-
 select
     departure_id,
     variant_id,
     {{ function('utc_instant') }}(start_date) as starts_at
-from source
+from {{ source('balisnap', 'Departure') }}

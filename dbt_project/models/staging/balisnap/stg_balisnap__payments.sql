@@ -1,7 +1,3 @@
-with source as (
-    select * from {{ source('balisnap', 'Payment') }}
-)
-
 select
     payment_id,
     booking_id,
@@ -18,4 +14,4 @@ select
     payment_ref,
     raw_payload,
     {{ function('utc_instant') }}(updated_at) as updated_at
-from source
+from {{ source('balisnap', 'Payment') }}

@@ -1,17 +1,5 @@
-with source as (
-
-    select * from {{ source('balisnap', 'TourImage') }}
-
-),
-
-final as (
-
-    select
-        image_id,
-        tour_id as package_id,
-        {{ function('norm_text') }}(url) as url
-    from source
-
-)
-
-select * from final
+select
+    image_id,
+    tour_id as package_id,
+    {{ function('norm_text') }}(url) as url
+from {{ source('balisnap', 'TourImage') }}

@@ -1,10 +1,6 @@
-with source as (
-    select * from {{ source('bstadmin', 'booking_finance_items') }}
-)
-
 select
     finance_item_id,
     booking_finance_id,
     amount,
     paid
-from source
+from {{ source('bstadmin', 'booking_finance_items') }}

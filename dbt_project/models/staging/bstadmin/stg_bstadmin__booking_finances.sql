@@ -1,11 +1,7 @@
-with source as (
-    select * from {{ source('bstadmin', 'booking_finances') }}
-)
-
 select
     booking_finance_id,
     booking_id,
     pattern_id,
     {{ function('utc_instant') }}(validated_at) as validated_at,
     is_locked
-from source
+from {{ source('bstadmin', 'booking_finances') }}

@@ -1,7 +1,3 @@
-with source as (
-    select * from {{ source('bstadmin', 'bookings') }}
-)
-
 select
     booking_id,
     booking_ref,
@@ -31,4 +27,4 @@ select
     {{ function('utc_instant') }}(created_at) as created_at,
     {{ function('utc_instant') }}(updated_at) as updated_at,
     created_at as raw_created_at
-from source
+from {{ source('bstadmin', 'bookings') }}

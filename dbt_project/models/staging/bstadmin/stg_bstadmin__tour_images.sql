@@ -1,18 +1,6 @@
-with source as (
-
-    select * from {{ source('bstadmin', 'tour_images') }}
-
-),
-
-final as (
-
-    -- tour_id points at tour_packages.package_id despite its name
-    select
-        image_id,
-        tour_id as package_id,
-        {{ function('norm_text') }}(url) as url
-    from source
-
-)
-
-select * from final
+-- tour_id points at tour_packages.package_id despite its name
+select
+    image_id,
+    tour_id as package_id,
+    {{ function('norm_text') }}(url) as url
+from {{ source('bstadmin', 'tour_images') }}

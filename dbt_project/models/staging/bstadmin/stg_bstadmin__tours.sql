@@ -1,17 +1,5 @@
-with source as (
-
-    select * from {{ source('bstadmin', 'tours') }}
-
-),
-
-final as (
-
-    select
-        tour_id,
-        {{ function('norm_text') }}(tour_name) as tour_name,
-        is_active
-    from source
-
-)
-
-select * from final
+select
+    tour_id,
+    {{ function('norm_text') }}(tour_name) as tour_name,
+    is_active
+from {{ source('bstadmin', 'tours') }}
