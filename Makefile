@@ -11,6 +11,11 @@ M ?=
 BOOKINGS ?= 20000
 SEED ?= 7
 SCENARIO ?= healthy
+SQLFLUFF := $(VENV)/bin/sqlfluff lint --disable-progress-bar
+LINTED := $(VENV)/.linted
+# the SQL files there that are newer than the last clean lint; all of them when a macro or the linter's rules are
+stale = find $(1) -name '*.sql' $$(test -e $(LINTED) && test -z "$$(find dbt_project/macros dbt_project/dbt_project.yml \
+  pyproject.toml -newer $(LINTED) -type f)" && echo -newer $(LINTED))
 need_batch = @test -n "$(BATCH)" || { echo 'name the batch: make $@ BATCH=D' >&2; exit 2; }
 
 help: ## This list
@@ -64,17 +69,20 @@ crash-matrix: setup ## Kill each step at each point and run it again: the matrix
 	  --bookings $(BOOKINGS) --only "$(ONLY)"
 test: setup ## The tests, on real databases
 	@$(VENV)/bin/pytest
-lint: setup ## ruff, sqlfluff, import contracts
+lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed since it was last clean
+	@touch $(LINTED).now
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
 	@$(VENV)/bin/lint-imports
-	@eval "$$($(PHASE2) env)" && $(VENV)/bin/sqlfluff lint --disable-progress-bar dbt_project
+	@files="$$($(call stale,dbt_project/models dbt_project/data-tests dbt_project/seeds))"; test -z "$$files" || { \
+	  eval "$$($(PHASE2) env)" && $(SQLFLUFF) --processes 2 $$files; }
 # plain SQL has no place in dbt's project, whose templater leaves it out without a word; sql/sources stay as the
 # applications wrote them
-	@$(VENV)/bin/sqlfluff lint --disable-progress-bar --processes 2 --templater raw \
-	  $(addprefix sql/,phase2 landing sample compose roles state.sql status_snapshot.sql review_snapshot.sql fingerprint.sql)
+	@files="$$($(call stale,$(addprefix sql/,phase2 landing sample compose roles state.sql status_snapshot.sql \
+	  review_snapshot.sql fingerprint.sql) tests/floor))"; test -z "$$files" || $(SQLFLUFF) --processes 2 --templater raw $$files
 # nor does it read dbt's functions; the two left out call methods of ref() and source(), which only dbt has
-	@$(VENV)/bin/sqlfluff lint --disable-progress-bar --templater jinja \
-	  $(filter-out %/current_as_of.sql %/placeholders.sql,$(wildcard dbt_project/functions/*.sql))
+	@files="$$($(call stale,$(filter-out %/current_as_of.sql %/placeholders.sql,$(wildcard dbt_project/functions/*.sql))))"; \
+	  test -z "$$files" || $(SQLFLUFF) --templater jinja $$files
+	@mv $(LINTED).now $(LINTED)
 format: setup ## ruff and sqlfluff, mending what they can
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=100000)

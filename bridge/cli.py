@@ -189,6 +189,8 @@ def model(
             out.print(f"[red]{node.status}[/] {node.kind} {node.name}  {escape(plain(node.message))}")
         if built.difference:
             _show_difference(built.difference)
+            if built.difference.relation.startswith("public."):
+                out.print("the verdict of its batch is of the rows before: make recon BATCH=…")
     raise typer.Exit(1 if built.failed else 0)
 
 
@@ -198,6 +200,8 @@ def _show_difference(difference: Any) -> None:
         f"{difference.relation}: {difference.before:,} rows before, {difference.after:,} now"
         f" ({difference.new:,} new, {difference.gone:,} gone, {difference.changed:,} changed)"
     )
+    if difference.columns_changed:
+        out.print(f"  new, gone or of another type: {', '.join(difference.columns_changed)}")
     for column, rows in difference.columns.items():
         out.print(f"  {column} differs in {rows:,}")
     if difference.keys:
@@ -310,7 +314,7 @@ def fingerprint(
 
 @app.command()
 def scenarios(json: Json = False) -> None:
-    """List the sample sources that `demo` can make: a healthy shop, and one for each gate that can be made to fail."""
+    """List the sample sources that `demo` can make, and the other faults that the tests plant: what catches which."""
     from bridge import sources
 
     if json:
@@ -321,7 +325,23 @@ def scenarios(json: Json = False) -> None:
         table.add_row(scenario.name, scenario.gate or "-", scenario.title)
     out.print(table)
     out.print("\nOne of them: make demo SCENARIO=duplicate-pax")
-    out.print("Which gates catch which, and what is planted in landing, bridge and schema: docs/fault-matrix.md")
+    planted = Table("planted in", "fault", "caught by", box=None, header_style="bold")
+    for where, fault, caught_by in _planted_faults():
+        planted.add_row(where, fault, caught_by)
+    out.print("\nPlanted by the tests where a sample source cannot reach (docs/fault-matrix.md has all, in full):\n")
+    out.print(planted)
+
+
+def _planted_faults() -> list[tuple[str, str, str]]:
+    """Of each fault beside the scenarios: where it is planted, what it is, the gates that fail of it."""
+    lines = (ROOT / "docs" / "fault-matrix.md").read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    header = next(row for row in rows if row[0] == "no")
+    return [
+        (row[1], row[2], " ".join(gate for gate, cell in zip(header[3:], row[3:], strict=True) if "x" in cell.lower()))
+        for row in rows
+        if len(row) == len(header) and row[0].isdigit() and row[1] != "source"
+    ]
 
 
 @app.command()

@@ -3,14 +3,15 @@
 For the runner:
 
     record_preflight(conn, run_id, rows)          A-00: the rows of 000_precheck_readiness
-    record_rerun(conn, run_id, added)             B-03: rows that running the seeds again added, in all or by script
+    record_rerun(conn, run_id, added)             B-03: rows that running the seeds again added, by script
     evaluate(conn, batch, run_id) -> Verdict      of one snapshot of everything, kept in phase2
     open_or_raise(conn, batch, predecessor)       the door: GateFailed unless the predecessor's latest verdict is PASS
 
 Measures and exceptions are views (dbt_project/models/recon; one of them a batch says all of it, for A and B a second
-one the global gates; a run reads it once, into recon_{batch}_reading), thresholds are rows of the seed gate_registry,
-and the comparison is the function rulebook.gate_status; nothing of the three is repeated here. When a batch's view is
-not there, because a table that it reads is not, each of its gates is FAIL: what was not measured never passes.
+one the global gates; of C to E a run reads it once, into recon_{batch}_reading), thresholds are rows of the seed
+gate_registry, and the comparison is the function rulebook.gate_status; nothing of the three is repeated here. When a
+batch's view is not there, because a table that it reads is not, each of its gates is FAIL: what was not measured never
+passes.
 """
 
 from __future__ import annotations
@@ -275,10 +276,9 @@ def record_preflight(conn: psycopg.Connection, run_id: UUID, rows: Iterable[Sequ
     )
 
 
-def record_rerun(conn: psycopg.Connection, run_id: UUID, added: int | Mapping[str, int]) -> None:
-    """B-03: the rows that a second run of the seed scripts added, in all or script by script."""
-    by_script = added if isinstance(added, Mapping) else {"seed scripts": added}
-    record_inputs(conn, run_id, "B-03", [(name, rows == 0, {"rows_added": rows}) for name, rows in by_script.items()])
+def record_rerun(conn: psycopg.Connection, run_id: UUID, added: Mapping[str, int]) -> None:
+    """B-03: the rows that a second run of the seed scripts added, script by script."""
+    record_inputs(conn, run_id, "B-03", [(name, rows == 0, {"rows_added": rows}) for name, rows in added.items()])
 
 
 # --- the verdict -------------------------------------------------------------------------------------------------

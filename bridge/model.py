@@ -19,7 +19,8 @@ _WRITTEN_WITH_A_ROW = ("created_at", "updated_at", "read_at", "run_id")  # no di
 class Difference:
     """Rows of a relation against those before the build. `columns`: in how many changed rows each column differs.
 
-    Without a key rows are compared whole: then none is `changed`.
+    Without a key rows are compared whole: then none is `changed`. A column that one side lacks, or has by another
+    type, is in `columns_changed` and is not compared.
     """
 
     relation: str
@@ -30,6 +31,7 @@ class Difference:
     gone: int
     changed: int
     columns: dict[str, int]
+    columns_changed: tuple[str, ...]
     keys: tuple[str, ...]
 
 
@@ -62,8 +64,8 @@ def build(run: steps.Run, name: str) -> Built:
             run.databases.ops,
             ["test", "--select", f"1+{name}", "--exclude", name, "--exclude-resource-type", "unit_test"],
         )
-        failed = any(node.status == "error" and node.name == name for node in nodes)
-        difference = _compare(conn, found) if found.relation and not failed else None
+        built = any(node.status == "success" and node.unique_id == found.unique_id for node in nodes)
+        difference = _compare(conn, found) if found.relation and built else None
     return Built(tuple(nodes), difference)
 
 
@@ -79,36 +81,19 @@ def _compare(conn: psycopg.Connection, found: warehouse.Found) -> Difference:
     after = sql.Identifier(*found.relation)
     if conn.execute("select to_regclass('pg_temp.model_before') is not null").fetchone() != (True,):
         conn.execute(sql.SQL("create temp table model_before as table {} with no data").format(after))
-    columns = [
-        row[0]
-        for row in conn.execute(
-            "select n.attname from pg_catalog.pg_attribute as n inner join pg_catalog.pg_attribute as o"
-            " on n.attname = o.attname and o.attrelid = 'pg_temp.model_before'::regclass"
-            " where n.attrelid = %s::regclass and n.attnum > 0 and o.attnum > 0 and not n.attisdropped"
-            " order by n.attnum",
-            (".".join(found.relation),),
-        )
-        if row[0] not in _WRITTEN_WITH_A_ROW
-    ]
+    described = conn.execute(_COLUMNS, (".".join(found.relation),)).fetchall()
+    columns_changed = tuple(name for name, is_same in described if not is_same and name not in _WRITTEN_WITH_A_ROW)
+    columns = [name for name, is_same in described if is_same and name not in _WRITTEN_WITH_A_ROW]
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     counts = _one(conn, "select (select count(*) from pg_temp.model_before), (select count(*) from {})", after)
     if found.key not in columns:
-        new, gone = (
-            _one(
-                conn, "select count(*) from (select {} from {} except all select {} from {}) as d", names, a, names, b
-            )[0]
-            for a, b in (
-                (after, sql.Identifier("pg_temp", "model_before")),
-                (sql.Identifier("pg_temp", "model_before"), after),
-            )
-        )
-        return Difference(".".join(found.relation), None, *counts, new, gone, 0, {}, ())
+        before = sql.Identifier("pg_temp", "model_before")
+        beyond = "select count(*) from (select {} from {} except all select {} from {}) as d"
+        new, gone = (_one(conn, beyond, names, a, names, b)[0] for a, b in ((after, before), (before, after)))
+        return Difference(".".join(found.relation), None, *counts, new, gone, 0, {}, columns_changed, ())
     key = sql.Identifier(found.key)
-    differs = [
-        sql.SQL("(b.{c} is distinct from a.{c})").format(c=sql.Identifier(column))
-        for column in columns
-        if column != found.key
-    ]
+    others = [column for column in columns if column != found.key]
+    differs = [sql.SQL("(b.{c} is distinct from a.{c})").format(c=sql.Identifier(column)) for column in others]
     conn.execute(
         sql.SQL(
             "create temp table model_difference as"
@@ -128,7 +113,6 @@ def _compare(conn: psycopg.Connection, found: warehouse.Found) -> Difference:
         "select count(*) filter (where is_new), count(*) filter (where is_gone),"
         " count(*) filter (where not is_new and not is_gone) from pg_temp.model_difference",
     )
-    others = [column for column in columns if column != found.key]
     per_column = conn.execute(
         "select d.place, count(*) from pg_temp.model_difference as m"
         " cross join unnest(m.differs) with ordinality as d (differs, place)"
@@ -139,8 +123,25 @@ def _compare(conn: psycopg.Connection, found: warehouse.Found) -> Difference:
     ).fetchall()
     return Difference(
         ".".join(found.relation), found.key, *counts, new, gone, changed,
-        {others[place - 1]: count for place, count in per_column}, tuple(key for (key,) in keys),
+        {others[place - 1]: count for place, count in per_column}, columns_changed, tuple(key for (key,) in keys),
     )  # fmt: skip
+
+
+# Each column of either side, and whether both have it by one type.
+_COLUMNS = """
+select
+    coalesce(n.attname, o.attname),
+    coalesce(n.atttypid = o.atttypid, false)
+from (
+    select a.attname, a.atttypid, a.attnum from pg_catalog.pg_attribute as a
+    where a.attrelid = %s::regclass and a.attnum > 0 and not a.attisdropped
+) as n
+full join (
+    select a.attname, a.atttypid, a.attnum from pg_catalog.pg_attribute as a
+    where a.attrelid = 'pg_temp.model_before'::regclass and a.attnum > 0 and not a.attisdropped
+) as o on n.attname = o.attname
+order by coalesce(n.attnum, o.attnum)
+"""
 
 
 def _one(conn: psycopg.Connection, template: str, *parts: Any) -> tuple[Any, ...]:

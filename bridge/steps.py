@@ -116,7 +116,7 @@ def only_runner(run: Run) -> Iterator[None]:
     until the server has noticed that too. Both are waited for, seconds at most, so that the command can be given again
     at once.
     """
-    with postgres.connect(run.databases.ops, application_name=f"phase2-runner {run.run_id}", autocommit=True) as conn:
+    with postgres.connect(run.databases.ops, application_name=_runner_name(run), autocommit=True) as conn:
         free = "select pg_try_advisory_lock(%s)"
         if not _in_time(conn, free, (_RUNNER_LOCK,), lambda: run.progress("another run holds the lock: is it ending?")):
             holder = conn.execute(
@@ -134,6 +134,28 @@ def only_runner(run: Run) -> Iterator[None]:
         # whoever still works after that has a living client (`make recon`, an engineer's dbt) and may go on
         _in_time(conn, _NOBODY_ELSE, None, lambda: run.progress("waiting for what a killed run left at work"))
         yield
+
+
+def still_the_only_runner(run: Run) -> None:
+    """Before each step: CouldNotRun when the session that holds the lock was ended (a restart, a firewall)."""
+    with run.connect() as conn:
+        held = conn.execute(
+            "select exists (select 1 from pg_catalog.pg_locks as l"
+            " join pg_catalog.pg_stat_activity as a on a.pid = l.pid"
+            " where l.locktype = 'advisory' and l.granted and a.application_name = %s"
+            " and (l.classid::bigint << 32) + l.objid::bigint = %s)",
+            (_runner_name(run), _RUNNER_LOCK),
+        ).fetchone()
+    if held != (True,):
+        raise CouldNotRun(
+            "the session that holds the runner's lock is gone",
+            where=postgres.describe(run.databases.ops),
+            todo="Run the batch again; nothing of it is lost.",
+        )
+
+
+def _runner_name(run: Run) -> str:
+    return f"phase2-runner {run.run_id}"
 
 
 # Sessions of our name that are at work; the runner's own have not begun when this is asked.
@@ -460,33 +482,41 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
 
 def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
     """Build a batch or its gates. Batch E takes over batch D's working tables when nothing has moved since."""
-    if selector == "batch_e" and _work_of_d(conn, run, entry) == _remembered(conn, "work of batch_d"):
+    made_of = _work_of_d(conn, run, entry)
+    if selector == "batch_e" and made_of == _remembered(conn, "work of batch_d"):
         entry.detail["reused"] = "what batch D built from the same landed rows"
         selector = "batch_e_after_d"
     if selector == "batch_d":
         _remember(conn, "work of batch_d", "")  # it is about to be replaced, model by model
     nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
     if selector == "batch_d":
-        _remember(conn, "work of batch_d", _work_of_d(conn, run, entry))
+        _remember(conn, "work of batch_d", made_of)
         if _batch_e_stands(conn):
             _keep_reviews(conn)
     return nodes
 
 
 def _work_of_d(conn: psycopg.Connection, run: Run, entry: runlog.Entry) -> str:
-    """What batch D's working tables were made of: project, run (its day and its landing), and what others write.
+    """What batch D's working tables are made of: project, run (its day), landing, and what others write meanwhile.
 
-    Ingestion, core writes and people leave a row in one of these three tables with whatever they do to a booking.
+    Ingestion, core writes and people leave a trace in one of these three tables with whatever they do to a booking.
     """
-    row = conn.execute(_OTHERS_WRITES).fetchone()
-    return f"{entry.checksum} {run.run_id} {row}"
+    return f"{entry.checksum} {run.run_id} {conn.execute(_MADE_OF).fetchone()}"
 
 
-_OTHERS_WRITES = """
+_MADE_OF = """
 select
-    (select (count(*), max(f.last_event_time), max(f.last_core_write_at)) from phase2.booking_freshness as f),
-    (select (count(*), max(q.updated_at)) from public.unmapped_queue as q),
-    (select (count(*), max(e.processed_at)) from public.ingest_event_log as e)
+    (select max(r.landing_no) from phase2.landing_runs as r),
+    (
+        select (count(*), sum(hashtextextended(concat_ws('|', f.*), 0)))
+        from phase2.booking_freshness as f
+    ),
+    (
+        select (count(*), sum(hashtextextended(concat_ws('|', q.queue_key, q.status, q.resolved_by, q.payload), 0)))
+        from public.unmapped_queue as q
+        where q.queue_type = 'PAYMENT_LINK'
+    ),
+    (select (count(*), count(e.processed_at), max(e.processed_at)) from public.ingest_event_log as e)
 """
 
 

@@ -6,6 +6,7 @@ it is imported only when a step needs it.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import os
@@ -118,7 +119,9 @@ def find(ops_url: str, name: str) -> Found | None:
 @lru_cache(maxsize=1)
 def _manifest(ops_url: str, project: str) -> Any:
     """The project as dbt parsed it, kept while this process works on one version of it and one database."""
-    return _invoke(ops_url, ["parse"])
+    manifest = _invoke(ops_url, ["parse"])
+    gc.freeze()  # it stays: looking for garbage in it again and again takes a quarter of a small build
+    return manifest
 
 
 def _invoke(ops_url: str, arguments: list[str], manifest: Any = None, progress: Progress | None = None) -> Any:

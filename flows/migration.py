@@ -24,6 +24,7 @@ def _progress(line: str) -> None:
 @task(task_run_name="{batch.code} {step.name}")
 def run_step(run: steps.Run, batch: Batch, step: Step) -> None:
     """One step of the plan."""
+    steps.still_the_only_runner(run)
     steps.execute(run, batch, step)
 
 

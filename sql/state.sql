@@ -48,7 +48,6 @@ create table if not exists phase2.batch_state (
     report_md_path text,
     report_html_path text,
     report_digest text,
-    plan_digest text,
     dbt_digest text,
     error_message text,
     updated_at timestamptz not null default now(),
@@ -60,7 +59,6 @@ comment on table phase2.batch_state is
 'Where each batch stands now, one row a batch. X+1 starts only when X is PASS. History: migration_run_log.';
 comment on column phase2.batch_state.blocked_by is 'Ids of the gates that failed, or of the batch that holds this one.';
 comment on column phase2.batch_state.report_digest is 'SHA-256 of the JSON report.';
-comment on column phase2.batch_state.plan_digest is 'SHA-256 of the plan of batches that ran.';
 comment on column phase2.batch_state.dbt_digest is 'SHA-256 of the dbt project that ran.';
 
 create table if not exists phase2.gate_results (
@@ -291,7 +289,7 @@ create table if not exists phase2.warehouse_state (
     constraint warehouse_state_pkey primary key (part)
 );
 comment on table phase2.warehouse_state is
-'Which version of the dbt project made the recon views: `make recon` starts dbt only when it has changed.';
+'What dbt has made, and of what: the ground, the recon views, batch D''s working tables. It is not made again while that holds.';
 
 create table if not exists phase2.gate_inputs (
     gate_input_id bigint generated always as identity,

@@ -613,7 +613,20 @@ def test_run_ids_of_inputs_do_not_mix(shop: Shop) -> None:
         assert evaluate(conn, "A")["A-00"].status == "FAIL"
         gates.record_preflight(conn, uuid4(), [("A-00", "free_disk", "PASS", "60 % free")])
         assert evaluate(conn, "A")["A-00"].status == "PASS"
-        gates.record_rerun(conn, uuid4(), 3)
+        gates.record_rerun(conn, uuid4(), {"010_seed_channel_registry.sql": 3})
         gate = evaluate(conn, "B")["B-03"]
 
     assert gate.status == "FAIL"
+
+
+def test_the_reading_of_a_run_is_believed_only_by_that_run_and_only_when_whole(shop: Shop) -> None:
+    with shop.clone() as conn:
+        run_id = uuid4()
+        conn.execute("update dbt_recon.recon_d_reading set run_id = %s", (run_id,))
+        conn.execute("delete from dbt_recon.recon_d_reading where kind = 'measure' and gate_id = 'D-03'")
+        of_the_run = gates.evaluate(conn, "D", run_id)
+        of_another = gates.evaluate(conn, "D", uuid4())
+
+    assert (of_the_run.result, of_the_run.blocked_by) == ("FAIL", ("D-03",))
+    assert next(g.note for g in of_the_run.gates if g.gate_id == "D-03").startswith("not measured")
+    assert of_another.result == "PASS"

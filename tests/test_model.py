@@ -75,13 +75,34 @@ def test_an_edited_working_table_is_compared_with_the_one_before(
     assert 0 < difference.gone == difference.before - difference.after < difference.before
 
 
+def test_a_changed_column_and_a_failed_unit_test_are_said(
+    run: steps.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = tmp_path / "dbt_project"
+    _copy(edited)
+    monkeypatch.setattr(warehouse, "DBT_PROJECT", edited)
+    sql = edited / "models" / "intermediate" / "payment" / "int_booking_finance.sql"
+    whole = sql.read_text()
+    sql.write_text(whole.replace("    finances.pattern_id,", "    finances.pattern_id::text as pattern_id, 1 as more,"))
+    difference = model.build(run, "int_booking_finance").difference
+    assert difference is not None
+    assert set(difference.columns_changed) == {"pattern_id", "more"}
+    assert difference.changed == 0
+
+    sql = edited / "models" / "intermediate" / "payment" / "int_payments.sql"
+    sql.write_text(sql.read_text().replace("refusals = '{}' as is_bridgeable", "true as is_bridgeable"))
+    built = model.build(run, "int_payments")
+    assert built.difference is None  # dbt leaves a model alone whose unit test fails
+    assert {node.kind for node in built.failed} >= {"unit_test"}
+
+
 def test_a_function_has_no_rows_and_an_unknown_name_is_said(run: steps.Run) -> None:
     assert model.build(run, "norm_ref").difference is None
     with pytest.raises(CouldNotRun, match="no model 'booking_cores'"):
         model.build(run, "booking_cores")
 
 
-def test_it_waits_for_nobody(run: steps.Run) -> None:
+def test_it_never_works_beside_a_run(run: steps.Run) -> None:
     other = replace(run, run_id=runlog.uuid7())
     with steps.only_runner(other), pytest.raises(CouldNotRun, match="another run"):
         model.build(run, "booking_core")

@@ -69,6 +69,8 @@ def look(url: str) -> Seen:
             if conn.execute(_OTHERS).fetchone() == (0,):
                 break
             time.sleep(0.05)
+        else:
+            raise AssertionError("a session has not ended: what it wrote may not be counted yet")
         fingerprint = take(conn)
         conn.execute("select pg_stat_force_next_flush()")
         return Seen(fingerprint, dict(conn.execute(_WRITES).fetchall()))

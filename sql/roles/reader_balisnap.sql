@@ -43,4 +43,23 @@ to phase2_reader;
 -- asked by gate A-03 alone: no more than the pages' statements name
 grant select (id) on public."User" to phase2_reader;
 
+-- What this script cannot take away is what everybody has: a database that was upgraded from 14 or earlier lets anyone
+-- create tables in schema public.
+do $$
+begin
+    if
+        has_schema_privilege('phase2_reader', 'public', 'create')
+        or exists (
+            select 1 from pg_catalog.pg_class as c
+            inner join pg_catalog.pg_namespace as n on c.relnamespace = n.oid
+            where
+                n.nspname = 'public' and c.relkind in ('r', 'p')
+                and has_table_privilege('phase2_reader', c.oid, 'insert, update, delete, truncate')
+        )
+    then
+        raise exception 'phase2_reader could write: revoke create on schema public from public, and what was granted';
+    end if;
+end
+$$;
+
 commit;

@@ -1,3 +1,4 @@
+-- sqlfluff:exclude_rules:ST05,ST06,RF04,RF02,RF03,AM04,AM06
 -- The catalog as the sources have it: packages of bstadmin that no product names become products of their own.
 create unlogged table floor.package as
 select

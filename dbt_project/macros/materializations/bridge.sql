@@ -9,9 +9,9 @@
     key           primary key column of the target
     touch         columns that are written with a row but not compared (last_reconciled_at)
     update_only   never inserts (batch E on the statuses)
-    insert_only   never updates
     remove_where  predicate over alias `t`: target rows in this scope that the model does not return are deleted
-    load_order    what a first load is sorted by (default: the key, in whose order the indexes grow)
+    part          predicate over alias `t`: the rows whose keys the model can have (default: all); when there are none,
+                  this is a first load, sorted by the key, in whose order the indexes grow
 
   A boolean model column `fill_only` marks rows whose existing target is newer than the sources (mapping 4.13):
   of these only null columns are filled.
@@ -30,7 +30,7 @@
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {%- set first_rows = 0 if config.get('update_only', false)
-        else bridge_first_load(target_relation, sql, config.get('remove_where')) -%}
+        else bridge_first_load(target_relation, sql, config.get('part', 'true')) -%}
     {%- set first_load = first_rows > 0 -%}
     {%- set loosened = bridge_loosen(target_relation) if first_rows > var('loosen_from', 10000) else [] -%}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
@@ -43,13 +43,13 @@
 
     {%- if first_load -%}
         {%- set removed = 0 -%}
-        {%- set written = (bridge_load(target_relation, sql, names, config.get('load_order', key)), 0) -%}
+        {%- set written = (bridge_load(target_relation, sql, names, key), 0) -%}
         {%- do bridge_fasten(target_relation, loosened) -%}
     {%- else -%}
         {%- set removed = bridge_remove(target_relation, key, sql, config.get('remove_where')) -%}
         {%- set written = bridge_write(
             target_relation, key, sql, names, touch, fill_only,
-            config.get('update_only', false), config.get('insert_only', false)
+            config.get('update_only', false)
         ) -%}
     {%- endif -%}
 
@@ -100,17 +100,15 @@
 
 
 {#
-  When the table, or the part of it that the model speaks of, is empty, so that there is nothing to compare with: the
-  rows that are to come, counted up to 10,001; else 0. Up to a savepoint, so that it leaves no lock behind.
+  When the table, or the part of it that the model's keys can be in, is empty, so that there is nothing to compare
+  with: the rows that are to come, counted up to 10,001; else 0. Up to a savepoint, so that it leaves no lock behind.
 #}
-{% macro bridge_first_load(target_relation, sql, scope) %}
+{% macro bridge_first_load(target_relation, sql, part) %}
     {%- call statement('savepoint') -%}savepoint first_load{%- endcall -%}
     {%- call statement('first_load', fetch_result=True) -%}
         select
             case
-                when not exists (
-                    select 1 from {{ target_relation }} as t where {{ render(scope) if scope else 'true' }}
-                )
+                when not exists (select 1 from {{ target_relation }} as t where {{ part }})
                 then (select count(*) from (select 1 from ({{ sql }}) as s limit 10001) as l)
                 else 0
             end
@@ -121,34 +119,45 @@
 
 
 {#
-  Takes the foreign keys off a table that is about to be filled, inside the transaction that fills it and puts them
-  back (bridge_fasten), which checks all rows at once: row by row the check is three quarters of a first load, for it
-  locks the referenced row each time. Only on an empty table of ours, which nobody reads yet; when the locks are not to
-  be had within a minute, or the table is another's, the keys stay on. Returns (name, definition) of each.
+  Takes foreign keys off a table that is about to be filled, inside the transaction that fills it and puts them back
+  (bridge_fasten), which checks all rows at once: row by row the check is three quarters of a first load, for it locks
+  the referenced row each time. The referenced table is locked meanwhile, so this is done only to keys on a table that
+  this very run has filled, which nobody reads yet. When the locks are not to be had, or the table is another's, the
+  keys stay on. Returns (name, definition) of each.
 #}
 {% macro bridge_loosen(target_relation) %}
     {%- call statement('foreign_keys', fetch_result=True) -%}
         select c.conname, pg_catalog.pg_get_constraintdef(c.oid)
         from pg_catalog.pg_constraint as c
         inner join pg_catalog.pg_class as r on c.conrelid = r.oid
+        inner join pg_catalog.pg_class as parent on c.confrelid = parent.oid
         where
             c.conrelid = '{{ target_relation }}'::regclass
             and c.contype = 'f'
             and pg_catalog.pg_has_role(r.relowner, 'usage')
+            and pg_catalog.pg_has_role(parent.relowner, 'usage')
             and not exists (select 1 from {{ target_relation }})
+            and exists (
+                select 1 from phase2.model_changes as m
+                inner join phase2.run_context as run on m.run_id = run.run_id
+                where m.target = parent.relname and m.inserted > {{ var('loosen_from', 10000) }}
+            )
         order by c.conname
     {%- endcall -%}
     {%- set keys = load_result('foreign_keys')['data'] -%}
     {%- if keys -%}
         {%- call statement('loosen') -%}
             do $loosen$
+            declare
+                lock_timeout text := current_setting('lock_timeout');
             begin
                 set local lock_timeout = '60s';
                 {%- for name, definition in keys %}
                 alter table {{ target_relation }} drop constraint {{ adapter.quote(name) }};
                 {%- endfor %}
+                perform set_config('lock_timeout', lock_timeout, true);
             exception
-                when lock_not_available then null;
+                when lock_not_available or deadlock_detected then null;
             end
             $loosen$
         {%- endcall -%}
@@ -176,14 +185,12 @@
 
 
 {# Fills the empty table; the number of rows. #}
-{% macro bridge_load(target_relation, sql, names, load_order) %}
+{% macro bridge_load(target_relation, sql, names, key) %}
     {%- call statement('load') -%}
         insert into {{ target_relation }} ({{ names | join(', ') }})
         select {% for c in names %}s.{{ c }}{{ ', ' if not loop.last }}{% endfor %}
         from ({{ sql }}) as s
-        {%- if load_order %}
-        order by s.{{ load_order }}
-        {%- endif %}
+        order by s.{{ key }}
     {%- endcall -%}
     {{ return(load_result('load')['response'].rows_affected) }}
 {% endmacro %}
@@ -210,7 +217,7 @@
 
 
 {# Inserts what is new, updates what differs; (new, changed). #}
-{% macro bridge_write(target_relation, key, sql, names, touch, fill_only, update_only, insert_only) %}
+{% macro bridge_write(target_relation, key, sql, names, touch, fill_only, update_only) %}
     {%- set values = names | reject('equalto', key) | list -%}
     {%- set compared = values | reject('in', touch) | list -%}
     {%- call statement('write', fetch_result=True) -%}
@@ -234,7 +241,7 @@
             {{ 'inner' if update_only else 'left' }} join {{ target_relation }} as x on s.{{ key }} = x.{{ key }}
             where
                 {% if not update_only %}x.{{ key }} is null{% else %}false{% endif %}
-                {%- if not insert_only and compared %}
+                {%- if compared %}
                 or {% for c in compared -%}
                 {%- if fill_only -%}
                 (case when s.fill_only then coalesce(x.{{ c }}, s.{{ c }}) else s.{{ c }} end)
@@ -245,7 +252,7 @@
             ) as n
             where t.{{ key }} = n.{{ key }}
             returning false as is_new
-            {%- elif insert_only or not values %}
+            {%- elif not values %}
             on conflict ({{ key }}) do nothing
             returning true as is_new
             {%- else %}

@@ -2,6 +2,7 @@
     config(
         table='channel_external_refs',
         key='external_ref_key',
+        part="t.entity_type in ('PRODUCT', 'VARIANT')",
         remove_where="t.entity_type in ('PRODUCT', 'VARIANT') and t.source_system in ('balisnap', 'bstadmin')"
     )
 }}
