@@ -9,6 +9,7 @@ PHASE2 := $(VENV)/bin/phase2
 BATCH ?=
 M ?=
 BOOKINGS ?= 20000
+RUNS ?= 1
 SEED ?= 7
 SCENARIO ?= healthy
 SQLFLUFF := $(VENV)/bin/sqlfluff lint --disable-progress-bar
@@ -85,8 +86,8 @@ lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed sin
 	@mv $(LINTED).now $(LINTED)
 format: setup ## ruff and sqlfluff, mending what they can
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
-bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=100000)
-	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS)
+bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=100000 RUNS=3)
+	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS) --runs $(RUNS)
 docs: setup ## dbt docs, with the rulebook
 	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .
 clean: ## Remove the embedded databases, dbt's target and the reports

@@ -289,7 +289,7 @@ create table if not exists phase2.warehouse_state (
     constraint warehouse_state_pkey primary key (part)
 );
 comment on table phase2.warehouse_state is
-'What dbt has made, and of what: the ground, the recon views, batch D''s working tables. It is not made again while that holds.';
+'What dbt has made, and of what (ground, recon views, batch D''s working tables): not made again while that holds.';
 
 create table if not exists phase2.gate_inputs (
     gate_input_id bigint generated always as identity,
