@@ -233,8 +233,10 @@ def _catalog_difference(before: Mapping[str, str], after: Mapping[str, str]) -> 
 def _content_difference(name: str, was: Content | None, now: Content | None) -> str:
     if name.startswith("sequence "):
         return f"moved: {name}: at {was.digest if was else 'no'}, now {now.digest if now else 'gone'}"
-    if was is None or now is None:
-        return f"rows of {name}: {f'{was.rows}, now none: the table is gone' if was else f'{now.rows} in a new table'}"  # type: ignore[union-attr]
+    if now is None:
+        return f"rows of {name}: {was.rows if was else 0}, now none: the table is gone"
+    if was is None:
+        return f"rows of {name}: {now.rows} in a new table"
     if was.rows == now.rows:
         return f"rows of {name}: still {now.rows}, but not the same"
     return f"rows of {name}: {was.rows}, now {now.rows}"

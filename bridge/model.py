@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -144,7 +144,7 @@ order by coalesce(n.attnum, o.attnum)
 """
 
 
-def _one(conn: psycopg.Connection, template: str, *parts: Any) -> tuple[Any, ...]:
-    row = conn.execute(sql.SQL(template).format(*parts)).fetchone()  # type: ignore[arg-type]
+def _one(conn: psycopg.Connection, template: LiteralString, *parts: Any) -> tuple[Any, ...]:
+    row = conn.execute(sql.SQL(template).format(*parts)).fetchone()
     assert row is not None
     return row

@@ -119,15 +119,9 @@ def only_runner(run: Run) -> Iterator[None]:
     with postgres.connect(run.databases.ops, application_name=_runner_name(run), autocommit=True) as conn:
         free = "select pg_try_advisory_lock(%s)"
         if not _in_time(conn, free, (_RUNNER_LOCK,), lambda: run.progress("another run holds the lock: is it ending?")):
-            holder = conn.execute(
-                "select a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
-                " from pg_catalog.pg_locks as l join pg_catalog.pg_stat_activity as a on a.pid = l.pid"
-                " where l.locktype = 'advisory' and l.granted"
-                " and (l.classid::bigint << 32) + l.objid::bigint = %s",
-                (_RUNNER_LOCK,),
-            ).fetchone()
+            holder = conn.execute(_HOLDER, (_RUNNER_LOCK,)).fetchone()
             raise CouldNotRun(
-                "another run is under way" + (f": {holder[0]}" if holder else ""),
+                "another run is under way" + (f": {holder[0]}, since {holder[1]} UTC" if holder else ""),
                 where=postgres.describe(run.databases.ops),
                 todo="Wait until it has ended; `phase2 status` shows where it is.",
             )
@@ -139,19 +133,23 @@ def only_runner(run: Run) -> Iterator[None]:
 def still_the_only_runner(run: Run) -> None:
     """Before each step: CouldNotRun when the session that holds the lock was ended (a restart, a firewall)."""
     with run.connect() as conn:
-        held = conn.execute(
-            "select exists (select 1 from pg_catalog.pg_locks as l"
-            " join pg_catalog.pg_stat_activity as a on a.pid = l.pid"
-            " where l.locktype = 'advisory' and l.granted and a.application_name = %s"
-            " and (l.classid::bigint << 32) + l.objid::bigint = %s)",
-            (_runner_name(run), _RUNNER_LOCK),
-        ).fetchone()
-    if held != (True,):
+        holder = conn.execute(_HOLDER, (_RUNNER_LOCK,)).fetchone()
+    if not holder or holder[0] != _runner_name(run):
         raise CouldNotRun(
             "the session that holds the runner's lock is gone",
             where=postgres.describe(run.databases.ops),
             todo="Run the batch again; nothing of it is lost.",
         )
+
+
+# Who holds the runner's lock in this database (another one of the server may have a runner too), and since when.
+_HOLDER = """
+select a.application_name, to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS')
+from pg_catalog.pg_locks as l
+join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+join pg_catalog.pg_database as d on d.oid = l.database and d.datname = current_database()
+where l.locktype = 'advisory' and l.granted and (l.classid::bigint << 32) + l.objid::bigint = %s
+"""
 
 
 def _runner_name(run: Run) -> str:
@@ -482,18 +480,18 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
 
 def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
     """Build a batch or its gates. Batch E takes over batch D's working tables when nothing has moved since."""
-    made_of = _work_of_d(conn, run, entry)
-    if selector == "batch_e" and made_of == _remembered(conn, "work of batch_d"):
-        entry.detail["reused"] = "what batch D built from the same landed rows"
-        selector = "batch_e_after_d"
     if selector == "batch_d":
+        made_of = _work_of_d(conn, run, entry)
         _remember(conn, "work of batch_d", "")  # it is about to be replaced, model by model
-    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
-    if selector == "batch_d":
+        nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
         _remember(conn, "work of batch_d", made_of)
         if _batch_e_stands(conn):
             _keep_reviews(conn)
-    return nodes
+        return nodes
+    if selector == "batch_e" and _work_of_d(conn, run, entry) == _remembered(conn, "work of batch_d"):
+        entry.detail["reused"] = "what batch D built from the same landed rows"
+        selector = "batch_e_after_d"
+    return warehouse.build(run.databases.ops, selector, progress=run.progress)
 
 
 def _work_of_d(conn: psycopg.Connection, run: Run, entry: runlog.Entry) -> str:

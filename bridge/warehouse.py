@@ -48,21 +48,18 @@ def build(
     ops_url: str,
     selector: str,
     *,
-    command: str = "build",
     progress: Progress | None = None,
     extra: list[str] | None = None,
 ) -> list[Node]:
-    """Run `dbt <command> --selector <selector>` (unit tests belong to development, not to a run).
+    """Run `dbt build --selector <selector>` (unit tests belong to development, not to a run).
 
     Returns the nodes in the order in which they ended. Raises CouldNotRun when a node errors, or when a test of a
     model fails: a gate's test that fails is told apart by its name (`gate_…`) and is left to the verdict, which reads
     the same rows.
     """
-    arguments = [command, "--selector", selector, *(extra or [])]
-    if command == "build":
-        # buildable: a test runs in the batch that makes all that it looks at, not in every batch that shares a function
-        arguments += ["--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"]
-    nodes = invoke(ops_url, arguments, progress=progress)
+    # buildable: a test runs in the batch that makes all that it looks at, not in every batch that shares a function
+    scope = ["--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"]
+    nodes = invoke(ops_url, ["build", "--selector", selector, *scope, *(extra or [])], progress=progress)
     broken = [
         n
         for n in nodes

@@ -178,6 +178,24 @@
     from {{ exceptions }} as e
 {%- endmacro %}
 
+{# A batch's view as it is now, with the time and the run that read it. #}
+{% macro recon_reading(recon) -%}
+    select
+        r.kind,
+        r.gate_id,
+        r.numerator,
+        r.denominator,
+        r.value,
+        r.entity,
+        r.key,
+        r.status,
+        r.is_counted,
+        r.detail,
+        now() as read_at,
+        (select c.run_id from {{ source('phase2', 'run_context') }} as c) as run_id
+    from {{ recon }} as r
+{%- endmacro %}
+
 {#
   The global gates and the required queries of a view, out of its CTEs `asked` (the batches whose rows are asked for),
   `groups`, `parity`, `findings` and `duplicates` (each read once, and made once): measures and exceptions of G-01, G-02

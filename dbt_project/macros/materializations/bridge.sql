@@ -101,7 +101,8 @@
 
 {#
   When the table, or the part of it that the model's keys can be in, is empty, so that there is nothing to compare
-  with: the rows that are to come, counted up to 10,001; else 0. Up to a savepoint, so that it leaves no lock behind.
+  with: the rows that are to come, counted up to one more than `loosen_from`; else 0. Up to a savepoint, so that it
+  leaves no lock behind.
 #}
 {% macro bridge_first_load(target_relation, sql, part) %}
     {%- call statement('savepoint') -%}savepoint first_load{%- endcall -%}
@@ -109,7 +110,7 @@
         select
             case
                 when not exists (select 1 from {{ target_relation }} as t where {{ part }})
-                then (select count(*) from (select 1 from ({{ sql }}) as s limit 10001) as l)
+                then (select count(*) from (select 1 from ({{ sql }}) as s limit {{ var('loosen_from', 10000) + 1 }}) as l)
                 else 0
             end
     {%- endcall -%}
