@@ -5,49 +5,32 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.prompt import Confirm
 from rich.table import Table
 
 from bridge import batches, postgres
+from bridge.commands.base import (
+    AsOf,
+    BatchCode,
+    Json,
+    app,
+    batch_of,
+    coloured,
+    err,
+    flow,
+    out,
+    print_json,
+    progress,
+)
 from bridge.errors import CouldNotRun, GateFailed, plain
 from bridge.settings import ROOT, databases, settings
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="""
-Move two Postgres applications into one canonical bridge, batch by batch (A to E), each through its gates.
-
-Without settings everything happens in embedded databases below `.phase2/`. Set `OPS_DB_URL`, `BALISNAP_DB_URL` and
-`BSTADMIN_DB_URL` to work on real ones; the sources are only ever read.
-
-**Exit codes**: 0 pass · 1 a gate failed or a batch is on hold · 2 could not run.
-""",
-)
-
-# tables need room when nobody's terminal sets the width
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-BatchCode = Annotated[str, typer.Option("--batch", "-b", help="Which batch: A, B, C, D or E.", metavar="LETTER")]
-AsOf = Annotated[
-    datetime | None,
-    typer.Option("--as-of", formats=["%Y-%m-%d"], help="The day, in Bali, that statuses are computed for (today)."),
-]
-
 
 # the base of every complaint about a command's words; Typer exports only this child of it
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -84,14 +67,6 @@ def _tell(problem: CouldNotRun) -> None:
         err.print(f"  to do  {escape(problem.todo)}")
 
 
-def _progress(line: str) -> None:
-    err.print(escape(line), style="dim")
-
-
-def _print_json(value: Any) -> None:
-    print(jsonlib.dumps(value, indent=2, default=str))
-
-
 @app.command()
 def up(json: Json = False) -> None:
     """Start the databases and make our own schemas in the ops database.
@@ -107,7 +82,7 @@ def up(json: Json = False) -> None:
     places = {"ops": dbs.ops, "balisnap": dbs.balisnap, "bstadmin": dbs.bstadmin}
     shown = {name: postgres.describe(url) for name, url in places.items()}
     if json:
-        _print_json(shown)
+        print_json(shown)
     else:
         for name, place in shown.items():
             out.print(f"{name:<9} {place}")
@@ -120,7 +95,7 @@ def down(json: Json = False) -> None:
 
     stopped = embedded.stop(settings().phase2_home)
     if json:
-        _print_json({"stopped": stopped})
+        print_json({"stopped": stopped})
     else:
         out.print("stopped" if stopped else "was not running")
 
@@ -134,7 +109,7 @@ def env(json: Json = False) -> None:
         values["CHANNEL_DB_URL"] = dbs.channel
     values |= postgres.dbt_environment(dbs.ops)
     if json:
-        _print_json(values)
+        print_json(values)
     else:
         for name, value in values.items():
             print(f"export {name}={shlex.quote(value)}")
@@ -158,7 +133,7 @@ def run(
     planned = _between(from_batch, to_batch)
     if on_fail not in ("hold", "rollback"):
         raise CouldNotRun(f"--on-fail {on_fail}", todo="Use hold or rollback.")
-    code = _flow(
+    code = flow(
         ["run", "--from", planned[0].code, "--to", planned[-1].code, "--on-fail", on_fail]
         + (["--as-of", as_of.date().isoformat()] if as_of else [])
     )
@@ -179,10 +154,10 @@ def model(
     from bridge import model as one
     from bridge import steps
 
-    built = one.build(steps.prepare(progress=_progress), name)
+    built = one.build(steps.prepare(progress=progress), name)
     if json:
         nodes = [{"name": n.name, "kind": n.kind, "status": n.status, "seconds": n.seconds} for n in built.nodes]
-        _print_json({"nodes": nodes, "difference": built.difference and asdict(built.difference)})
+        print_json({"nodes": nodes, "difference": built.difference and asdict(built.difference)})
     else:
         out.print(f"{len(built.nodes) - len(built.failed)} of {len(built.nodes)} nodes and tests are good")
         for node in built.failed:
@@ -217,14 +192,14 @@ def recon(batch: BatchCode, json: Json = False) -> None:
     """
     from bridge import recon as reconciliation
 
-    outcome = reconciliation.evaluate(_batch(batch).code, progress=_progress)
+    outcome = reconciliation.evaluate(batch_of(batch).code, progress=progress)
     if json:
-        _print_json(outcome.document)
+        print_json(outcome.document)
     else:
         _show_gates(outcome.table())
         verdict = outcome.verdict
         out.print(f"unaccounted source rows: {verdict.unaccounted_rows}")
-        out.print(f"batch {verdict.batch}: {_coloured(verdict.result)}  {outcome.report.html}")
+        out.print(f"batch {verdict.batch}: {coloured(verdict.result)}  {outcome.report.html}")
     raise typer.Exit(0 if outcome.verdict.result == "PASS" else 1)
 
 
@@ -242,8 +217,8 @@ def rollback(
     from bridge import rollback as undo
     from bridge import steps
 
-    one = _batch(batch)
-    run = steps.prepare(progress=_progress)
+    one = batch_of(batch)
+    run = steps.prepare(progress=progress)
     with run.connect() as conn:
         undo.check(conn, one)
         lines = undo.plan(conn, one)
@@ -257,7 +232,7 @@ def rollback(
         with steps.only_runner(run):
             undo.roll_back(run, one)
     if json:
-        _print_json({"batch": one.code, "rolled_back": not dry_run, "plan": lines})
+        print_json({"batch": one.code, "rolled_back": not dry_run, "plan": lines})
     elif not dry_run:
         out.print(f"batch {one.code} is rolled back")
 
@@ -301,7 +276,7 @@ def fingerprint(
         err.print(f"not compared, this user may not read it: {escape(name)}", style="yellow")
     lines = fingerprints.difference(before, taken) if before else []
     if json:
-        _print_json({"differences": lines} if before else taken.document())
+        print_json({"differences": lines} if before else taken.document())
     elif before:
         for line in lines:
             out.print(escape(line))
@@ -318,7 +293,7 @@ def scenarios(json: Json = False) -> None:
     from bridge import sources
 
     if json:
-        _print_json([{"name": s.name, "gate": s.gate, "title": s.title} for s in sources.SCENARIOS.values()])
+        print_json([{"name": s.name, "gate": s.gate, "title": s.title} for s in sources.SCENARIOS.values()])
         return
     table = Table("scenario", "fails gate", "what is planted", box=None, header_style="bold")
     for scenario in sources.SCENARIOS.values():
@@ -366,8 +341,8 @@ def demo(
     sample: dict[str, Any] = {"bookings": bookings, "seed": seed, "scenario": scenario, "as_of": day}
     if not sources.is_current(dbs.balisnap, dbs.bstadmin, **sample):
         _forget_the_last_sample(dbs.ops)
-    sources.create(dbs.balisnap, dbs.bstadmin, **sample, reuse=True, progress=_progress)
-    code = _flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])
+    sources.create(dbs.balisnap, dbs.bstadmin, **sample, reuse=True, progress=progress)
+    code = flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])
     _show_status(json, with_gates=True)
     raise typer.Exit(code)
 
@@ -386,60 +361,17 @@ def _forget_the_last_sample(ops: str) -> None:
             where=postgres.describe(ops),
             todo="Roll them back in reverse order, or give demo a fresh ops database.",
         )
-    run = steps.prepare(progress=_progress)
+    run = steps.prepare(progress=progress)
     with steps.only_runner(run):
         for code in reversed(standing):
             undo.roll_back(run, batches.batch(code))
 
 
-def _batch(code: str) -> batches.Batch:
-    try:
-        return batches.batch(code)
-    except KeyError as error:
-        raise CouldNotRun(str(error.args[0]), todo="Name one of them, for instance --batch D.") from None
-
-
 def _between(first: str, last: str) -> tuple[batches.Batch, ...]:
     try:
-        return batches.between(_batch(first).code, _batch(last).code)
+        return batches.between(batch_of(first).code, batch_of(last).code)
     except ValueError as error:
         raise CouldNotRun(str(error), todo="Give --from before --to.") from None
-
-
-def _flow(arguments: list[str]) -> int:
-    """Run a flow in a process of its own: only that process pays for Prefect. Its exit code is ours."""
-    environment = dict(os.environ)
-    home = settings().phase2_home
-    # nothing of ours lands in the user's own Prefect profile, and nothing calls home
-    environment.setdefault("PREFECT_HOME", str(home / "prefect"))
-    environment.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    environment.setdefault("DO_NOT_TRACK", "1")
-    environment.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    environment.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # our own messages say it in fewer words
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    child = subprocess.Popen([sys.executable, "-m", "flows", *arguments], env=environment)
-    # who stops this process means the run: Ctrl-C reaches both by itself, SIGTERM is handed on
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        code = child.wait()
-    return code if code in (0, 1) else 2
-
-
-_COLOURS = {
-    "PASS": "green",
-    "FAIL": "red",
-    "HOLD": "yellow",
-    "ERROR": "red",
-    "INTERRUPTED": "red",
-    "RUNNING": "cyan",
-    "N/A": "dim",
-}
-
-
-def _coloured(word: str) -> str:
-    return f"[{_COLOURS.get(word, 'dim')}]{word}[/]"
 
 
 def _show_status(json: bool, *, with_gates: bool = False) -> None:
@@ -447,11 +379,11 @@ def _show_status(json: bool, *, with_gates: bool = False) -> None:
 
     lines = steps.status(databases().ops)
     if json:
-        _print_json([vars(line) for line in lines])
+        print_json([vars(line) for line in lines])
         return
     for line in lines if with_gates else ():
         if line.report and line.report.with_suffix(".json").exists():
-            out.print(f"[bold]{line.batch}[/]  {line.focus}  {_coloured(line.status)}")
+            out.print(f"[bold]{line.batch}[/]  {line.focus}  {coloured(line.status)}")
             _show_gates(steps.gates_table(jsonlib.loads(line.report.with_suffix(".json").read_text())))
     table = Table("batch", "", "status", "as of", "gates", box=None, header_style="bold")
     table.add_column("report", overflow="fold")
@@ -459,7 +391,7 @@ def _show_status(json: bool, *, with_gates: bool = False) -> None:
         table.add_row(
             line.batch,
             line.focus,
-            _coloured(line.status),
+            coloured(line.status),
             line.as_of.isoformat() if line.as_of else "",
             _why(line),
             _relative(line.report) if line.report else "",
@@ -484,9 +416,7 @@ def _why(line: Any) -> str:
 def _show_gates(rows: list[dict[str, str]]) -> None:
     table = Table("gate", "", "value", "limit", "of", "status", box=None, header_style="bold")
     for row in rows:
-        table.add_row(
-            row["gate"], escape(row["title"]), row["value"], row["limit"], row["of"], _coloured(row["status"])
-        )
+        table.add_row(row["gate"], escape(row["title"]), row["value"], row["limit"], row["of"], coloured(row["status"]))
     out.print(table)
 
 
