@@ -53,6 +53,7 @@ _LOGS = frozenset(
         "phase2.gate_results",
         "phase2.landing_runs",
         "phase2.landing_tables",
+        "phase2.ledger",
         "phase2.legacy_query_results",
         "phase2.model_changes",
         "phase2.run_context",

@@ -31,6 +31,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from bridge import ledger
 from bridge.batches import BATCHES, GLOBAL_GATES, before
 from bridge.errors import CouldNotRun, GateFailed
 
@@ -555,6 +556,11 @@ def _keep(conn: psycopg.Connection, verdict: Verdict) -> None:
                 for gate in verdict.gates
             ],
         )
+        kept = cursor.execute(
+            "select gate_result_id from phase2.gate_results where run_id = %s and batch = %s and evaluated_at = %s",
+            (verdict.run_id, verdict.batch, verdict.evaluated_at),
+        ).fetchall()
+        ledger.mirror(conn, "gate", [row[0] for row in kept])
         if verdict.exceptions:
             with cursor.copy(_KEEP_EXCEPTIONS) as copy:
                 for e in verdict.exceptions:

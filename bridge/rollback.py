@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from bridge import postgres, runlog, scripts
+from bridge import ledger, postgres, runlog, scripts
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
 from bridge.steps import Run, Step, set_state
@@ -50,4 +50,6 @@ def roll_back(run: Run, batch: Batch) -> None:
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
             result = scripts.run_script(run.databases.ops, step.target, {})
             entry.checksum, entry.rows = result.checksum, result.rows
-        set_state(conn, run, batch.code, "ROLLED_BACK")
+        with conn.transaction():
+            set_state(conn, run, batch.code, "ROLLED_BACK")
+            ledger.append(conn, "rollback", batch=batch.code, run_id=run.run_id, body={"rows": entry.rows})

@@ -18,6 +18,7 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 
+from bridge import ledger
 from bridge.errors import plain
 
 _START = """
@@ -77,17 +78,19 @@ def step(conn: psycopg.Connection, *, run_id: UUID, batch: str, name: str, kind:
         raise
     finally:
         if not conn.closed:
-            conn.execute(
-                _END,
-                {
-                    "id": row[0],
-                    "status": status,
-                    "rows": entry.rows,
-                    "detail": Jsonb(entry.detail),
-                    "error": error,
-                    "checksum": entry.checksum,
-                },
-            )
+            with conn.transaction():
+                conn.execute(
+                    _END,
+                    {
+                        "id": row[0],
+                        "status": status,
+                        "rows": entry.rows,
+                        "detail": Jsonb(entry.detail),
+                        "error": error,
+                        "checksum": entry.checksum,
+                    },
+                )
+                ledger.mirror(conn, "step", [row[0]])
 
 
 def record_scripts(conn: psycopg.Connection, run_id: UUID) -> None:
@@ -101,8 +104,11 @@ def record_scripts(conn: psycopg.Connection, run_id: UUID) -> None:
         (run_id,),
     ).fetchall()
     for step_log_id, script in steps:
-        conn.execute(_SCRIPTS, {"id": step_log_id, "script": script, "run_key": uuid7()})
-        conn.execute("update phase2.step_log set recorded = true where step_log_id = %s", (step_log_id,))
+        run_key = uuid7()
+        with conn.transaction():
+            conn.execute(_SCRIPTS, {"id": step_log_id, "script": script, "run_key": run_key})
+            ledger.mirror(conn, "script", [run_key])
+            conn.execute("update phase2.step_log set recorded = true where step_log_id = %s", (step_log_id,))
 
 
 def uuid7() -> UUID:

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     phase2_home: Path = Field(ROOT / ".phase2", description="embedded databases, dbt's target, Prefect's home")
     phase2_reports: Path = Field(ROOT / "reports", description="reports/recon/{batch}/{timestamp}.*")
     phase2_dbt_threads: int = 2
+    phase2_actor: str | None = Field(None, description="who acts, for the ledger; default: the operating system's user")
     phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
     phase2_disk_used_bytes: int | None = None

@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from bridge import embedded, gates, landing, legacy, postgres, reports, runlog, scripts, warehouse
+from bridge import embedded, gates, landing, ledger, legacy, postgres, reports, runlog, scripts, warehouse
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed, plain
 from bridge.reports import draw
@@ -55,7 +55,7 @@ def bootstrap(ops_url: str) -> None:
 
     Looks first: on a database that is ready, nothing is executed and no lock is taken.
     """
-    files = (SQL / "state.sql", SQL / "landing" / "balisnap.sql", SQL / "landing" / "bstadmin.sql")
+    files = (SQL / "state.sql", SQL / "ledger.sql", SQL / "landing" / "balisnap.sql", SQL / "landing" / "bstadmin.sql")
     digest = scripts.checksum(*files)
     with postgres.connect(ops_url, application_name="phase2-bootstrap", autocommit=True) as conn:
         try:
@@ -71,6 +71,8 @@ def bootstrap(ops_url: str) -> None:
                 conn.execute("select pg_advisory_xact_lock(%s)", (_RUNNER_LOCK + 1,))  # two first commands at once
                 for file in files:
                     conn.execute(file.read_bytes())
+                if ledger.head(conn)[0] == 0:
+                    ledger.adopt(conn)
                 conn.execute(
                     "insert into phase2.warehouse_state (part, digest) values ('state', %s)"
                     " on conflict (part) do update set digest = excluded.digest, built_at = now()",
@@ -200,7 +202,9 @@ def start(run: Run, batch: Batch) -> None:
             " set as_of = excluded.as_of, run_id = excluded.run_id, set_at = now()",
             {"as_of": run.as_of, "run_id": run.run_id},
         )
-        set_state(conn, run, batch.code, "RUNNING")
+        with conn.transaction():
+            set_state(conn, run, batch.code, "RUNNING")
+            ledger.append(conn, "run", batch=batch.code, run_id=run.run_id, body={"as_of": run.as_of})
 
 
 def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
@@ -275,8 +279,22 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     with run.connect() as conn:
         verdict = gates.evaluate(conn, batch.code, run.run_id)
         written = reports.write(conn, verdict, settings().phase2_reports)
-        if opens_door:
-            set_state(conn, run, batch.code, verdict.result, verdict=verdict, written=written)
+        with conn.transaction():
+            if opens_door:
+                set_state(conn, run, batch.code, verdict.result, verdict=verdict, written=written)
+            ledger.append(
+                conn,
+                "verdict",
+                batch=batch.code,
+                run_id=run.run_id,
+                body={
+                    "result": verdict.result,
+                    "blocked_by": verdict.blocked_by,
+                    "evaluated_at": verdict.evaluated_at,
+                    "opens_door": opens_door,
+                    "files": ledger.files(written.json, written.md, written.html),
+                },
+            )
     run.progress(f"{batch.code}  {verdict.result}  {written.html}")
     return Outcome(verdict, written)
 
@@ -291,7 +309,10 @@ def raise_unless_passed(outcome: Outcome) -> None:
 def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
     """A batch that could not run to its verdict: ERROR, never PASS."""
     with run.connect() as conn:
-        set_state(conn, run, batch.code, "ERROR", error=plain(error, 2000) or type(error).__name__)
+        words = plain(error, 2000) or type(error).__name__
+        with conn.transaction():
+            set_state(conn, run, batch.code, "ERROR", error=words)
+            ledger.append(conn, "error", batch=batch.code, run_id=run.run_id, body={"error": words})
 
 
 def set_state(

@@ -1,0 +1,295 @@
+"""The ledger (`phase2.ledger`): append, read, verify. `sql/ledger.sql` makes it and holds the one rule of writing.
+
+Each entry is a JSON text with the digest of the entry before it; an entry's digest is the SHA-256 of its own text. What
+was decided by people or by a run is read from the ledger itself (the latest entry of its kind), so that there is no
+second table to drift from it. Tables that a run fills for itself (steps, gate results, the scripts' log) stand beside
+it: their entries hold the row as it was, and `verify` compares.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from bridge.settings import settings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry as it stands; `at` is UTC."""
+
+    no: int
+    at: datetime
+    kind: str
+    batch: str | None
+    subject: str | None
+    run_id: UUID | None
+    actor: str
+    body: dict[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What `verify` found: where, and what is wrong with it."""
+
+    where: str
+    what: str
+
+
+# Tables whose rows an entry mirrors: kind of entry -> table, its key. Written by `mirror`.
+MIRRORED: dict[str, tuple[str, str, str]] = {
+    "step": ("phase2", "step_log", "step_log_id"),
+    "gate": ("phase2", "gate_results", "gate_result_id"),
+    "script": ("public", "migration_run_log", "run_key"),
+}
+
+_COLUMNS = "l.entry_no, l.entry, l.digest"
+
+
+def who() -> str:
+    """Who acts: PHASE2_ACTOR, or the user of the operating system."""
+    named = settings().phase2_actor
+    if named:
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+def append(
+    conn: psycopg.Connection,
+    kind: str,
+    *,
+    batch: str | None = None,
+    subject: str | None = None,
+    run_id: UUID | None = None,
+    actor: str | None = None,
+    body: Mapping[str, Any] | None = None,
+) -> Entry:
+    """Write one entry at the end of the chain, in the transaction of `conn` (its own when that is autocommit).
+
+    The chain is locked until that transaction ends: keep it short. `body` is JSON, without secrets and personal data.
+    """
+    row = conn.execute(
+        f"select {_COLUMNS} from phase2.log(%s::text, %s::text, %s::text, %s::uuid, %s::text, %s::jsonb) as l",  # noqa: S608
+        (kind, batch, subject, run_id, actor or who(), Jsonb(dict(body or {}), dumps=_dumps)),
+    ).fetchone()
+    assert row is not None
+    return _entry(row)
+
+
+def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any]) -> None:
+    """An entry for each of these rows of the kind's table, with the row as it is."""
+    schema, table, key = MIRRORED[kind]
+    statement = sql.SQL(
+        "select phase2.log(%(kind)s::text, r.said ->> {batch}, r.said ->> {subject}, (r.said ->> 'run_id')::uuid,"
+        " %(who)s::text, jsonb_build_object('row', r.said))"
+        " from (select to_jsonb(t) - 'recorded' as said from {table} as t where t.{key} = any(%(keys)s)"
+        " order by t.{key}) as r"
+    ).format(
+        table=sql.Identifier(schema, table),
+        key=sql.Identifier(key),
+        batch=sql.Literal("batch_code" if kind == "script" else "batch"),
+        subject=sql.Literal({"step": "step", "gate": "gate_id", "script": "script_name"}[kind]),
+    )
+    conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys)})
+
+
+def adopt(conn: psycopg.Connection) -> None:
+    """Begin the chain with what older tables hold already: rows from before there was a ledger."""
+    for kind, (schema, table, key) in MIRRORED.items():
+        if conn.execute("select to_regclass(%s) is null", (f"{schema}.{table}",)).fetchone() == (True,):
+            continue
+        rows = conn.execute(
+            sql.SQL("select t.{} from {} as t where to_jsonb(t) ->> 'status' is distinct from 'RUNNING'").format(
+                sql.Identifier(key), sql.Identifier(schema, table)
+            )
+        ).fetchall()
+        mirror(conn, kind, [row[0] for row in rows])
+
+
+def head(conn: psycopg.Connection) -> tuple[int, str]:
+    """Number and digest of the last entry; (0, '') of an empty ledger. Pin it outside the database."""
+    row = conn.execute(
+        "select l.entry_no, l.digest from phase2.ledger as l order by l.entry_no desc limit 1"
+    ).fetchone()
+    return (row[0], row[1]) if row else (0, "")
+
+
+def entries(
+    conn: psycopg.Connection,
+    *kinds: str,
+    batch: str | None = None,
+    subject: str | None = None,
+    run_id: UUID | None = None,
+    after: int = 0,
+) -> list[Entry]:
+    """Entries in their order; no kinds: of every kind."""
+    rows = conn.execute(
+        "select l.entry_no, l.entry, l.digest from phase2.ledger as l"
+        " where (%(kinds)s::text[] = '{}' or l.kind = any(%(kinds)s))"
+        " and (%(batch)s::text is null or l.batch = %(batch)s)"
+        " and (%(subject)s::text is null or l.subject = %(subject)s)"
+        " and (%(run_id)s::uuid is null or l.run_id = %(run_id)s)"
+        " and l.entry_no > %(after)s order by l.entry_no",
+        {"kinds": list(kinds), "batch": batch, "subject": subject, "run_id": run_id, "after": after},
+    ).fetchall()
+    return [_entry(row) for row in rows]
+
+
+def latest(conn: psycopg.Connection, *kinds: str, batch: str | None = None, subject: str | None = None) -> Entry | None:
+    """The last entry of these kinds, if there is one."""
+    row = conn.execute(
+        "select l.entry_no, l.entry, l.digest from phase2.ledger as l"
+        " where l.kind = any(%(kinds)s)"
+        " and (%(batch)s::text is null or l.batch = %(batch)s)"
+        " and (%(subject)s::text is null or l.subject = %(subject)s)"
+        " order by l.entry_no desc limit 1",
+        {"kinds": list(kinds), "batch": batch, "subject": subject},
+    ).fetchone()
+    return _entry(row) if row else None
+
+
+def verify(conn: psycopg.Connection, *, pinned: str | None = None) -> list[Problem]:
+    """Recompute everything: the chain, what its rows say beside it, and the files of every report.
+
+    `pinned` is a digest that was kept outside: it must be in the chain (who cuts entries off the end, or writes the
+    chain anew, is found by that alone). Empty: nothing is wrong.
+    """
+    rows = conn.execute("select l.entry_no, l.entry, l.digest from phase2.ledger as l order by l.entry_no").fetchall()
+    problems = chain_problems(rows)
+    if pinned and pinned not in {digest for _, _, digest in rows}:
+        problems.append(
+            Problem("head", f"the pinned digest {pinned} is not in the chain: entries were cut or rewritten")
+        )
+    for kind, (schema, table, key) in MIRRORED.items():
+        problems += _mirror_problems(conn, kind, schema, table, key)
+    for _, text, _ in rows:
+        problems += _file_problems(text)
+    return problems
+
+
+def chain_problems(rows: Iterable[tuple[int, str, str]]) -> list[Problem]:
+    """What is wrong with a chain of (number, text, digest), from its first entry on. Needs no database."""
+    problems: list[Problem] = []
+    expected_no, previous = 1, None
+    for no, text, digest in rows:
+        where = f"entry {no}"
+        if no != expected_no:
+            problems.append(Problem(where, f"entry {expected_no} is missing"))
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            problems.append(Problem(where, "its text does not have the digest that stands beside it"))
+        try:
+            said = json.loads(text)
+        except ValueError:
+            said = {}
+            problems.append(Problem(where, "its text is not JSON"))
+        if said.get("no") != no:
+            problems.append(Problem(where, f"its text says that it is entry {said.get('no')}"))
+        if said.get("previous") != previous and no == expected_no:
+            problems.append(Problem(where, "it does not follow the entry before it"))
+        expected_no, previous = no + 1, digest
+    return problems
+
+
+def _mirror_problems(conn: psycopg.Connection, kind: str, schema: str, table: str, key: str) -> list[Problem]:
+    """Rows that differ from their entry, lost rows, and rows without an entry (a step under way has none yet)."""
+    name = f"{schema}.{table}"
+    if conn.execute("select to_regclass(%s) is null", (name,)).fetchone() == (True,):
+        return []  # batch A's rollback takes migration_run_log along
+    rows = conn.execute(
+        sql.SQL(
+            """
+            with told as (
+                select distinct on (l.body -> 'row' ->> {key_name})
+                    l.entry_no, l.body -> 'row' as said, l.body -> 'row' ->> {key_name} as id
+                from phase2.ledger as l
+                where
+                    l.kind = {kind}
+                    -- batch A's rollback takes migration_run_log along, and what was in it
+                    and ({kind} <> 'script' or l.entry_no > (
+                        select coalesce(max(b.entry_no), 0) from phase2.ledger as b
+                        where b.kind = 'rollback' and b.batch = 'A'
+                    ))
+                order by l.body -> 'row' ->> {key_name}, l.entry_no desc
+            )
+            select t.entry_no, coalesce(t.id, r.{key}::text), t.said is null, r.{key} is null
+            from told as t
+            full join {table} as r on t.id = r.{key}::text
+            where
+                t.said is distinct from to_jsonb(r) - 'recorded'
+                and not (t.said is null and coalesce(to_jsonb(r) ->> 'status' = 'RUNNING', false))
+            order by 1, 2
+            """
+        ).format(
+            key_name=sql.Literal(key),
+            kind=sql.Literal(kind),
+            key=sql.Identifier(key),
+            table=sql.Identifier(schema, table),
+        )
+    ).fetchall()
+    problems = []
+    for entry_no, id_, untold, gone in rows:
+        if untold:
+            what = "is in no entry: somebody else wrote it"
+        elif gone:
+            what = f"is gone; entry {entry_no} tells of it"
+        else:
+            what = f"is not what entry {entry_no} says"
+        problems.append(Problem(f"{name} {id_}", what))
+    return problems
+
+
+def _file_problems(text: str) -> list[Problem]:
+    """The files that an entry names with their digests (`body.files`): gone, or changed."""
+    try:
+        said = json.loads(text)
+        files = (said.get("body") or {}).get("files") or {}
+    except (ValueError, AttributeError):
+        return []  # the chain has told of it
+    problems = []
+    for name, digest in files.items():
+        path = settings().phase2_reports / name
+        if not path.exists():
+            problems.append(Problem(name, f"the file of entry {said.get('no')} is not there"))
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            problems.append(Problem(name, f"the file is not the one that entry {said.get('no')} tells of"))
+    return problems
+
+
+def files(*paths: Path) -> dict[str, str]:
+    """Files below the reports' folder, as an entry's `body.files` holds them: relative name and SHA-256."""
+    root = settings().phase2_reports
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    said = json.loads(row[1])
+    return Entry(
+        no=row[0],
+        at=datetime.fromisoformat(said["at"]),
+        kind=said["kind"],
+        batch=said["batch"],
+        subject=said["subject"],
+        run_id=UUID(said["run_id"]) if said["run_id"] else None,
+        actor=said["actor"],
+        body=said["body"],
+        digest=row[2],
+    )
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, default=str)
