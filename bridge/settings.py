@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +30,9 @@ class Settings(BaseSettings):
     phase2_home: Path = Field(ROOT / ".phase2", description="embedded databases, dbt's target, Prefect's home")
     phase2_reports: Path = Field(ROOT / "reports", description="reports/recon/{batch}/{timestamp}.*")
     phase2_dbt_threads: int = 2
+    phase2_env: Literal["local", "staging", "production"] | None = Field(
+        None, description="which policy holds; unset: local on the embedded server, production on any other"
+    )
     phase2_actor: str | None = Field(None, description="who acts, for the ledger; default: the operating system's user")
     phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")

@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _come_in()
     for name in ("OPS_DB_URL", "BALISNAP_DB_URL", "BSTADMIN_DB_URL", "CHANNEL_DB_URL"):
         os.environ.pop(name, None)  # tests make their own databases: never those of the shell
+    os.environ["PHASE2_ENV"] = "local"  # a test that is about a policy says which
     if "TEST_PG_URL" not in os.environ:
         os.environ["TEST_PG_URL"] = _maintenance(embedded.ensure(_HOME / "embedded").ops)
     if "TEST_PG15_URL" not in os.environ and _SYSTEM:
