@@ -122,6 +122,9 @@ def run(
     to_batch: Annotated[str, typer.Option("--to", help="Last batch.", metavar="LETTER")] = "E",
     as_of: AsOf = None,
     on_fail: Annotated[str, typer.Option("--on-fail", help="When a gate fails: `hold` or `rollback`.")] = "hold",
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare every row, also where nothing it reads or wrote has changed.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run batches in their order, through the Prefect flows.
@@ -137,6 +140,7 @@ def run(
     code = flow(
         ["run", "--from", planned[0].code, "--to", planned[-1].code, "--on-fail", on_fail]
         + (["--as-of", as_of.date().isoformat()] if as_of else [])
+        + (["--full"] if full else [])
     )
     _show_status(json, with_gates=True)
     raise typer.Exit(code)

@@ -50,6 +50,9 @@ _SOURCE_SETTINGS = (
     "set statement_timeout = '30min'",
     "set lock_timeout = '10s'",
     "set row_security = off",  # a policy must fail the copy, not hide rows from it
+    # an untouched table is read in the same order each time, so that its digest is the same
+    "set synchronize_seqscans = off",
+    "set max_parallel_workers_per_gather = 0",
 )
 _OPS_SETTINGS = (
     "set client_encoding = 'UTF8'",
@@ -72,13 +75,14 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TableResult:
-    """What was copied of one table; `bytes` is the size of the binary COPY stream."""
+    """What was copied of one table; `bytes` is the size of the binary COPY stream, `digest` its SHA-256."""
 
     source: str
     table: str
     rows: int
     bytes: int
     seconds: float
+    digest: str
 
     def __str__(self) -> str:
         rate = f", {self.rows / self.seconds:,.0f} rows/s" if self.seconds and self.rows else ""
@@ -315,10 +319,10 @@ def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Prog
         sql.Identifier(side.schema, table.name),
         sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
     )
-    size = 0
+    size, stream = 0, hashlib.sha256()
 
     def so_far(rows: int) -> TableResult:
-        return TableResult(side.name, table.name, rows, size, time.monotonic() - began)
+        return TableResult(side.name, table.name, rows, size, time.monotonic() - began, stream.hexdigest())
 
     try:
         with side.ops.cursor() as cursor:
@@ -328,6 +332,7 @@ def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Prog
                     if stop.is_set():
                         raise _Stopped
                     size += len(block)
+                    stream.update(block)
                     copy.write(block)
                     if time.monotonic() - reported >= _PROGRESS_SECONDS:
                         progress(f"landing {so_far(rows)} …")
@@ -367,11 +372,13 @@ def _record(side: _Side, landing_id: UUID, run_id: UUID | None, results: list[Ta
     side.ops.execute(
         "insert into phase2.landing_runs (landing_id, source, run_id, source_database, source_host,"
         " source_port, source_version, source_system_identifier, snapshot_at, snapshot_txid, ddl_digest,"
-        " row_count, byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " row_count, byte_count, seconds, content_digest)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             landing_id, side.name, run_id, database, info.host, info.port, version, system_identifier,
             snapshot_at, snapshot, _ddl(side.name)[1],
             sum(r.rows for r in results), sum(r.bytes for r in results), round(time.monotonic() - began, 3),
+            hashlib.sha256("".join(sorted(f"{r.table} {r.digest}\n" for r in results)).encode()).hexdigest(),
         ),
     )  # fmt: skip
     with side.ops.cursor() as cursor:

@@ -7,7 +7,7 @@ import psycopg
 from bridge import ledger, postgres, runlog, scripts
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
-from bridge.steps import Run, Step, set_state
+from bridge.steps import Run, Step, forget_what_is_settled, set_state
 
 
 def check(conn: psycopg.Connection, batch: Batch) -> None:
@@ -46,6 +46,7 @@ def roll_back(run: Run, batch: Batch) -> None:
         run.progress(f"{batch.code}  {step.title}")
         with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind="rollback") as entry:
             conn.execute("delete from phase2.warehouse_state where part = 'work of batch_d'")  # its tables go
+            forget_what_is_settled(conn)
             if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
             result = scripts.run_script(run.databases.ops, step.target, {})

@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from bridge import embedded, gates, landing, ledger, legacy, postgres, reports, runlog, scripts, warehouse
+from bridge import embedded, fingerprint, gates, landing, ledger, legacy, postgres, reports, runlog, scripts, warehouse
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed, plain
 from bridge.reports import draw
@@ -40,6 +40,7 @@ class Run:
     databases: Databases
     as_of: date
     progress: Progress = field(default=lambda _: None, repr=False)
+    full: bool = False  # compare every row, also where nothing can have changed
 
     def connect(self) -> psycopg.Connection:
         return postgres.connect(self.databases.ops, application_name="phase2-run", autocommit=True)
@@ -86,12 +87,12 @@ def bootstrap(ops_url: str) -> None:
             ) from None
 
 
-def prepare(as_of: date | None = None, progress: Progress = lambda _: None) -> Run:
+def prepare(as_of: date | None = None, progress: Progress = lambda _: None, *, full: bool = False) -> Run:
     """Start a run: databases up, own schemas there, the run's day fixed for every model that asks."""
     dbs = databases()
     _refuse_a_source_as_ops(dbs)
     bootstrap(dbs.ops)
-    return Run(run_id=runlog.uuid7(), databases=dbs, as_of=as_of or today_in_bali(), progress=progress)
+    return Run(run_id=runlog.uuid7(), databases=dbs, as_of=as_of or today_in_bali(), progress=progress, full=full)
 
 
 def _refuse_a_source_as_ops(dbs: Databases) -> None:
@@ -483,8 +484,12 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
     nodes = refresh(run, conn, "ground", entry.checksum)
     if step.target.startswith("gates_"):
         nodes += refresh(run, conn, "recon", entry.checksum)
-    if step.target != "ground":
+    if step.target.startswith("batch_") and _is_settled(run, conn, step.target, entry):
+        entry.detail["unchanged"] = "what it reads and what it wrote are as after its last run: not built again"
+    elif step.target != "ground":
         nodes += _build(run, conn, step.target, entry)
+    if step.target.startswith("batch_"):
+        _settle(run, conn, step.target, entry)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
     entry.detail["nodes"] = [
         {
@@ -513,6 +518,54 @@ def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entr
         entry.detail["reused"] = "what batch D built from the same landed rows"
         selector = "batch_e_after_d"
     return warehouse.build(run.databases.ops, selector, progress=run.progress)
+
+
+def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+    """Whether a rerun of this batch would change nothing: the same project, day and landed rows, and nobody wrote.
+
+    A batch that is run again on what it made writes nothing (idempotence: tests/test_rerun.py holds it). So a batch
+    stays settled while others of our own come after it, and until anybody else writes one row.
+    """
+    if _remembered(conn, "bridge") != fingerprint.versions(conn):
+        forget_what_is_settled(conn)
+    settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry)
+    if not settled:  # until it has ended, whatever becomes of it
+        conn.execute("delete from phase2.warehouse_state where part = %s", (f"settled {selector}",))
+    return settled
+
+
+def forget_what_is_settled(conn: psycopg.Connection) -> None:
+    """The next run of every batch builds it again."""
+    conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
+
+
+def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
+    with conn.transaction():
+        _remember(conn, f"settled {selector}", _reads(run, conn, entry))
+        _remember(conn, "bridge", fingerprint.versions(conn))
+
+
+def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry) -> str:
+    return f"{entry.checksum} {run.as_of} {conn.execute(_LANDED).fetchone()}"
+
+
+# What is landed, on a server that has not crashed since: that would have emptied the working tables.
+_LANDED = """
+with marked as (
+    insert into phase2.since_crash
+    select gen_random_uuid()
+    where not exists (select 1 from phase2.since_crash)
+    returning since_crash
+)
+
+select
+    (select since_crash from marked union all select since_crash from phase2.since_crash limit 1)::text,
+    array(
+        select distinct on (r.source) r.content_digest
+        from phase2.landing_runs as r
+        order by r.source, r.landing_no desc
+    )
+"""
 
 
 def _work_of_d(conn: psycopg.Connection, run: Run, entry: runlog.Entry) -> str:

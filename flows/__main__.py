@@ -19,6 +19,7 @@ def main() -> int:
     run.add_argument("--from", dest="from_batch", default="A")
     run.add_argument("--to", dest="to_batch", default="E")
     run.add_argument("--as-of", type=date.fromisoformat)
+    run.add_argument("--full", action="store_true")
     run.add_argument("--on-fail", choices=["hold", "rollback"], default="hold")
     chosen = parser.parse_args()
     try:

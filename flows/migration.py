@@ -52,19 +52,23 @@ async def rollback_flow(code: Code) -> None:
 
 
 @flow(name="batch", flow_run_name="batch {code}")
-async def batch_flow(code: Code, as_of: date | None = None, on_fail: OnFail = "hold") -> None:
+async def batch_flow(code: Code, as_of: date | None = None, on_fail: OnFail = "hold", full: bool = False) -> None:
     """Run one batch through its gates. `as_of` is a day in Bali (today when empty)."""
-    run = steps.prepare(as_of, _progress)
+    run = steps.prepare(as_of, _progress, full=full)
     with steps.only_runner(run):
         await _one(run, batch(code), on_fail)
 
 
 @flow(name="migration", flow_run_name="migration {from_batch} to {to_batch}")
 async def migration_flow(
-    from_batch: Code = "A", to_batch: Code = "E", as_of: date | None = None, on_fail: OnFail = "hold"
+    from_batch: Code = "A",
+    to_batch: Code = "E",
+    as_of: date | None = None,
+    on_fail: OnFail = "hold",
+    full: bool = False,
 ) -> None:
     """Run batches in their order; the next one does not start unless this one is PASS."""
-    run = steps.prepare(as_of, _progress)
+    run = steps.prepare(as_of, _progress, full=full)
     with steps.only_runner(run):
         for one in between(from_batch, to_batch):
             await _one(run, one, on_fail)

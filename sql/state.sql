@@ -120,6 +120,10 @@ create table if not exists phase2.landing_runs (
     landing_no bigint generated always as identity,
     constraint landing_runs_pkey primary key (landing_id, source)
 );
+-- additive: databases from before the column get it here
+alter table phase2.landing_runs add column if not exists content_digest text;
+comment on column phase2.landing_runs.content_digest is
+'SHA-256 of what was landed: of the COPY streams of all tables. Equal digests: the same rows in the same order.';
 comment on table phase2.landing_runs is
 'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so the latest '
 'row of a source describes exactly what its landing schema holds.';
@@ -290,6 +294,13 @@ create table if not exists phase2.warehouse_state (
 );
 comment on table phase2.warehouse_state is
 'What dbt has made, and of what (ground, recon views, batch D''s working tables): not made again while that holds.';
+
+create unlogged table if not exists phase2.since_crash (
+    since_crash uuid not null default gen_random_uuid(),
+    constraint since_crash_pkey primary key (since_crash)
+);
+comment on table phase2.since_crash is
+'A mark that a crash of the server wipes out, as it empties every unlogged table: working tables, landed rows.';
 
 create table if not exists phase2.gate_inputs (
     gate_input_id bigint generated always as identity,

@@ -23,12 +23,13 @@ class Pipeline:
 
     databases: Databases
 
-    def run(self, first: str, last: str, as_of: date, *, gates: bool = True) -> list[steps.Outcome]:
+    def run(self, first: str, last: str, as_of: date, *, gates: bool = True, full: bool = True) -> list[steps.Outcome]:
         """Batches `first` to `last` through steps and gates, whatever the verdicts; as one run.
 
-        Without `gates` only the bridge is built: measures and reports are left out.
+        Without `gates` only the bridge is built: measures and reports are left out. Unless `full` is false each batch
+        is built and compared row by row, also where nothing has changed.
         """
-        run = steps.Run(run_id=runlog.uuid7(), databases=self.databases, as_of=as_of)
+        run = steps.Run(run_id=runlog.uuid7(), databases=self.databases, as_of=as_of, full=full)
         outcomes = []
         for batch in between(first, last):
             steps.start(run, batch)  # random sources fail gates: the doors are tested elsewhere

@@ -52,6 +52,48 @@ def test_an_unchanged_rerun_writes_nothing(migrated: Pipeline) -> None:
     assert versions(migrated) == before
 
 
+def test_what_is_settled_is_not_built_again(migrated: Pipeline) -> None:
+    """Until one row is written by somebody else, the day or the sources change, or the server has crashed."""
+
+    def built() -> list[str]:
+        migrated.run("C", "E", AS_OF, gates=False, full=False)
+        return [
+            code
+            for code, unchanged in migrated.rows(
+                "select batch, detail ? 'unchanged' from phase2.step_log"
+                " where run_id = (select run_id from phase2.step_log order by step_log_id desc limit 1)"
+                " and step = 'dbt batch_' || lower(batch) order by step_log_id"
+            )
+            if not unchanged
+        ]
+
+    def change(database: str, statement: str) -> None:
+        with postgres.connect(database) as conn:
+            assert conn.execute(statement.encode()).rowcount > 0
+            conn.commit()
+
+    ops = migrated.databases.ops
+    migrated.run("C", "E", AS_OF, gates=False)
+    assert built() == []
+    change(ops, "update public.booking_contact set booking_key = booking_key where ctid = '(0,1)'")
+    assert built() == ["C", "D", "E"]
+    assert built() == []
+    change(ops, "update dbt_seeds.gate_registry set note = note")
+    assert built() == ["C", "D", "E"]
+    change(
+        migrated.databases.balisnap,
+        'update public."Payment" set user_id = user_id'
+        ' where payment_id = (select min(payment_id) from public."Payment")',
+    )
+    assert built() == ["C", "D", "E"]
+    change(ops, "delete from phase2.since_crash")
+    assert built() == ["C", "D", "E"]
+    assert built() == []
+    migrated.run("C", "E", date(2026, 2, 20), gates=False, full=False)
+    assert built() == ["C", "D", "E"]
+    assert built() == []
+
+
 def test_a_changed_source_row_writes_its_identity_and_nothing_else(migrated: Pipeline) -> None:
     before = versions(migrated)
     with postgres.connect(migrated.databases.bstadmin) as conn:
