@@ -18,9 +18,22 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from bridge import embedded, fingerprint, gates, landing, ledger, legacy, postgres, reports, runlog, scripts, warehouse
+from bridge import (
+    embedded,
+    fingerprint,
+    gates,
+    landing,
+    ledger,
+    legacy,
+    postgres,
+    reports,
+    runlog,
+    scripts,
+    stop,
+    warehouse,
+)
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
-from bridge.errors import CouldNotRun, GateFailed, plain
+from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.reports import draw
 from bridge.settings import SQL, Databases, databases, settings
 
@@ -188,6 +201,7 @@ def _in_time(
 
 def begin(run: Run, batch: Batch) -> None:
     """Open the door of a batch: every batch before it has passed (GateFailed when not); then start it."""
+    stop.raise_if_asked(run.databases.ops, batch.code)
     with run.connect() as conn:
         for code in before(batch.code):
             gates.open_or_raise(conn, batch.code, code)
@@ -316,6 +330,13 @@ def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
             ledger.append(conn, "error", batch=batch.code, run_id=run.run_id, body={"error": words})
 
 
+def mark_stopped(run: Run, batch: Batch, stopped: Stopped) -> None:
+    """A batch that somebody stopped: HOLD, with who, why and how to lift it."""
+    with run.connect() as conn, conn.transaction():
+        set_state(conn, run, batch.code, "HOLD", blocked_by=stopped.blocked_by, error=str(stopped))
+        ledger.append(conn, "hold", batch=batch.code, run_id=run.run_id, body={"reason": str(stopped)})
+
+
 def set_state(
     conn: psycopg.Connection,
     run: Run,
@@ -420,7 +441,13 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
         entry.detail["reused"] = "the snapshot that this run landed before"
         return
     dbs = run.databases
-    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=run.progress)
+
+    def told(line: str) -> None:
+        """Each table, and each second of a long one, is a safe point: a landing that ends early has changed nothing."""
+        stop.raise_if_asked(dbs.ops, batch.code)
+        run.progress(line)
+
+    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=told)
     entry.rows = result.rows
     entry.detail["tables"] = {f"{t.source}.{t.table}": t.rows for t in result.tables}
 
@@ -488,8 +515,8 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         entry.detail["unchanged"] = "what it reads and what it wrote are as after its last run: not built again"
     elif step.target != "ground":
         nodes += _build(run, conn, step.target, entry)
-    if step.target.startswith("batch_"):
-        _settle(run, conn, step.target, entry)
+        if step.target.startswith("batch_"):
+            _settle(run, conn, step.target, entry)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
     entry.detail["nodes"] = [
         {
