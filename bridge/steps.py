@@ -125,8 +125,8 @@ def _refuse_a_source_as_ops(dbs: Databases) -> None:
 
 
 @contextmanager
-def only_runner(run: Run) -> Iterator[None]:
-    """Hold the runner's lock; CouldNotRun when another run has it.
+def only_runner(run: Run) -> Iterator[psycopg.Connection]:
+    """Hold the runner's lock, by the session that it yields; CouldNotRun when another run has it.
 
     A killed runner frees it with its connection, which the server notices a moment later; and what it was at goes on
     until the server has noticed that too. Both are waited for, seconds at most, so that the command can be given again
@@ -143,7 +143,7 @@ def only_runner(run: Run) -> Iterator[None]:
             )
         # whoever still works after that has a living client (`make recon`, an engineer's dbt) and may go on
         _in_time(conn, _NOBODY_ELSE, None, lambda: run.progress("waiting for what a killed run left at work"))
-        yield
+        yield conn
 
 
 def still_the_only_runner(run: Run) -> None:
