@@ -16,7 +16,7 @@ from rich.prompt import Confirm
 from rich.table import Table
 
 from bridge import batches, postgres
-from bridge.commands import ledger  # noqa: F401  (a topic's commands register themselves)
+from bridge.commands import ledger, operating  # noqa: F401  (a topic's commands register themselves)
 from bridge.commands.base import (
     AsOf,
     BatchCode,
@@ -390,6 +390,7 @@ def _show_status(json: bool, *, with_gates: bool = False) -> None:
         if line.report and line.report.with_suffix(".json").exists():
             out.print(f"[bold]{line.batch}[/]  {line.focus}  {coloured(line.status)}")
             _show_gates(steps.gates_table(jsonlib.loads(line.report.with_suffix(".json").read_text())))
+    operating.show_stops(databases().ops)
     table = Table("batch", "", "status", "as of", "gates", box=None, header_style="bold")
     table.add_column("report", overflow="fold")
     for line in lines:

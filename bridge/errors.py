@@ -27,3 +27,11 @@ class GateFailed(Exception):
     def __init__(self, batch: str, blocked_by: list[str], report: str | None = None) -> None:
         self.batch, self.blocked_by, self.report = batch, blocked_by, report
         super().__init__(f"batch {batch} is on hold: {', '.join(blocked_by)}" + (f"; see {report}" if report else ""))
+
+
+class Stopped(GateFailed):
+    """Somebody has stopped the migration (exit code 1); `why` says who, when, why, and how to lift it."""
+
+    def __init__(self, batch: str, why: str) -> None:
+        super().__init__(batch, ["stop"])
+        self.args = (f"batch {batch} is on hold: {why}",)

@@ -11,6 +11,16 @@ from dataclasses import replace
 from bridge import landing, postgres, steps, warehouse
 from bridge.batches import batch
 from bridge.errors import CouldNotRun
+from bridge.settings import databases
+
+
+def standing(*, progress: Callable[[str], None] = lambda _: None) -> list[str]:
+    """The batches whose verdict can be renewed, in their order; none while a run is under way: it makes its own."""
+    lines = steps.status(databases().ops)
+    if any(line.status == "RUNNING" for line in lines):
+        progress("a run is under way: nothing is renewed beside it")
+        return []
+    return [line.batch for line in lines if line.stands]
 
 
 def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> steps.Outcome:

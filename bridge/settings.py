@@ -34,6 +34,12 @@ class Settings(BaseSettings):
         None, description="which policy holds; unset: local on the embedded server, production on any other"
     )
     phase2_actor: str | None = Field(None, description="who acts, for the ledger; default: the operating system's user")
+    phase2_stop_file: Path | None = Field(
+        None, description="while it is there nothing starts; default: stop, in the home"
+    )
+    phase2_max_blocking_seconds: float = Field(
+        5.0, gt=0, description="the longest that an application may wait for a lock of ours"
+    )
     phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
     phase2_disk_used_bytes: int | None = None

@@ -9,15 +9,16 @@ from typing import Literal
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from bridge import recon, rollback, steps
+from bridge import recon, rollback, steps, stop
 from bridge.batches import Batch, Step, batch, between
-from bridge.errors import CouldNotRun, GateFailed
+from bridge.errors import CouldNotRun, GateFailed, Stopped
 
 Code = Literal["A", "B", "C", "D", "E"]
 OnFail = Literal["hold", "rollback"]
 
 
-def _progress(line: str) -> None:
+def say(line: str) -> None:
+    """One line of progress, for whoever watches the process."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -25,6 +26,7 @@ def _progress(line: str) -> None:
 def run_step(run: steps.Run, batch: Batch, step: Step) -> None:
     """One step of the plan."""
     steps.still_the_only_runner(run)
+    stop.raise_if_asked(run.databases.ops, batch.code)
     steps.execute(run, batch, step)
 
 
@@ -45,16 +47,27 @@ async def publish(outcome: steps.Outcome) -> None:
 
 @flow(name="rollback", flow_run_name="rollback {code}")
 async def rollback_flow(code: Code) -> None:
-    """Roll one batch back, as the blueprint says; refuses when a later batch is in."""
-    run = steps.prepare(progress=_progress)
+    """Roll one batch back, as the blueprint says; refuses when a later batch is in.
+
+    Args:
+        code: Which batch. Roll back in reverse order: E before D.
+    """
+    run = steps.prepare(progress=say)
     with steps.only_runner(run):
         rollback.roll_back(run, batch(code))
 
 
 @flow(name="batch", flow_run_name="batch {code}")
 async def batch_flow(code: Code, as_of: date | None = None, on_fail: OnFail = "hold", full: bool = False) -> None:
-    """Run one batch through its gates. `as_of` is a day in Bali (today when empty)."""
-    run = steps.prepare(as_of, _progress, full=full)
+    """Run one batch through its gates.
+
+    Args:
+        code: Which batch; every batch before it must have passed.
+        as_of: The day, in Bali, that statuses are computed for; empty: today.
+        on_fail: When a gate fails: `hold` leaves the batch as it is, to be looked at; `rollback` undoes it at once.
+        full: Compare every row, also where nothing that the batch reads or wrote has changed.
+    """
+    run = steps.prepare(as_of, say, full=full)
     with steps.only_runner(run):
         await _one(run, batch(code), on_fail)
 
@@ -67,8 +80,16 @@ async def migration_flow(
     on_fail: OnFail = "hold",
     full: bool = False,
 ) -> None:
-    """Run batches in their order; the next one does not start unless this one is PASS."""
-    run = steps.prepare(as_of, _progress, full=full)
+    """Run batches in their order; the next one does not start unless this one is PASS.
+
+    Args:
+        from_batch: The first batch; every batch before it must have passed.
+        to_batch: The last batch.
+        as_of: The day, in Bali, that statuses are computed for; empty: today.
+        on_fail: When a gate fails: `hold` leaves the batch as it is, to be looked at; `rollback` undoes it at once.
+        full: Compare every row, also where nothing that the batch reads or wrote has changed.
+    """
+    run = steps.prepare(as_of, say, full=full)
     with steps.only_runner(run):
         for one in between(from_batch, to_batch):
             await _one(run, one, on_fail)
@@ -76,8 +97,12 @@ async def migration_flow(
 
 @flow(name="recon", flow_run_name="recon {code}")
 async def recon_flow(code: Code) -> None:
-    """Evaluate the gates of a batch on the state as it is."""
-    outcome = recon.evaluate(code, progress=_progress)
+    """Evaluate the gates of a batch on the state as it is.
+
+    Args:
+        code: Which batch; it must be in.
+    """
+    outcome = recon.evaluate(code, progress=say)
     await publish(outcome)
     steps.raise_unless_passed(outcome)
 
@@ -91,6 +116,9 @@ async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
         for step in one.steps + one.postchecks:
             run_step(run, one, step)
         outcome = conclude(run, one)
+    except Stopped as stopped:
+        steps.mark_stopped(run, one, stopped)
+        raise
     except GateFailed:
         raise
     except BaseException as error:  # a cancelled run too: its state must not stay RUNNING
@@ -116,4 +144,4 @@ async def _try_to_roll_back(run: steps.Run, one: Batch, failed: GateFailed) -> N
 @flow(name="rollback of a failed batch", flow_run_name="rollback {code}")
 async def rolled_back(code: Code) -> None:
     """The rollback subflow of a batch whose gates said no; its caller holds the runner's lock."""
-    rollback.roll_back(steps.prepare(progress=_progress), batch(code))
+    rollback.roll_back(steps.prepare(progress=say), batch(code))

@@ -1,0 +1,38 @@
+"""What runs on a schedule: reconciliation of what stands, and retention. prefect.yaml says when."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+
+from bridge import recon, retention
+from bridge.errors import GateFailed
+from flows.migration import publish, say
+
+Which = Literal["latest", "all"]
+
+
+@flow(name="reconciliation", flow_run_name="recon of {which}")
+async def reconciliation_flow(which: Which = "all") -> None:
+    """Renew the verdicts of what is in, and fail when one does not pass. Leaves a run that is under way alone.
+
+    Args:
+        which: `latest` asks the gates of the last batch that is in, with the global ones (hourly); `all` asks those of
+            every batch (daily).
+    """
+    failed: list[GateFailed] = []
+    for code in recon.standing(progress=say)[-1 if which == "latest" else 0 :]:
+        outcome = recon.evaluate(code, progress=say)
+        await publish(outcome)
+        if outcome.verdict.result != "PASS":
+            failed.append(GateFailed(code, list(outcome.verdict.blocked_by), str(outcome.report.html)))
+    if failed:  # the first in the plan's order: those after it are often its consequence
+        raise failed[0]
+
+
+@flow(name="retention", retries=3, retry_delay_seconds=600)
+async def retention_flow() -> None:
+    """Forget what has served its time (091), until nothing more goes. Waits its turn behind a run."""
+    for rule, rows in retention.clean(progress=say).items():
+        say(f"{rule}: {rows} rows removed")

@@ -1,0 +1,242 @@
+"""A stop, asked for by file, command or plain SQL, holds the migration at its next safe point; a person lifts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from bridge import batches, ledger, policy, postgres, retention, sources, steps, stop
+from bridge.cli import app
+from bridge.errors import CouldNotRun, Stopped
+from bridge.settings import settings
+from flows import migration
+from tests.pipeline import Pipeline, fresh
+from tests.shop import AS_OF
+
+BY_SQL = "select phase2.log('stop', null, null, null, 'ayu', '{\"reason\": \"payments look wrong\"}')"
+
+
+async def no_artifacts(_: steps.Outcome) -> None:
+    """In the place of `publish`."""
+
+
+WITHOUT_PREFECT = {"run_step": migration.run_step.fn, "conclude": migration.conclude.fn, "publish": no_artifacts}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Iterator[Pipeline]:
+    """Empty ops, a small sample; batches A and B in place."""
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as made:
+        dbs = made.databases
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=60, seed=3, as_of=AS_OF)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def environment(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The commands work on the pipeline's databases; what a test stopped is lifted after it."""
+    for role in ("ops", "balisnap", "bstadmin"):
+        monkeypatch.setenv(f"{role.upper()}_DB_URL", getattr(pipeline.databases, role))
+    monkeypatch.setenv("PHASE2_STOP_FILE", str(tmp_path / "stop"))
+    monkeypatch.setenv("PHASE2_REPORTS", str(tmp_path.parent / "reports"))  # the ledger holds them
+    monkeypatch.setenv("PHASE2_DISK_TOTAL_BYTES", "1000")
+    monkeypatch.setenv("PHASE2_DISK_USED_BYTES", "100")
+    monkeypatch.setenv("PHASE2_ACTOR", "made")
+    settings.cache_clear()
+    yield
+    with connected(pipeline) as conn:
+        if stop.standing(conn):
+            stop.lift(conn, "the test is over")
+    settings.cache_clear()
+
+
+def connected(pipeline: Pipeline) -> psycopg.Connection:
+    return postgres.connect(pipeline.databases.ops, autocommit=True)
+
+
+def phase2(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def state(pipeline: Pipeline, code: str) -> tuple:
+    rows = pipeline.rows("select status, blocked_by, error_message from phase2.batch_state where batch = %s", code)
+    return rows[0] if rows else ("PENDING", None, None)
+
+
+async def run_flow(pipeline: Pipeline, first: str, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow's own functions without Prefect around them."""
+    for name, function in WITHOUT_PREFECT.items():
+        monkeypatch.setattr(migration, name, function)
+    await migration.migration_flow.fn(first, last, AS_OF)
+
+
+def by_file(pipeline: Pipeline) -> None:
+    stop.file().write_text("the webhook sends rubbish\nmore words")
+
+
+def by_command(pipeline: Pipeline) -> None:
+    assert phase2("stop", "--reason", "the webhook sends rubbish").exit_code == 0
+
+
+def by_sql(pipeline: Pipeline) -> None:
+    with psycopg.connect(pipeline.databases.ops, autocommit=True) as conn:  # any client, with no settings of ours
+        conn.execute(BY_SQL)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [(by_file, "the webhook sends rubbish"), (by_command, "stopped by made"), (by_sql, "stopped by ayu")],
+)
+def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, asked: Any, words: str
+) -> None:
+    done: list[str] = []
+    execute = steps.execute
+
+    def one_step(run: steps.Run, batch: batches.Batch, step: batches.Step) -> Any:
+        done.append(step.name)
+        result = execute(run, batch, step)
+        asked(pipeline)
+        return result
+
+    monkeypatch.setattr(steps, "execute", one_step)
+    with pytest.raises(Stopped, match=words) as raised:
+        asyncio.run(run_flow(pipeline, "A", "A", monkeypatch))
+    assert done == ["sources check"], "it went on"
+    assert "phase2 resume --reason" in str(raised.value)
+    status, blocked_by, error = state(pipeline, "A")
+    assert (status, blocked_by) == ("HOLD", ["stop"])
+    assert words in error
+    shown = phase2("status").output
+    assert "STOPPED" in shown
+    assert words in shown
+
+    stop.file().unlink(missing_ok=True)  # taking the file away is no lifting: a run has seen it
+    with pytest.raises(Stopped, match=words):
+        asyncio.run(run_flow(pipeline, "A", "A", monkeypatch))
+    assert done == ["sources check"], "it started"
+
+    lifted = phase2("resume", "--reason", "it was a test")
+    assert lifted.exit_code == 0
+    assert words in lifted.output
+    with connected(pipeline) as conn:
+        entry = ledger.latest(conn, "resume")
+        assert entry
+        assert (entry.actor, entry.body["reason"]) == ("made", "it was a test")
+        assert stop.standing(conn) == ()
+        assert ledger.verify(conn) == []
+
+
+def test_nothing_stands_and_a_batch_runs_after_the_lifting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(run_flow(pipeline, "A", "B", monkeypatch))
+    assert [state(pipeline, code)[0] for code in "AB"] == ["PASS", "PASS"]
+
+
+def test_a_batch_that_has_passed_stays_passed_when_its_rerun_may_not_start(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_sql(pipeline)
+    with pytest.raises(Stopped):
+        asyncio.run(run_flow(pipeline, "A", "B", monkeypatch))
+    assert [state(pipeline, code)[0] for code in "AB"] == ["PASS", "PASS"]
+
+
+def test_a_landing_stops_between_its_tables_and_leaves_the_one_before(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def progress(line: str) -> None:
+        said.append(line)
+        if line.startswith("landed") and not stop.file().exists():
+            said.append("stopped")
+            Path(f"{stop.file()}.new").write_text("now")
+            Path(f"{stop.file()}.new").replace(stop.file())
+
+    run = steps.Run(run_id=steps.runlog.uuid7(), databases=pipeline.databases, as_of=AS_OF, progress=progress)
+    before = pipeline.rows("select count(*) from phase2.landing_runs")
+    batch = batches.BATCHES["C"]
+    with pytest.raises(Stopped, match="now"):
+        steps.execute(run, batch, batch.prechecks[0])
+    after = said[said.index("stopped") :]
+    assert len([line for line in after if line.startswith("landed")]) <= 1, "the other source's table under way"
+    assert pipeline.rows("select count(*) from phase2.landing_runs") == before
+    with connected(pipeline) as conn:
+        noted = [entry for entry in ledger.entries(conn, "stop") if entry.body.get("reason") == "now"]
+    assert len(noted) == 1, "two threads, one entry"
+
+
+def test_a_resume_needs_a_reason_and_something_to_lift(pipeline: Pipeline) -> None:
+    with connected(pipeline) as conn:
+        with pytest.raises(CouldNotRun, match="nothing is stopped"):
+            stop.lift(conn, "why not")
+        stop.ask(conn, "one")
+        stop.ask(conn, "two")
+        with pytest.raises(CouldNotRun, match="a reason is missing"):
+            stop.lift(conn, "  ")
+        conn.execute("select phase2.log('resume', null, null, null, 'ayu', '{}')")
+        assert [one.reason for one in stop.standing(conn)] == ["one", "two"], "lifted without a reason"
+        assert len(stop.lift(conn, "both")) == 2
+
+
+@pytest.mark.parametrize("body", ["'null'", "null", "'\"words\"'", "'[]'", '\'{"reason": ["a", "b"]}\''])
+def test_a_stop_by_sql_counts_whatever_its_body_says(pipeline: Pipeline, body: str) -> None:
+    with connected(pipeline) as conn:
+        conn.execute(f"select phase2.log('stop', null, null, null, null, {body})".encode())
+        (one,) = stop.standing(conn)
+        assert one.by == "somebody"
+        assert stop.lift(conn, "seen") == (one,)
+
+
+def test_a_stop_file_that_cannot_be_removed_is_not_lifted(pipeline: Pipeline) -> None:
+    stop.file().mkdir()
+    with connected(pipeline) as conn:
+        with pytest.raises(CouldNotRun, match="cannot be removed"):
+            stop.lift(conn, "why not")
+        stop.file().rmdir()
+        assert stop.standing(conn) != ()
+
+
+def test_the_door_asks_in_every_environment(pipeline: Pipeline) -> None:
+    with connected(pipeline) as conn:
+        for rules in policy.POLICIES.values():
+            (open_,) = stop.criteria(conn, batches.BATCHES["C"], rules)
+            assert (open_.state, open_.demanded) == ("PASS", True)
+        stop.ask(conn, "wait")
+        for rules in policy.POLICIES.values():
+            (held,) = stop.criteria(conn, batches.BATCHES["C"], rules)
+            assert held.holds
+            assert "wait" in held.evidence
+            assert "phase2 resume" in held.todo
+
+
+def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
+    with connected(pipeline) as conn:
+        conn.execute(
+            "insert into public.unmapped_queue (queue_key, queue_type, source_system, source_table, source_pk,"
+            " reason_code, status, resolved_at) values (gen_random_uuid(), 'PRODUCT_MAPPING', 'test', 't', '1',"
+            " 'PRODUCT_MAPPING', 'CLOSED', now() - interval '91 days')"
+        )
+        stop.ask(conn, "an incident")
+        with pytest.raises(Stopped):
+            retention.clean()
+        stop.lift(conn, "over")
+    assert json.loads(phase2("retention", "--json").stdout)["unmapped queue"] == 1
+    assert retention.clean()["unmapped queue"] == 0
+    assert pipeline.rows("select status, rows from phase2.step_log where batch = 'F' order by step_log_id") == [
+        ("SUCCEEDED", 1),
+        ("SUCCEEDED", 0),
+    ]
+    assert pipeline.rows(
+        "select count(*) from public.migration_run_log where script_name like '091%%' and run_status = 'SUCCEEDED'"
+    ) == [(1,)]
+    with connected(pipeline) as conn:
+        assert ledger.verify(conn) == []
