@@ -31,6 +31,7 @@ from bridge import (
     scripts,
     stop,
     warehouse,
+    watch,
 )
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
@@ -230,11 +231,40 @@ def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
             _require_schema(conn, batch)
         try:
             with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind=step.kind) as entry:
-                _KINDS[step.kind](run, batch, step, conn, entry)
+                _watched(run, batch, step, conn, entry)
         finally:
             if not conn.closed:
                 runlog.record_scripts(conn, run.run_id)
     return entry
+
+
+def _watched(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    """The step's work, begun again after each back-off from somebody who waits for us; CouldNotRun after the last."""
+    dbs = run.databases
+    places = {"ops": dbs.ops}
+    if step.kind == "land":  # the other steps hold no lock in a source that its own pages do not take
+        places |= {"balisnap": dbs.balisnap, "bstadmin": dbs.bstadmin}
+    backed_off: list[str] = []
+    for pause in (*watch.pauses(), None):
+        try:
+            with watch.over(places, run.progress):
+                _KINDS[step.kind](run, batch, step, conn, entry)
+            return
+        except watch.BackOff as back:
+            backed_off.append(str(back))
+            if pause is None or conn.closed:
+                raise CouldNotRun(
+                    f"others had to wait for us, each of {len(backed_off)} times: {backed_off[-1]}",
+                    where=f"batch {batch.code}, {step.name}",
+                    todo="Run it again at a quieter hour, or let them wait longer (PHASE2_MAX_BLOCKING_SECONDS).",
+                ) from None
+            entry.detail.clear()  # of the attempt that was cancelled
+            run.progress(f"{batch.code}  again in {pause:g} s")
+            time.sleep(pause)
+            stop.raise_if_asked(dbs.ops, batch.code)
+        finally:
+            if backed_off:
+                entry.detail["backed_off"] = backed_off
 
 
 @dataclass(frozen=True)
