@@ -1,0 +1,1 @@
+"""The core API: ingestion, operations, console."""

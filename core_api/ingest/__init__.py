@@ -1,0 +1,1 @@
+"""Ingestion: signed webhook, queue, ordered apply, dead letters, replay (ingest_contract.md)."""

@@ -1,0 +1,36 @@
+-- What ingestion remembers beside the canonical tables (schema phase2). Idempotent and additive, run at every start.
+
+create table if not exists phase2.ingest_nonces (
+    nonce text not null,
+    idempotency_key text not null,
+    payload_hash text not null,
+    seen_at timestamptz not null default now(),
+    constraint ingest_nonces_pkey primary key (nonce)
+);
+create index if not exists ix_ingest_nonces_seen_at on phase2.ingest_nonces (seen_at);
+comment on table phase2.ingest_nonces is
+'Nonces of the last 10 minutes: a second use is refused, but for the byte-identical redelivery (ingest_contract, HTTP).';
+
+create table if not exists phase2.ingest_keys (
+    idempotency_key text not null,
+    payload_hash text not null,
+    event_key uuid not null,
+    answer jsonb not null,
+    answered_at timestamptz not null default now(),
+    constraint ingest_keys_pkey primary key (idempotency_key)
+);
+create index if not exists ix_ingest_keys_answered_at on phase2.ingest_keys (answered_at);
+comment on table phase2.ingest_keys is
+'The first answer to each idempotency key, given again for 35 days. Several keys may lead to one event.';
+
+create table if not exists phase2.flags (
+    flag text not null,
+    enabled boolean not null,
+    rollout jsonb not null default '{}',
+    reason text not null,
+    changed_by text not null,
+    changed_at timestamptz not null default now(),
+    constraint flags_pkey primary key (flag)
+);
+comment on table phase2.flags is
+'The current state of a flag where a person or a flow has set it; without a row the environment''s default holds.';
