@@ -1,4 +1,4 @@
-"""Flags: the environment sets the default, a row of `phase2.flags` the state, a kill switch in the environment beats both.
+"""Flags: the environment sets the default, a row of `phase2.flags` the state; a kill switch beats both.
 
 One rule for every process (cutover.md, Flags); each looks again after `FRESH_SECONDS`.
 """
