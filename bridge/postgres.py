@@ -17,13 +17,13 @@ for _variable in ("PGTZ", "PGDATESTYLE", "PGOPTIONS", "PGCLIENTENCODING"):
 # What our sessions ask for, whatever the server's defaults. Without the check of the client a statement whose client
 # was killed would go on to its end, with its locks, while the next run waits for them; a script would even commit.
 # The runner's lock is held by an idle session: nobody may end it for that, and it must end with its host.
-_SESSION = (
+SESSION = (
     "-c timezone=UTC -c search_path= -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
     " -c client_connection_check_interval=1000"
     " -c idle_session_timeout=0 -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 )
 
-_OPTIONS = {
+OPTIONS = {
     "connect_timeout": "10",
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -36,7 +36,7 @@ def connect(
     url: str, *, application_name: str = "phase2", read_only: bool = False, autocommit: bool = False
 ) -> psycopg.Connection:
     """Open `url`; raises CouldNotRun that names host and database (never the password) when it can't be reached."""
-    options = _SESSION + (" -c default_transaction_read_only=on" if read_only else "")
+    options = SESSION + (" -c default_transaction_read_only=on" if read_only else "")
     try:
         conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
@@ -47,7 +47,7 @@ def connect(
         ) from None
     try:
         conn = psycopg.connect(
-            url, **_OPTIONS, application_name=application_name, options=options, autocommit=autocommit
+            url, **OPTIONS, application_name=application_name, options=options, autocommit=autocommit
         )
     except psycopg.Error as error:
         raise CouldNotRun(
@@ -61,7 +61,7 @@ def connect(
 
 def server_time_zone(url: str) -> str:
     """The server's own zone, below what this database or role may override (then `log_timezone` tells)."""
-    with psycopg.connect(url, **_OPTIONS, application_name="phase2", autocommit=True) as conn:
+    with psycopg.connect(url, **OPTIONS, application_name="phase2", autocommit=True) as conn:
         row = conn.execute(
             "select case when s.source in ('database', 'user', 'database user', 'global')"
             " then current_setting('log_timezone') else s.setting end"

@@ -70,7 +70,8 @@ def bootstrap(ops_url: str) -> None:
 
     Looks first: on a database that is ready, nothing is executed and no lock is taken.
     """
-    files = (SQL / "state.sql", SQL / "ledger.sql", SQL / "landing" / "balisnap.sql", SQL / "landing" / "bstadmin.sql")
+    ours = ("state.sql", "ledger.sql", "landing/balisnap.sql", "landing/bstadmin.sql", "ingest/state.sql")
+    files = list(dict.fromkeys([*(SQL / name for name in ours), *sorted((SQL / "ingest").glob("*.sql"))]))
     digest = scripts.checksum(*files)
     with postgres.connect(ops_url, application_name="phase2-bootstrap", autocommit=True) as conn:
         try:
@@ -84,6 +85,8 @@ def bootstrap(ops_url: str) -> None:
         try:
             with conn.transaction():
                 conn.execute("select pg_advisory_xact_lock(%s)", (_RUNNER_LOCK + 1,))  # two first commands at once
+                # functions of ingestion name tables of batch A and the rulebook, which come later
+                conn.execute("set local check_function_bodies = off")
                 for file in files:
                     conn.execute(file.read_bytes())
                 if ledger.head(conn)[0] == 0:

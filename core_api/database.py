@@ -1,0 +1,44 @@
+"""The pool of connections to the ops database that each process of the core API keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from bridge import postgres
+
+Pool = AsyncConnectionPool[AsyncConnection[Any]]
+
+# Beside what every session of ours asks for. No statement of the service may hold up what comes after it; a database's
+# own default of a stricter isolation would turn waiting for a key into an error.
+_SERVICE = (
+    r" -c default_transaction_isolation=read\ committed -c statement_timeout=10s -c lock_timeout=5s"
+    " -c idle_in_transaction_session_timeout=30s"
+)
+
+
+def pool(url: str, *, size: int, application_name: str) -> Pool:
+    """A pool that is not open yet; every connection is autocommit and prepares each statement at its first use.
+
+    It waits 5 s for a free connection, then raises PoolTimeout (an OperationalError); more than 20 waiting for each
+    connection are refused at once (TooManyRequests).
+    """
+    return AsyncConnectionPool(
+        url,
+        kwargs={
+            **postgres.OPTIONS,
+            "application_name": application_name,
+            "options": postgres.SESSION + _SERVICE,
+            "autocommit": True,
+            "prepare_threshold": 0,
+        },
+        min_size=min(2, size),
+        max_size=size,
+        max_waiting=20 * size,
+        timeout=5.0,
+        reconnect_timeout=10.0,
+        open=False,
+        name=application_name,
+    )
