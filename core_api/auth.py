@@ -60,6 +60,4 @@ def admin(headers: Mapping[str, str], settings: CoreSettings, *, write: bool = F
 
 def unauthorized() -> Refused:
     """401, without a word on what was wrong with the token."""
-    return Refused(
-        401, "UNAUTHORIZED", "a valid bearer token is needed", headers={"www-authenticate": "Bearer"}
-    )
+    return Refused(401, "UNAUTHORIZED", "a valid bearer token is needed", headers={"www-authenticate": "Bearer"})

@@ -1,8 +1,8 @@
 -- Accepting an event: one call, one transaction, one round trip. What it returns is committed before 202 is sent.
 --
--- Each of the three unique keys is taken by an insert that waits for whoever holds it: nonce, idempotency key, secondary
--- key, always in this order and one of each, so that parallel requests are decided one after the other and never wait
--- in a circle.
+-- Each of the three unique keys is taken by an insert that waits for whoever holds it: nonce, idempotency key,
+-- secondary key, always in this order and one of each, so that parallel requests are decided one after the other and
+-- never wait in a circle.
 
 create or replace function phase2.use_nonce(nonce text, idempotency_key text, payload_hash text) returns boolean
 language plpgsql

@@ -9,7 +9,7 @@ create table if not exists phase2.ingest_nonces (
 );
 create index if not exists ix_ingest_nonces_seen_at on phase2.ingest_nonces (seen_at);
 comment on table phase2.ingest_nonces is
-'Nonces of the last 10 minutes: a second use is refused, but for the byte-identical redelivery (ingest_contract, HTTP).';
+'Nonces of the last 10 minutes: a second use is refused, but for the byte-identical redelivery.';
 
 create table if not exists phase2.ingest_keys (
     idempotency_key text not null,

@@ -1,0 +1,371 @@
+"""The core API: one factory. Around every request: its id, a log line, its measure, and one shape of answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+import orjson
+import psycopg
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bridge.errors import plain
+from bridge.runlog import uuid7
+from bridge.settings import databases
+from core_api import database
+from core_api.errors import Refused
+from core_api.flags import Flags
+from core_api.metrics import Metrics
+from core_api.settings import CoreSettings, core_settings
+
+LONGEST_BODY = 1_048_576  # bytes
+BODY_SECONDS = 10.0  # the longest that a client may take to send it
+ANSWER_SECONDS = 30.0  # the longest that an answer may take in all
+POOL_SIZE = 8  # connections: Postgres shares commits among those that wait for it, more would only wait for a core
+
+_log = logging.getLogger("core_api")
+
+
+class Queue(Protocol):
+    """What the API asks of the queue."""
+
+    async def add(self, event_key: UUID) -> bool: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Core:
+    """What the routes work with; `request.app.state.core`."""
+
+    settings: CoreSettings
+    pool: database.Pool
+    flags: Flags
+    metrics: Metrics
+    queue: Queue | None
+
+
+def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None = None) -> FastAPI:
+    """The service on the ops database (by default that of the settings); `queue` makes the queue, in the event loop.
+
+    Our own state (`steps.bootstrap`) has to be there. Without a queue events wait in the log for the sweeper.
+    """
+    from core_api import operations
+    from core_api.ingest import routes
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        pool = database.pool(ops_url or databases().ops, size=POOL_SIZE, application_name="phase2-core-api")
+        await pool.open()
+        core = Core(core_settings(), pool, Flags(), Metrics(), queue() if queue else None)
+        app.state.core = core
+        await core.flags.is_on("INGEST_WEBHOOK_ENABLED", pool)
+        chores = asyncio.create_task(_chores(core))
+        try:
+            yield
+        finally:
+            # uvicorn has answered what it held by now
+            chores.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await chores
+            if core.queue:
+                await core.queue.close()
+            await pool.close()
+
+    app = FastAPI(
+        title="Core API",
+        version="1",
+        description="Ingestion of bookings, and what stands behind it (docs/ingestion.md).",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.include_router(routes.router)
+    app.include_router(operations.router)
+    app.add_middleware(Observed)
+    app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(psycopg.Error, _database)  # type: ignore[arg-type]
+    return app
+
+
+async def _chores(core: Core) -> None:
+    """Flags are read before a request has to wait for it; what was remembered for a while is forgotten."""
+    from core_api.ingest import log
+
+    forget_at = 0.0
+    while True:
+        try:
+            await core.flags.is_on("INGEST_WEBHOOK_ENABLED", core.pool)
+            if time.monotonic() >= forget_at:
+                forget_at = time.monotonic() + 60
+                await log.forget(core.pool)
+        except psycopg.Error as error:
+            _log.warning("chores: %s", plain(error))
+        await asyncio.sleep(1.0)
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class Meta(BaseModel):
+    """Beside every `data`."""
+
+    requestId: UUID
+    timestamp: datetime
+
+
+class Answer(BaseModel, Generic[T]):
+    """Success."""
+
+    data: T
+    meta: Meta
+
+
+class Fault(BaseModel):
+    """`code` is for machines and also opens `message`."""
+
+    code: str
+    message: str
+    details: Any
+    requestId: UUID
+
+
+class Refusal(BaseModel):
+    """Every answer from 400 on."""
+
+    error: Fault
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for OpenAPI."""
+    return {status: {"model": Refusal} for status in statuses}
+
+
+def answer(request: Request, data: Any, status: int = 200) -> Response:
+    """`data` in the envelope."""
+    meta = {"requestId": request.scope["request_id"], "timestamp": datetime.now(UTC)}
+    return _json({"data": data, "meta": meta}, status)
+
+
+def _json(content: Any, status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_UTC_Z), status, headers, media_type="application/json")
+
+
+def _error(scope: Any, refused: Refused) -> Response:
+    scope["error_code"] = refused.code
+    content = {
+        "code": refused.code,
+        "message": f"{refused.code}: {refused.message}",
+        "details": refused.details,
+        "requestId": scope["request_id"],
+    }
+    return _json({"error": content}, refused.status, refused.headers)
+
+
+async def _refused(request: Request, error: Refused) -> Response:
+    return _error(request.scope, error)
+
+
+_WORDS = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    code = _WORDS.get(error.status_code, "BAD_REQUEST")
+    return _error(
+        request.scope, Refused(error.status_code, code, str(error.detail), None, dict(error.headers or {}) or None)
+    )
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    return _error(request.scope, faulty(error.errors()))
+
+
+def faulty(errors: Any) -> Refused:
+    """422 VALIDATION_ERROR of pydantic's list of errors, each with its field and without its value."""
+    found = [
+        {"field": ".".join(map(str, e["loc"])) or "body", "message": e["msg"].removeprefix("Value error, ")}
+        for e in errors
+    ][:20]
+    return Refused(422, "VALIDATION_ERROR", "; ".join(f"{f['field']}: {f['message']}" for f in found), found)
+
+
+async def _database(request: Request, error: psycopg.Error) -> Response:
+    if isinstance(error, psycopg.DataError):
+        return _error(request.scope, Refused(422, "VALIDATION_ERROR", "the request holds a value that cannot be kept"))
+    _log.error("database: %s", plain(error), extra={"said": {"requestId": request.scope["request_id"]}})
+    return _error(request.scope, unavailable())
+
+
+def unavailable() -> Refused:
+    """503: the database does not answer, or is not ready for this yet."""
+    return Refused(503, "SERVICE_UNAVAILABLE", "the database does not answer", headers={"retry-after": "5"})
+
+
+async def body_of(request: Request) -> bytes:
+    """The body's bytes as received. Raises Refused: 413 over 1 MiB, chunked or not; 408 when it does not come."""
+    too_large = Refused(
+        413, "PAYLOAD_TOO_LARGE", f"the body is over {LONGEST_BODY} bytes", headers={"connection": "close"}
+    )
+    declared = request.headers.get("content-length", "")
+    if len(declared) > 7 or (declared.isdigit() and int(declared) > LONGEST_BODY):
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > LONGEST_BODY:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Refused(408, "REQUEST_TIMEOUT", "the body did not come", headers={"connection": "close"}) from None
+    return b"".join(chunks)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def content_of(request: Request, model: type[M]) -> M:
+    """A small JSON body of an admin's call; an empty one is `{}`. Raises Refused as `body_of`, 400, 422."""
+    body = await body_of(request)
+    try:
+        content = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, "INVALID_JSON", f"the body cannot be read as JSON ({error.msg})") from None
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise faulty(error.errors(include_url=False, include_context=False, include_input=False)) from None
+
+
+def key_of(text: str) -> UUID:
+    """An id of a path. Raises Refused: 404 when it is none."""
+    try:
+        if len(text) != 36:
+            raise ValueError
+        return UUID(text)
+    except ValueError:
+        raise not_found() from None
+
+
+def not_found() -> Refused:
+    """404."""
+    return Refused(404, "NOT_FOUND", "there is no such thing here")
+
+
+# -- around every request ---------------------------------------------------------------------------------------------
+
+
+class Observed:
+    """Request id, log line, measures, the longest time for an answer, and an envelope for what nobody foresaw."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        metrics: Metrics = scope["app"].state.core.metrics
+        request_id = scope["request_id"] = _request_id(scope)
+        started, status = time.perf_counter(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        metrics.in_flight.inc()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.app(scope, receive, sending)
+        except ClientDisconnect:
+            status = status or 499
+        except Exception as error:
+            late = isinstance(error, TimeoutError)
+            if not late:  # the type alone: a message may quote what was sent
+                where = _last_frame(error)
+                _log.error("unforeseen: %s %s", type(error).__name__, where, extra={"said": {"requestId": request_id}})
+            if not status:
+                refused = unavailable() if late else Refused(500, "INTERNAL_ERROR", "this should not have happened")
+                await _error(scope, refused)(scope, receive, sending)
+        finally:
+            metrics.in_flight.dec()
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            metrics.record(method, route, status, seconds)
+            if _log.isEnabledFor(logging.INFO):
+                said = {
+                    "requestId": request_id,
+                    "method": method,
+                    "route": route,
+                    "status": status,
+                    "ms": round(seconds * 1000, 2),
+                }
+                if code := scope.get("error_code"):
+                    said["code"] = code
+                _log.info("request", extra={"said": said})
+
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's `x-request-id` when it is a UUID, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and len(value) == 36:
+            with contextlib.suppress(ValueError):
+                return str(UUID(value.decode("latin-1")))
+    return str(uuid7())
+
+
+def _last_frame(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: at (UTC), level, logger, message, and what `extra={"said": …}` holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "said", {}),
+        }
+        return orjson.dumps(line, option=orjson.OPT_UTC_Z, default=str).decode()
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """JSON lines on standard error for this process; uvicorn's own access log is off, ours says more."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = name != "uvicorn.access"

@@ -1,0 +1,105 @@
+"""What this process has answered: for Prometheus, and by window for `/v1/metrics/api`. No value of a request in it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LONGEST_WINDOW = 1440  # minutes
+_STEP = math.log(1.1)  # latencies are kept in classes 10 % wide
+
+
+@dataclass
+class _Cell:
+    """One route in one minute."""
+
+    requests: int = 0
+    client_errors: int = 0
+    server_errors: int = 0
+    latencies: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+
+
+class Metrics:
+    """Counts of one process, from its start on."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "core_api_requests", "Requests answered", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "core_api_request_seconds",
+            "Time to answer",
+            ["route"],
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self.events = Counter("ingest_requests", "Ingest requests by outcome", ["outcome"], registry=self.registry)
+        self.not_queued = Counter(
+            "ingest_not_queued", "Accepted events that could not be added to the queue at once", registry=self.registry
+        )
+        self.in_flight = Gauge("core_api_requests_in_flight", "Requests being answered", registry=self.registry)
+        self._minutes: dict[int, dict[tuple[str, str], _Cell]] = {}
+
+    def record(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer. `route` is the path's template, never the path."""
+        self.requests.labels(method, route, status).inc()
+        self.seconds.labels(route).observe(seconds)
+        minute = int(time.time() // 60)
+        cells = self._minutes.get(minute)
+        if cells is None:
+            cells = self._minutes[minute] = defaultdict(_Cell)
+            for old in [m for m in self._minutes if m <= minute - LONGEST_WINDOW]:
+                del self._minutes[old]
+        cell = cells[method, route]
+        cell.requests += 1
+        cell.client_errors += 400 <= status < 500
+        cell.server_errors += status >= 500
+        cell.latencies[math.ceil(math.log(max(seconds, 1e-5)) / _STEP)] += 1
+
+    def window(self, minutes: int) -> dict[str, Any]:
+        """The last minutes (the current one too): in all and by route; latencies in ms, within 10 %."""
+        since = int(time.time() // 60) - minutes
+        routes: dict[tuple[str, str], _Cell] = defaultdict(_Cell)
+        total = _Cell()
+        for minute, cells in self._minutes.items():
+            for key, cell in cells.items() if minute > since else ():
+                _add(routes[key], cell)
+                _add(total, cell)
+        return {
+            "windowMinutes": minutes,
+            "totals": _shape(total),
+            "routes": [{"method": m, "route": r, **_shape(cell)} for (m, r), cell in sorted(routes.items())],
+        }
+
+
+def _add(into: _Cell, cell: _Cell) -> None:
+    into.requests += cell.requests
+    into.client_errors += cell.client_errors
+    into.server_errors += cell.server_errors
+    for number, count in cell.latencies.items():
+        into.latencies[number] += count
+
+
+def _shape(cell: _Cell) -> dict[str, Any]:
+    def at(share: float) -> float | None:
+        left = share * cell.requests
+        for number in sorted(cell.latencies):
+            left -= cell.latencies[number]
+            if left <= 0:
+                return round(math.exp(number * _STEP) * 1000, 2)
+        return None
+
+    errors = cell.client_errors + cell.server_errors
+    return {
+        "requests": cell.requests,
+        "clientErrors": cell.client_errors,
+        "serverErrors": cell.server_errors,
+        "errorRate": round(errors / cell.requests, 4) if cell.requests else 0.0,
+        "latenciesMs": {"sampleCount": cell.requests, "median": at(0.5), "p95": at(0.95), "max": at(1.0)},
+    }
