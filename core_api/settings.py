@@ -41,6 +41,10 @@ class CoreSettings(BaseSettings):
     ingest_recover_seconds: float = Field(
         15.0, description="an accepted event this old that is not at work is queued again"
     )
+    ingest_lock_seconds: float = Field(10.0, description="a worker that is silent for so long has lost its jobs")
+    ingest_retry_seconds: tuple[float, ...] = Field(
+        (30.0, 120.0, 600.0, 1800.0, 7200.0), description="delays of the retries (blueprint 6.7); tests shorten them"
+    )
 
     ingest_webhook_enabled: bool = False
     ingest_queue_enabled: bool = False

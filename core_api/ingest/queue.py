@@ -1,0 +1,177 @@
+"""The queue: BullMQ on Redis, wire-compatible with the Node version (blueprint 6.7, ingest_contract 2).
+
+A job holds the event's key and nothing else, and has it as its own id, so that adding it twice adds it once. The log
+in Postgres is the truth: whatever the queue loses is added again by the sweeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import redis.asyncio
+from bullmq import Queue
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from core_api.settings import core_settings
+
+JOB_NAME = "booking-event"
+BACKOFF = {"type": "ingest"}  # the worker's own strategy: the log says when
+_DAY = 86_400
+_PATIENCE = 1.0  # seconds that an accepted request may wait for Redis
+_LOST = (RedisError, OSError, TimeoutError)
+
+# of which the log keeps the true count; five retries after the first try
+JOB_OPTIONS: dict[str, Any] = {
+    "attempts": 6,
+    "backoff": BACKOFF,
+    "removeOnComplete": {"age": 14 * _DAY},
+    "removeOnFail": {"age": 30 * _DAY},
+    "stackTraceLimit": 0,
+}
+
+
+def connection(url: str, *, blocking: bool = False) -> redis.asyncio.Redis:
+    """A client for a Queue, or (`blocking`) for a Worker.
+
+    A worker waits up to 10 s for a job in one call, and redis-py 8 gives up after 5 s unless it is told not to: then no
+    delayed job of more than that would ever come due.
+    """
+    return redis.asyncio.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=None if blocking else _PATIENCE,
+        socket_connect_timeout=_PATIENCE,
+        socket_keepalive=True,
+        # a server that restarts is found again within a second; BullMQ's own client would look every 20
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3 if blocking else 0),
+    )
+
+
+class IngestQueue:
+    """The producer's side, one for each process. Make it inside the event loop; `close` it in the end."""
+
+    def __init__(self, url: str, name: str | None = None) -> None:
+        self.name = name or core_settings().ingest_queue_name
+        self._client = connection(url)
+        self._queue = Queue(self.name, {"connection": self._client})
+        self._new: list[tuple[UUID, asyncio.Future[bool]]] = []
+        self._adding: asyncio.Task[None] | None = None
+        self._down_until = 0.0
+        self.last_error: str | None = None
+
+    async def add(self, event_key: UUID) -> bool:
+        """Queue an accepted event. False, soon and without an error, when Redis is away: the sweeper brings it later.
+
+        Requests that come at the same time share a round trip.
+        """
+        if time.monotonic() < self._down_until:
+            return False
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._new.append((event_key, done))
+        if self._adding is None or self._adding.done():
+            self._adding = asyncio.create_task(self._add_new())
+        return await done
+
+    async def _add_new(self) -> None:
+        while self._new:
+            batch, self._new = self._new, []
+            added = False
+            try:
+                await self.add_all([(key, 0.0) for key, _ in batch])
+                added = True
+            except _LOST as error:
+                self._lost(error)
+            finally:
+                for _, done in batch:
+                    if not done.done():
+                        done.set_result(added)
+
+    async def add_all(self, events: Sequence[tuple[UUID, float]]) -> None:
+        """Queue these, in this order, each after so many seconds; what is queued already stays. Raises RedisError."""
+        jobs = [
+            {
+                "name": JOB_NAME,
+                "data": {"eventId": str(key)},
+                "opts": JOB_OPTIONS | {"jobId": str(key)} | ({"delay": round(delay * 1000)} if delay > 0 else {}),
+            }
+            for key, delay in events
+        ]
+        if len(jobs) == 1:
+            await self._queue.add(**jobs[0])
+        elif jobs:
+            await self._queue.addBulk(jobs)
+
+    async def add_again(self, events: Sequence[tuple[UUID, float]]) -> None:
+        """Queue these anew, also where a finished job of the same event is kept. A job at work is left alone."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key, _ in events:
+                pipe.zscore(self._queue.keys["completed"], str(key))
+                pipe.zscore(self._queue.keys["failed"], str(key))
+            finished = await pipe.execute() if events else []
+        for (key, _), *ended in zip(events, finished[::2], finished[1::2], strict=True):
+            if any(score is not None for score in ended):
+                await self._queue.backend.remove(str(key), True)
+        await self.add_all(events)
+
+    async def not_at_work(self, event_keys: Sequence[UUID]) -> list[UUID]:
+        """Those of which the queue holds no job, or only a finished one. Raises RedisError."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in event_keys:
+                pipe.exists(self._queue.toKey(str(key)))
+                pipe.zscore(self._queue.keys["completed"], str(key))
+                pipe.zscore(self._queue.keys["failed"], str(key))
+            found = await pipe.execute() if event_keys else []
+        answers = zip(event_keys, found[::3], found[1::3], found[2::3], strict=True)
+        return [key for key, there, done, failed in answers if not there or done is not None or failed is not None]
+
+    async def wake(self, event_keys: Iterable[UUID]) -> None:
+        """It is their turn: whoever waits for a time comes now. Never raises: the time comes anyway."""
+        for key in event_keys:
+            try:
+                await self._queue.backend.promote(str(key))
+            except TypeError:  # not waiting for a time: at work, in the line, or lost
+                try:
+                    await self.add_all([(key, 0.0)])
+                except _LOST as error:
+                    self._lost(error)
+            except _LOST as error:
+                self._lost(error)
+
+    async def counts(self) -> dict[str, Any]:
+        """`queue` of `GET /v1/ingest/metrics/queue`, but for `enabled`; never raises."""
+        states = ("waiting", "active", "delayed", "completed", "failed", "paused")
+        try:
+            counts = await self._queue.getJobCounts(*states)
+            connected = True
+        except _LOST as error:
+            self._lost(error)
+            counts, connected = {}, False
+        return {
+            "queueName": self.name,
+            "connected": connected,
+            **{state: counts.get(state, 0) for state in states},
+            "lastError": self.last_error,
+        }
+
+    async def is_connected(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            return bool(await self._client.ping())
+        except _LOST as error:
+            self._lost(error)
+            return False
+
+    async def close(self) -> None:
+        if self._adding:
+            await self._adding
+        await self._client.aclose()
+
+    def _lost(self, error: BaseException) -> None:
+        self._down_until = time.monotonic() + _PATIENCE
+        self.last_error = type(error).__name__  # its words may quote the URL

@@ -1,0 +1,228 @@
+"""The real parts around the queue, for tests: a Valkey, an ops database with a stub in the place of `apply_event`.
+
+The stub keeps the contract of `phase2.apply_event` and writes down when it was at which event, so that a test can see
+order and overlap. What an event is to suffer stands in its payload: {"fail": 2} fails twice, {"state": "P2001"} says
+how, {"sleep": 0.1} takes so long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+
+from bridge import postgres, scripts, steps
+from bridge.runlog import uuid7
+from bridge.settings import ROOT
+from core_api import local
+
+STUB = """
+create sequence phase2.stub_steps;
+create table phase2.stub_log (event_key uuid, ref text, started bigint, ended bigint, pid integer);
+create table phase2.stub_tries (event_key uuid, at timestamptz default clock_timestamp());
+create or replace function phase2.apply_event(event_key uuid) returns text language plpgsql as $$
+#variable_conflict use_column
+declare
+    applied_key constant uuid := event_key;
+    e record;
+    step bigint;
+begin
+    select l.* into e from public.ingest_event_log as l where l.event_key = applied_key;
+    if e.process_status = 'DONE' then
+        return 'ALREADY';
+    end if;
+    if not pg_try_advisory_xact_lock(
+        hashtextextended('booking:' || e.channel_code || ':' || e.external_booking_ref, 0)
+    ) then
+        return 'BUSY';
+    end if;
+    if exists (
+        select 1 from public.ingest_event_log as l
+        where l.source_enum = e.source_enum and l.external_booking_ref = e.external_booking_ref
+            and l.process_status <> 'DONE' and (l.created_at, l.event_key) < (e.created_at, e.event_key)
+            and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = l.event_key)
+    ) then
+        return 'WAITS';
+    end if;
+    step := nextval('phase2.stub_steps');
+    perform pg_sleep(coalesce((e.raw_payload ->> 'sleep')::float, 0));
+    if e.attempt_count < coalesce((e.raw_payload ->> 'fail')::integer, 0) then
+        raise exception 'on purpose, of somebody@example.com' using errcode = coalesce(e.raw_payload ->> 'state', 'P0001');
+    end if;
+    update public.ingest_event_log as l set process_status = 'DONE', processed_at = clock_timestamp(), next_retry_at = null
+    where l.event_key = applied_key and l.process_status <> 'DONE';
+    if not found then
+        return 'ALREADY';
+    end if;
+    insert into phase2.stub_log values (
+        applied_key, e.external_booking_ref, step, nextval('phase2.stub_steps'), pg_backend_pid()
+    );
+    return 'APPLIED';
+end
+$$;
+"""
+
+_ACCEPT = """
+insert into public.ingest_event_log (
+    event_key, idempotency_key, nonce, source_enum, channel_code, external_booking_ref, event_type, event_time,
+    event_time_normalized, payload_hash, signature_verified, process_status, raw_payload
+)
+values (%(key)s, %(key)s, %(key)s, 'GYG', 'GYG', %(ref)s, 'UPDATED', %(at)s, %(at)s, '', true, 'RECEIVED', %(payload)s)
+"""
+
+
+@dataclass
+class Parts:
+    """Where the parts of one test are."""
+
+    ops: str
+    home: Path
+    redis: str
+    queue: str
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a process of ours is told: short times, ingestion on."""
+        return os.environ | {
+            "OPS_DB_URL": self.ops,
+            "BALISNAP_DB_URL": postgres.with_database(self.ops, "balisnap"),
+            "BSTADMIN_DB_URL": postgres.with_database(self.ops, "bstadmin"),
+            "PHASE2_ENV": "local",
+            "PHASE2_HOME": str(self.home),
+            "INGEST_REDIS_URL": self.redis,
+            "INGEST_QUEUE_NAME": self.queue,
+            "INGEST_QUEUE_ENABLED": "true",
+            "INGEST_RETRY_SECONDS": "[0.3, 0.3, 0.3, 0.3, 0.3]",
+            "INGEST_LOCK_SECONDS": "2",
+            "INGEST_SWEEP_SECONDS": "0.5",
+            "INGEST_RECOVER_SECONDS": "2",
+            "PYTHONPATH": str(ROOT),
+            **more,
+        }
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with postgres.connect(self.ops, autocommit=True) as conn:
+            done = conn.execute(statement, values or None)
+            return done.fetchall() if done.description else []
+
+    def accept(self, refs: Sequence[str], **payload: object) -> list[UUID]:
+        """Accepted events of these bookings, in this order: rows as `accept_event` writes them, each committed."""
+        keys = []
+        with postgres.connect(self.ops, autocommit=True) as conn:
+            for ref in refs:
+                keys.append(uuid7())
+                at = "2026-01-01T00:00:00Z"
+                values = {"key": keys[-1], "ref": ref, "payload": json.dumps(payload)}
+                conn.execute(_ACCEPT, values | {"at": _moment(len(self._seen))})
+                self._seen.append(keys[-1])
+        return keys
+
+    def __post_init__(self) -> None:
+        self._seen: list[UUID] = []
+
+    @contextmanager
+    def worker(self, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker's process; killed in the end if it still lives."""
+        with (self.home / f"worker-{uuid4().hex[:6]}.log").open("wb") as said:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "core_api", "worker"], env=self.environment(**more), stderr=said
+            )
+            try:
+                yield child
+            finally:
+                if child.poll() is None:
+                    os.kill(child.pid, signal.SIGCONT)
+                    child.kill()
+                child.wait()
+
+    def wait(self, seconds: float = 20.0) -> None:
+        """Until no event is pending; fails with what is left."""
+        until(lambda: not self.pending(), seconds, lambda: f"still pending: {self.pending()}")
+
+    def pending(self) -> list[tuple[Any, ...]]:
+        return self.sql(
+            "select event_key, process_status, attempt_count, next_retry_at from public.ingest_event_log"
+            " where phase2.is_pending(process_status, next_retry_at)"
+        )
+
+    def check(self) -> None:
+        """H-02 and the order: every event ended exactly once, as applied or dead-lettered; one at a time a booking."""
+        lost = self.sql(
+            "select e.event_key, e.process_status, count(distinct s.started), count(distinct d.dead_letter_key)"
+            " from public.ingest_event_log as e left join phase2.stub_log as s on s.event_key = e.event_key"
+            " left join public.ingest_dead_letter as d"
+            " on d.event_key = e.event_key and d.status not in ('SUCCEEDED', 'REPLAYING')"
+            " group by 1, 2 having (e.process_status, count(distinct s.started), count(distinct d.dead_letter_key))"
+            " not in (('DONE', 1, 0), ('FAILED', 0, 1))"
+        )
+        assert lost == []
+        overlaps = self.sql(
+            "select a.event_key, b.event_key from phase2.stub_log as a join phase2.stub_log as b"
+            " on a.ref = b.ref and a.started < b.started and b.started < a.ended"
+        )
+        assert overlaps == []
+        out_of_order = self.sql(
+            "select a.event_key, b.event_key from phase2.stub_log as a join phase2.stub_log as b"
+            " on a.ref = b.ref and a.started < b.started"
+            " join public.ingest_event_log as ea on ea.event_key = a.event_key"
+            " join public.ingest_event_log as eb on eb.event_key = b.event_key"
+            " where (eb.created_at, eb.event_key) < (ea.created_at, ea.event_key)"
+            " and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = b.event_key)"
+        )
+        assert out_of_order == []
+
+
+def _moment(number: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_767_225_600 + number))
+
+
+def until(true: Callable[[], Any], seconds: float, otherwise: Callable[[], str] = lambda: "in vain") -> Any:
+    """Wait for it; its value."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.05)
+    return found
+
+
+@contextmanager
+def parts(server: str, home: Path) -> Iterator[Parts]:
+    """A database with our state, the canonical tables and the stub; a Valkey below `home`; both gone in the end."""
+    name = f"q_{uuid4().hex[:12]}"
+    with postgres.connect(server, autocommit=True) as conn:
+        conn.execute(postgres.statement("create database {}", name))
+    ops = postgres.with_database(server, name)
+    try:
+        steps.bootstrap(ops)
+        for script in ("001_create_core_bridge_tables", "002_add_indexes_and_unique_constraints",
+                       "003_seed_required_enums_and_checks", "010_seed_channel_registry"):  # fmt: skip
+            scripts.run_script(ops, f"{script}.sql")
+        with postgres.connect(ops, autocommit=True) as conn:
+            conn.execute(STUB)
+        yield Parts(ops, home, local.ensure(home)[0], f"q-{uuid4().hex[:8]}")
+    finally:
+        local.stop(home)
+        with postgres.connect(server, autocommit=True) as conn:
+            conn.execute(postgres.statement("drop database {} with (force)", name))
+
+
+def forget(parts: Parts) -> None:
+    """A clean table for the next test."""
+    with postgres.connect(parts.ops, autocommit=True) as conn:
+        conn.execute(
+            "truncate public.ingest_event_log, public.ingest_dead_letter, phase2.stub_log, phase2.stub_tries, phase2.flags"
+        )
+    parts.queue = f"q-{uuid4().hex[:8]}"
+
+
+__all__ = ["Parts", "forget", "parts", "psycopg", "until"]
