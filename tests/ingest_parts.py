@@ -7,30 +7,34 @@ how, {"sleep": 0.1} takes so long.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-import psycopg
+from psycopg.rows import dict_row
 
 from bridge import postgres, scripts, steps
 from bridge.runlog import uuid7
 from bridge.settings import ROOT
-from core_api import local
+from core_api import database, local
+from core_api.database import Pool
+from core_api.ingest.queue import IngestQueue
+
+T = TypeVar("T")
 
 STUB = """
 create sequence phase2.stub_steps;
 create table phase2.stub_log (event_key uuid, ref text, started bigint, ended bigint, pid integer);
-create table phase2.stub_tries (event_key uuid, at timestamptz default clock_timestamp());
 create or replace function phase2.apply_event(event_key uuid) returns text language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -58,9 +62,11 @@ begin
     step := nextval('phase2.stub_steps');
     perform pg_sleep(coalesce((e.raw_payload ->> 'sleep')::float, 0));
     if e.attempt_count < coalesce((e.raw_payload ->> 'fail')::integer, 0) then
-        raise exception 'on purpose, of somebody@example.com' using errcode = coalesce(e.raw_payload ->> 'state', 'P0001');
+        raise exception 'on purpose, of somebody@example.com'
+            using errcode = coalesce(e.raw_payload ->> 'state', 'P0001');
     end if;
-    update public.ingest_event_log as l set process_status = 'DONE', processed_at = clock_timestamp(), next_retry_at = null
+    update public.ingest_event_log as l
+    set process_status = 'DONE', processed_at = clock_timestamp(), next_retry_at = null
     where l.event_key = applied_key and l.process_status <> 'DONE';
     if not found then
         return 'ALREADY';
@@ -121,7 +127,6 @@ class Parts:
         with postgres.connect(self.ops, autocommit=True) as conn:
             for ref in refs:
                 keys.append(uuid7())
-                at = "2026-01-01T00:00:00Z"
                 values = {"key": keys[-1], "ref": ref, "payload": json.dumps(payload)}
                 conn.execute(_ACCEPT, values | {"at": _moment(len(self._seen))})
                 self._seen.append(keys[-1])
@@ -181,6 +186,44 @@ class Parts:
         )
         assert out_of_order == []
 
+    def event(self, key: UUID) -> dict[str, Any]:
+        """Its row."""
+        with postgres.connect(self.ops) as conn:
+            row = conn.cursor(row_factory=dict_row).execute(
+                "select * from public.ingest_event_log where event_key = %s", (key,)
+            )
+            return row.fetchone() or {}
+
+    def call(self, work: Callable[[Pool, IngestQueue], Awaitable[T]]) -> T:
+        """Run `work` with a pool and a queue, as the API would."""
+
+        async def run() -> T:
+            pool = database.pool(self.ops, size=4, application_name="test")
+            queue = IngestQueue(self.redis, self.queue)
+            await pool.open()
+            try:
+                return await work(pool, queue)
+            finally:
+                await queue.close()
+                await pool.close()
+
+        return asyncio.run(run())
+
+    def add(self, *keys: UUID) -> None:
+        async def work(_: Pool, queue: IngestQueue) -> None:
+            assert all(await asyncio.gather(*(queue.add(key) for key in keys)))
+
+        self.call(work)
+
+    def job(self, key: UUID) -> tuple[str, dict[str, Any]]:
+        """State of its job, and the job as Redis holds it."""
+
+        async def work(_: Pool, queue: IngestQueue) -> tuple[str, dict[str, Any]]:
+            state = await queue._queue.getJobState(str(key))
+            return state, await queue._client.hgetall(queue._queue.toKey(str(key)))
+
+        return self.call(work)
+
 
 def _moment(number: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_767_225_600 + number))
@@ -214,15 +257,3 @@ def parts(server: str, home: Path) -> Iterator[Parts]:
         local.stop(home)
         with postgres.connect(server, autocommit=True) as conn:
             conn.execute(postgres.statement("drop database {} with (force)", name))
-
-
-def forget(parts: Parts) -> None:
-    """A clean table for the next test."""
-    with postgres.connect(parts.ops, autocommit=True) as conn:
-        conn.execute(
-            "truncate public.ingest_event_log, public.ingest_dead_letter, phase2.stub_log, phase2.stub_tries, phase2.flags"
-        )
-    parts.queue = f"q-{uuid4().hex[:8]}"
-
-
-__all__ = ["Parts", "forget", "parts", "psycopg", "until"]

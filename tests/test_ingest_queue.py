@@ -1,46 +1,408 @@
-"""The queue, the worker and the log together."""
+"""The queue, the worker and the dead letters, with one worker's process, a real Valkey and a real PostgreSQL."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
+import shutil
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
-from core_api.ingest.queue import IngestQueue
-from tests.ingest_parts import Parts, forget, parts
+from bridge.runlog import uuid7
+from core_api import audit
+from core_api.auth import Admin
+from core_api.errors import Refused
+from core_api.ingest import dead_letters
+from core_api.ingest.queue import JOB_OPTIONS
+from core_api.settings import CoreSettings
+from tests.ingest_parts import Parts, parts, until
+
+MANAGER = Admin("MANAGER", "dewi")
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    home: Path = tmp_path_factory.mktemp("queue")
-    with parts(os.environ["TEST_PG_URL"], home) as made:
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    """Everything running; every test has bookings of its own."""
+    with parts(os.environ["TEST_PG_URL"], tmp_path_factory.mktemp("queue")) as made, made.worker() as worker:
         yield made
-
-
-@pytest.fixture
-def real(shared: Parts) -> Parts:
-    forget(shared)
-    return shared
-
-
-def test_an_added_event_is_applied_and_its_worker_ends_cleanly(real: Parts) -> None:
-    (key,) = real.accept(["A-1"])
-    add(real, key)
-    with real.worker() as worker:
-        real.wait()
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0
-    real.check()
+        assert worker.wait(10) == 0, "the worker ends cleanly"
+        made.check()
 
 
-def add(real: Parts, *keys) -> None:
-    async def run() -> None:
-        queue = IngestQueue(real.redis, real.queue)
-        assert all(await asyncio.gather(*(queue.add(key) for key in keys)))
-        await queue.close()
+def test_events_that_are_added_are_applied_once(real: Parts) -> None:
+    keys = real.accept(["A-1", "A-2"])
+    real.add(*keys, *keys)
+    real.wait()
+    assert {real.event(key)["process_status"] for key in keys} == {"DONE"}
+    assert [real.job(key)[0] for key in keys] == ["completed"] * 2
+    assert real.sql("select count(*) from phase2.stub_log where event_key = any(%s)", keys) == [(2,)]
 
-    asyncio.run(run())
+
+def test_a_job_keeps_14_days_when_it_succeeded_and_30_when_it_failed(real: Parts) -> None:
+    (key,) = real.accept(["K-1"])
+    real.add(key)
+    real.wait()
+    options = json.loads(real.job(key)[1]["opts"])
+    assert options["removeOnComplete"] == {"age": 14 * 86_400}
+    assert options["removeOnFail"] == {"age": 30 * 86_400}
+    assert options["attempts"] == JOB_OPTIONS["attempts"] == 6
+
+
+def test_the_delays_are_those_of_the_contract() -> None:
+    assert CoreSettings(_env_file=None).ingest_retry_seconds == (30, 120, 600, 1800, 7200)
+
+
+def test_a_retry_is_counted_and_its_time_told(real: Parts) -> None:
+    (key,) = real.accept(["R-1"], fail=2)
+    real.add(key)
+    waiting = until(lambda: (e := real.event(key))["attempt_count"] == 1 and e, 5)
+    assert waiting["process_status"] == "FAILED"
+    assert abs(waiting["next_retry_at"] - datetime.now(UTC)) < timedelta(seconds=2)
+    real.wait()
+    ended = real.event(key)
+    assert (ended["process_status"], ended["attempt_count"], ended["next_retry_at"]) == ("DONE", 2, None)
+
+
+def test_after_five_retries_it_is_a_poison_message(real: Parts) -> None:
+    (key,) = real.accept(["X-1"], fail=99)
+    real.add(key)
+    real.wait()
+    ended = real.event(key)
+    assert (ended["process_status"], ended["attempt_count"], ended["next_retry_at"]) == ("FAILED", 6, None)
+    assert letter(real, key)[:3] == ("OPEN", "RETRIES_EXHAUSTED", True)
+    assert until(lambda: real.job(key)[0] == "failed", 5)
+
+
+@pytest.mark.parametrize(("state", "code"), [("P2001", "VALIDATION_ERROR"), ("P2002", "SCHEMA_MISMATCH")])
+def test_what_cannot_get_better_is_not_tried_again(real: Parts, state: str, code: str) -> None:
+    (key,) = real.accept([f"P-{state}"], fail=99, state=state)
+    real.add(key)
+    real.wait()
+    assert real.event(key)["attempt_count"] == 1
+    assert letter(real, key)[:3] == ("OPEN", code, True)
+
+
+def test_what_the_server_says_of_a_row_is_not_kept(real: Parts) -> None:
+    (key,) = real.accept(["S-1"], fail=99)
+    real.add(key)
+    real.wait()
+    said = json.dumps([real.event(key)["error_message"], letter(real, key), real.job(key)], default=str)
+    assert "P0001" in said
+    assert "somebody@example.com" not in said
+    assert not any("somebody@example.com" in log.read_text() for log in real.home.glob("worker-*.log"))
+
+
+def test_a_failing_event_holds_up_its_own_booking_only(real: Parts) -> None:
+    first, second, third = real.accept(["H-1", "H-1", "H-1"], fail=2)
+    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = any(%s)", [second, third])
+    (other,) = real.accept(["H-2"])
+    real.add(third, second, first, other)
+    until(lambda: real.event(other)["process_status"] == "DONE", 5)
+    assert real.event(first)["process_status"] == "FAILED"
+    assert [real.event(key)["process_status"] for key in (second, third)] == ["RECEIVED"] * 2
+    real.wait()
+    assert [real.event(key)["attempt_count"] for key in (first, second, third)] == [2, 0, 0]
+    done = [row[0] for row in real.sql("select event_key from phase2.stub_log where ref = 'H-1' order by started")]
+    assert done == [first, second, third]
+
+
+def test_the_next_of_a_booking_is_woken_at_once(real: Parts) -> None:
+    keys = real.accept(["W-1"] * 4)
+    real.sql("""update public.ingest_event_log set raw_payload = '{"fail": 1}' where event_key = %s""", keys[0])
+    real.add(*reversed(keys))
+    real.wait()
+    ends = [real.event(key)["processed_at"] for key in keys]
+    assert ends == sorted(ends)
+    assert ends[-1] - ends[0] < timedelta(seconds=0.5)
+
+
+def test_what_was_never_queued_is_found_in_the_log(real: Parts) -> None:
+    keys = real.accept(["L-1", "L-1", "L-2"])
+    real.wait(10)
+    assert all(real.event(key)["process_status"] == "DONE" for key in keys)
+
+
+def test_a_job_that_is_due_in_more_than_5_seconds_comes(real: Parts) -> None:
+    """redis-py 8 gives up a blocking call after 5 s unless told otherwise, BullMQ blocks for 10: it never came."""
+    (key,) = real.accept(["D-1"])
+    real.sql("update public.ingest_event_log set request_received_at = now() + interval '1 day'")  # not the sweeper's
+    started = time.monotonic()
+
+    async def work(_pool: Any, queue: Any) -> None:
+        await queue.add_all([(key, 6.0)])
+
+    real.call(work)
+    real.wait(9)
+    assert time.monotonic() - started > 6
+
+
+def test_a_job_that_is_no_event_is_refused(real: Parts) -> None:
+    async def work(_pool: Any, queue: Any) -> None:
+        await queue._queue.add("booking-event", {"eventId": "no uuid"}, {"jobId": "nonsense"})
+        await queue._queue.add("booking-event", {"eventId": str(uuid4())}, {"jobId": "unknown"})
+
+    real.call(work)
+    for name in ("nonsense", "unknown"):
+        assert until(lambda name=name: real.job(name)[0] == "failed", 5)
+
+
+def test_the_flag_is_in_force_within_seconds(real: Parts) -> None:
+    real.sql(
+        "insert into phase2.flags (flag, enabled, reason, changed_by) values ('INGEST_QUEUE_ENABLED', false, '', '')"
+    )
+    time.sleep(3)
+    (key,) = real.accept(["F-1"])
+    real.add(key)
+    time.sleep(2.5)  # beyond the sweeper's time too
+    assert real.event(key)["process_status"] == "RECEIVED"
+    real.sql("delete from phase2.flags")
+    real.wait(6)
+
+
+# -- dead letters -----------------------------------------------------------------------------------------------------
+
+
+def letter(real: Parts, event_key: UUID) -> tuple[Any, ...]:
+    rows = real.sql(
+        "select status, reason_code, poison_message, reason_detail, replay_count, dead_letter_key"
+        " from public.ingest_dead_letter where event_key = %s",
+        event_key,
+    )
+    assert len(rows) == 1
+    return rows[0]
+
+
+def dead(real: Parts, ref: str, tries: int = 1) -> tuple[UUID, UUID]:
+    """An event among the dead letters (the next `tries` would not fail), and its dead letter."""
+    (key,) = real.accept([ref], fail=tries, state="P2001")
+    real.add(key)
+    real.wait()
+    return key, letter(real, key)[5]
+
+
+def refused(real: Parts, work: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        real.call(work)
+    return f"{caught.value.status} {caught.value.code}"
+
+
+def move(real: Parts, key: UUID, status: str) -> dict[str, Any]:
+    return real.call(lambda pool, _: dead_letters.transition(pool, key, status, MANAGER, reason="looked at it"))
+
+
+def test_only_allowed_transitions(real: Parts) -> None:
+    _, key = dead(real, "T-1")
+    for start in dead_letters.STATUSES:
+        for end in dead_letters.STATUSES:
+            real.sql("update public.ingest_dead_letter set status = %s where dead_letter_key = %s", start, key)
+            if end in dead_letters.TRANSITIONS.get(start, ()):
+                assert move(real, key, end)["status"] == end
+            else:
+                assert refused(real, lambda pool, _, end=end: dead_letters.transition(pool, key, end, MANAGER)) == (
+                    "409 INVALID_TRANSITION"
+                )
+    assert refused(real, lambda pool, _: dead_letters.transition(pool, uuid4(), "READY", MANAGER)) == "404 NOT_FOUND"
+    real.sql("update public.ingest_dead_letter set status = 'CLOSED' where dead_letter_key = %s", key)
+    items, _ = real.call(lambda pool, _: audit.trail(pool, resource_id=str(key), limit=200))
+    assert len(items) == sum(map(len, dead_letters.TRANSITIONS.values()))
+    assert items[0]["metadata"]["reason"] == "looked at it"
+
+
+def test_a_replay_takes_an_event_to_its_end_and_is_audited(real: Parts) -> None:
+    event, key = dead(real, "Y-1")
+    again = lambda pool, queue: dead_letters.replay_event(pool, queue, event, MANAGER, enabled=True, reason="mended")  # noqa: E731
+    assert refused(real, again) == "409 DEAD_LETTER_NOT_READY"
+    move(real, key, "READY")
+    off = lambda pool, queue: dead_letters.replay_event(pool, queue, event, MANAGER, enabled=False)  # noqa: E731
+    assert refused(real, off) == "503 INGEST_REPLAY_DISABLED"
+    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = %s", event)
+    assert real.call(again) is True
+    real.wait()
+    assert real.event(event)["process_status"] == "DONE"
+    assert letter(real, event)[0] == "SUCCEEDED"
+    assert letter(real, event)[4] == 1
+    items, _ = real.call(lambda pool, _: audit.trail(pool, resource_id=str(event)))
+    assert [item["eventType"] for item in items] == [
+        "INGEST_REPLAY_REQUESTED", "INGEST_REPLAY_REJECTED", "INGEST_REPLAY_REJECTED"
+    ]  # fmt: skip
+
+
+def test_a_replay_that_fails_again(real: Parts) -> None:
+    event, key = dead(real, "Y-2", tries=99)
+    move(real, key, "READY")
+    real.call(lambda pool, queue: dead_letters.replay_event(pool, queue, event, MANAGER, enabled=True))
+    real.wait()
+    assert letter(real, event)[:3] == ("FAILED", "VALIDATION_ERROR", True)
+    assert letter(real, event)[4] == 1
+
+
+def test_a_replay_of_many_keeps_their_order_and_its_limit(real: Parts) -> None:
+    events = [dead(real, "Z-1")[0] for _ in range(4)]
+    real.sql("update public.ingest_dead_letter set status = 'READY' where event_key = any(%s)", events)
+    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = any(%s)", events)
+    keys, queued = real.call(
+        lambda pool, queue: dead_letters.replay(pool, queue, MANAGER, reason="all", limit=3, channel="GYG")
+    )
+    assert (keys, queued) == (events[:3], True)
+    real.wait()
+    done = [row[0] for row in real.sql("select event_key from phase2.stub_log where ref = 'Z-1' order by started")]
+    assert done == events[:3]
+    assert letter(real, events[3])[0] == "READY"
+
+
+def test_a_replay_taken_back_is_not_applied(real: Parts) -> None:
+    """Who began anew what a worker was about to take has the last word."""
+    event, key = dead(real, "Y-3")
+    move(real, key, "READY")
+    real.call(lambda pool, _: dead_letters.replay_event(pool, None, event, MANAGER, enabled=True))
+    move(real, key, "READY")
+    real.add(event)
+    time.sleep(0.5)
+    assert real.event(event)["process_status"] == "FAILED"
+    assert letter(real, event)[0] == "READY"
+
+
+def test_a_person_fails_an_event(real: Parts) -> None:
+    (event,) = real.accept(["M-1"])
+    real.add(event)
+    real.wait()
+    failed = real.call(
+        lambda pool, _: dead_letters.fail(pool, event, MANAGER, reason_code="wrong_booking", reason_detail="see mail")
+    )
+    assert (failed["status"], failed["reasonCode"], failed["poisonMessage"]) == ("OPEN", "WRONG_BOOKING", False)
+    assert real.event(event)["process_status"] == "FAILED"
+    again = real.call(lambda pool, _: dead_letters.fail(pool, event, MANAGER))
+    assert again["deadLetterKey"] == failed["deadLetterKey"]
+    assert refused(real, lambda pool, _: dead_letters.fail(pool, uuid7(), MANAGER)) == "404 NOT_FOUND"
+    real.sql("delete from phase2.stub_log where event_key = %s", event)  # it ended twice, as asked
+
+
+def test_a_preview_tells_fields_and_changes_nothing(real: Parts) -> None:
+    event, key = dead(real, "V-1")
+    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = %s", event)
+    before = real.sql("select * from phase2.stub_log")
+    (found,) = real.call(lambda pool, _: dead_letters.preview(pool, [event]))
+    assert (found.outcome, found.changes) == ("APPLIED", [])  # the stub writes no booking
+    real.sql(
+        """update public.ingest_event_log set raw_payload = '{"fail": 1, "state": "P2001"}' where event_key = %s""",
+        event,
+    )
+    (found,) = real.call(lambda pool, _: dead_letters.preview(pool, [event]))
+    assert (found.outcome, found.reason) == ("DEAD", "VALIDATION_ERROR")
+    assert real.sql("select * from phase2.stub_log") == before
+    assert letter(real, event)[0] == "OPEN"
+    assert real.event(event)["process_status"] == "FAILED"
+
+
+def test_changes_are_told_by_field_and_personal_ones_without_their_values() -> None:
+    before = {("booking_contact", "k"): {"phone": "1", "updated_from_source": "x", "updated_at": 1}}
+    after = {
+        ("booking_contact", "k"): {"phone": "2", "updated_from_source": "y", "updated_at": 2},
+        ("booking_party", "k"): {"adult_qty": 2},
+    }
+    told = [(c.table, c.field, c.before, c.after) for c in dead_letters._changes(before, after)]
+    assert told == [
+        ("booking_contact", "phone", None, None),
+        ("booking_contact", "updated_from_source", "x", "y"),
+        ("booking_party", "adult_qty", None, 2),
+    ]
+
+
+def test_lists_have_pages(real: Parts) -> None:
+    for number in range(3):
+        dead(real, f"N-{number}")
+    seen: list[UUID] = []
+    cursor: UUID | None = None
+    while True:
+        rows, cursor = real.call(
+            lambda pool, _, at=cursor: dead_letters.listed(pool, status="OPEN", limit=2, cursor=at)
+        )
+        seen += [row["deadLetterKey"] for row in rows]
+        if cursor is None:
+            break
+    assert (
+        len(seen)
+        == len(set(seen))
+        == real.sql("select count(*) from public.ingest_dead_letter where status = 'OPEN'")[0][0]
+    )
+    assert refused(real, lambda pool, _: dead_letters.listed(pool, status="LOST")) == "422 VALIDATION_ERROR"
+
+
+def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
+    dead(real, "Q-1")
+    queue = real.call(lambda pool, queue: dead_letters.queue_metrics(pool, queue, enabled=True))
+    assert queue["queue"].keys() == {
+        "queueName", "enabled", "connected", "waiting", "active", "delayed", "completed", "failed", "paused", "lastError"
+    }  # fmt: skip
+    assert queue["queue"]["connected"] is True
+    assert queue["queue"]["failed"] > 0
+    assert queue["deadLetter"]["byStatus"].keys() == set(dead_letters.STATUSES)
+    assert queue["deadLetter"]["total"] == sum(queue["deadLetter"]["byStatus"].values()) > 0
+    assert queue["retry"]["policy"] == {"maxAttempts": 6, "retryDelaysSeconds": [30, 120, 600, 1800, 7200]}
+    assert queue["retry"]["totals"].keys() == {
+        "pendingRetry", "dueRetry", "processingRetry", "queuedRetry", "exhausted", "withAttempt"
+    }  # fmt: skip
+    assert (
+        sum(queue["retry"]["attemptHistogram"].values())
+        == real.sql("select count(*) from public.ingest_event_log")[0][0]
+    )
+    processing = real.call(lambda pool, _: dead_letters.processing_metrics(pool, 0))
+    assert processing["windowMinutes"] == 1
+    processing = real.call(lambda pool, _: dead_letters.processing_metrics(pool, 60))
+    totals = processing["totals"]
+    assert totals["received"] == totals["terminal"] + totals["pending"]
+    assert processing["successRate"] + processing["failureRate"] == pytest.approx(1)
+    latencies = processing["latenciesMs"]
+    assert latencies["sampleCount"] == totals["done"]
+    assert latencies["median"] <= latencies["p95"] <= latencies["max"]
+
+
+# -- Node -------------------------------------------------------------------------------------------------------------
+
+_NODE = """
+const { Queue } = require('bullmq');
+const [url, name, theirs, ours] = process.argv.slice(2);
+const IORedis = require('ioredis');
+(async () => {
+  const connection = new IORedis(url, { maxRetriesPerRequest: null });
+  const queue = new Queue(name, { connection });
+  await queue.add('booking-event', { eventId: theirs }, { jobId: theirs });
+  const job = await queue.getJob(ours);
+  console.log(JSON.stringify({ data: job.data, state: await job.getState(), opts: job.opts, name: job.name }));
+  await queue.close();
+  connection.disconnect();
+})();
+"""
+
+
+def test_a_client_of_nodes_bullmq_adds_and_reads_jobs(real: Parts, tmp_path: Path) -> None:
+    if not shutil.which("npm"):
+        pytest.skip("no npm here")
+    installed = subprocess.run(
+        ["npm", "install", "--silent", "--no-audit", "--no-fund", "bullmq", "ioredis"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if installed.returncode:
+        pytest.skip("npm cannot install bullmq: no registry")
+    ours, theirs = real.accept(["NODE-1", "NODE-2"])
+    real.add(ours)
+    until(lambda: real.event(ours)["process_status"] == "DONE", 5)
+    (tmp_path / "run.js").write_text(_NODE)
+    ran = subprocess.run(
+        ["node", "run.js", real.redis, real.queue, str(theirs), str(ours)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    read = json.loads(ran.stdout)
+    assert (read["data"], read["state"], read["name"]) == ({"eventId": str(ours)}, "completed", "booking-event")
+    assert read["opts"]["attempts"] == 6
+    until(lambda: real.event(theirs)["process_status"] == "DONE", 1.5)  # before the sweeper could

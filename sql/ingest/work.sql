@@ -13,6 +13,15 @@ $$;
 comment on function phase2.is_pending(text, timestamptz) is
 'Whether an accepted event is still to be worked on: neither applied nor in the dead letters.';
 
+create or replace function phase2.booking_lock(channel_code text, external_booking_ref text) returns bigint
+language sql
+immutable
+as $$
+select hashtextextended('booking:' || channel_code || ':' || external_booking_ref, 0)
+$$;
+comment on function phase2.booking_lock(text, text) is
+'The advisory lock of a booking, that of phase2.apply_event: who ends an event, or begins it anew, holds it.';
+
 create or replace function phase2.first_pending(
     source_enum text, external_booking_ref text, out event_key uuid, out next_retry_at timestamptz
 )
@@ -145,8 +154,8 @@ declare
 begin
     for e in
         select
-            k.event_key as asked, l.event_key as known, l.source_enum, l.external_booking_ref, l.process_status,
-            l.attempt_count, l.next_retry_at
+            k.event_key as asked, l.event_key as known, l.source_enum, l.channel_code, l.external_booking_ref,
+            l.process_status, l.attempt_count, l.next_retry_at
         from unnest(event_keys) as k (event_key)
         left join public.ingest_event_log as l on k.event_key = l.event_key
         order by l.created_at, l.event_key
@@ -160,10 +169,19 @@ begin
             when not phase2.is_pending(e.process_status, e.next_retry_at) then 'ALREADY'
             when e.next_retry_at > clock_timestamp() then 'EARLY'
         end;
+        if
+            outcome is null
+            and not pg_try_advisory_xact_lock(phase2.booking_lock(e.channel_code, e.external_booking_ref))
+        then
+            outcome := 'BUSY';
+        end if;
         if outcome is null then
             -- a replayed event has its turn too, though apply_event would let later ones by
             select f.* into turn from phase2.first_pending(e.source_enum, e.external_booking_ref) as f;
-            outcome := case when turn.event_key <> e.known then 'WAITS' end;
+            outcome := case
+                when turn.event_key is null then 'ALREADY'
+                when turn.event_key <> e.known then 'WAITS'
+            end;
         end if;
         if outcome is null then
             begin
