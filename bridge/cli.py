@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.prompt import Confirm
 from rich.table import Table
 
 from bridge import batches, postgres
-from bridge.commands import ledger, operating  # noqa: F401  (a topic's commands register themselves)
+from bridge.commands import ledger, operating, serve  # noqa: F401  (a topic's commands register themselves)
 from bridge.commands.base import (
     AsOf,
     BatchCode,
@@ -87,33 +86,6 @@ def up(json: Json = False) -> None:
     else:
         for name, place in shown.items():
             out.print(f"{name:<9} {place}")
-
-
-@app.command()
-def down(json: Json = False) -> None:
-    """Stop the embedded PostgreSQL. Its data stays; `make clean` removes it."""
-    from bridge import embedded
-
-    stopped = embedded.stop(settings().phase2_home)
-    if json:
-        print_json({"stopped": stopped})
-    else:
-        out.print("stopped" if stopped else "was not running")
-
-
-@app.command()
-def env(json: Json = False) -> None:
-    """Print the database URLs in use as shell exports: `eval "$(phase2 env)"`."""
-    dbs = databases()
-    values = {"OPS_DB_URL": dbs.ops, "BALISNAP_DB_URL": dbs.balisnap, "BSTADMIN_DB_URL": dbs.bstadmin}
-    if dbs.channel:
-        values["CHANNEL_DB_URL"] = dbs.channel
-    values |= postgres.dbt_environment(dbs.ops)
-    if json:
-        print_json(values)
-    else:
-        for name, value in values.items():
-            print(f"export {name}={shlex.quote(value)}")
 
 
 @app.command()

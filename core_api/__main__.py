@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import uvicorn
 import uvloop
 
 from bridge import steps
 from bridge.settings import databases
+from bridge.settings import settings as bridge_settings
 from core_api import database, local
 from core_api.app import configure_logging, create_app
 from core_api.ingest.queue import IngestQueue
 from core_api.ingest.worker import IngestWorker
 from core_api.settings import core_settings
 
-_GRACE_SECONDS = 25.0  # for what is held; a second signal does not wait
+_GRACE_SECONDS = 25  # for what is held
 
 
 def api() -> None:
@@ -37,7 +40,7 @@ def api() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=round(_GRACE_SECONDS),
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 
 
@@ -61,11 +64,17 @@ def worker() -> None:
     uvloop.run(run())
 
 
-def serve() -> int:
-    """API and worker, each in a process of its own; both end when one does, or on SIGTERM."""
-    redis = local.redis_url()  # started before both, so that neither has to
+def serve(started: Callable[[], None] = lambda: None, **settings: str) -> int:
+    """API and worker, each in a process of its own, with these settings beside the environment's; `started` is called
+    when the API answers. Both end when one does, or on SIGTERM, and the embedded Valkey too if it was started here.
+
+    Returns 0, or the exit code of the one that ended by itself.
+    """
+    home = bridge_settings().phase2_home
+    given = core_settings().ingest_redis_url
+    redis, ours = (given.get_secret_value(), False) if given else local.ensure(home)
     steps.bootstrap(databases().ops)
-    environment = os.environ | {"INGEST_REDIS_URL": redis}
+    environment = os.environ | {"INGEST_REDIS_URL": redis} | settings
     children = [
         subprocess.Popen([sys.executable, "-m", "core_api", part], env=environment, start_new_session=True)
         for part in ("api", "worker")
@@ -75,17 +84,31 @@ def serve() -> int:
     def stop(*_: object) -> None:
         nonlocal asked
         for child in children:
-            child.kill() if asked else child.terminate()
+            child.kill() if asked else child.terminate()  # a second signal does not wait
         asked = True
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    while all(child.poll() is None for child in children):
+    answers = False
+    while not asked and all(child.poll() is None for child in children):
         time.sleep(0.1)
+        if not answers and _answers():
+            answers = True
+            started()
+    early = [code for child in children if (code := child.poll()) is not None] if not asked else []
     if not asked:
         stop()
-    codes = [child.wait() for child in children]
-    return max(map(abs, codes))
+    for child in children:
+        child.wait()
+    if ours:
+        local.stop(home)
+    return max(map(abs, early), default=0)
+
+
+def _answers() -> bool:
+    """Whether something listens where the API will."""
+    with socket.socket() as probe:
+        return probe.connect_ex((core_settings().core_api_host, core_settings().core_api_port)) == 0
 
 
 if __name__ == "__main__":

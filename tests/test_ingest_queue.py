@@ -341,7 +341,8 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
     dead(real, "Q-1")
     queue = real.call(lambda pool, queue: dead_letters.queue_metrics(pool, queue, enabled=True))
     assert queue["queue"].keys() == {
-        "queueName", "enabled", "connected", "waiting", "active", "delayed", "completed", "failed", "paused", "lastError"
+        "queueName", "enabled", "connected", "waiting", "active", "delayed", "completed", "failed", "paused",
+        "lastError",
     }  # fmt: skip
     assert queue["queue"]["connected"] is True
     assert queue["queue"]["failed"] > 0

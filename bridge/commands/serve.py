@@ -1,0 +1,178 @@
+"""`phase2 serve`, `event`, `env` and `down`: the service on this machine, and what others need to reach it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import typer
+
+from bridge import postgres, runlog
+from bridge.commands.base import Json, app, err, out, print_json, progress
+from bridge.errors import CouldNotRun
+from bridge.policy import policy
+from bridge.settings import databases, settings
+
+_SCRIPTS = (
+    "001_create_core_bridge_tables.sql",
+    "002_add_indexes_and_unique_constraints.sql",
+    "003_seed_required_enums_and_checks.sql",
+    "010_seed_channel_registry.sql",
+    "011_seed_status_dictionary.sql",
+    "012_seed_package_ref_type_dictionary.sql",
+)
+_FLAGS = ("INGEST_WEBHOOK_ENABLED", "INGEST_QUEUE_ENABLED", "INGEST_REPLAY_ENABLED")
+
+
+@app.command()
+def serve() -> None:
+    """Run the core API and the queue's worker until Ctrl-C or SIGTERM; what they hold is finished first.
+
+    Without settings on the embedded databases and an embedded Valkey, on port 4000 (`CORE_API_PORT`), with the flags of
+    ingestion on where neither the environment nor `phase2.flags` says otherwise. Prints a signed request that works.
+    """
+    from core_api.__main__ import serve as run
+    from core_api.settings import CoreSettings, core_settings
+
+    chosen = core_settings()
+    _make_ready(databases().ops)
+    on: dict[str, str] = {}
+    if policy().environment == "local":
+        on = {flag: "true" for flag in _FLAGS if flag.lower() not in CoreSettings().model_fields_set}
+
+    def started() -> None:
+        out.print(f"core API    {chosen.url}  (docs at /docs)")
+        if on:
+            out.print(f"for local use on: {', '.join(on)}")
+        out.print("tokens and secrets: phase2 env. A signed request, good for 5 minutes (another one: phase2 event):\n")
+        print(_request(), flush=True)
+
+    raise typer.Exit(2 if run(started, **on) else 0)
+
+
+@app.command()
+def event(json: Json = False) -> None:
+    """Print a signed request for the service as a curl command, good for 5 minutes.
+
+    Example: `phase2 event | sh`
+    """
+    if json:
+        url, headers, body = _signed()
+        print_json({"url": url, "headers": headers, "body": body})
+    else:
+        print(_request())
+
+
+@app.command()
+def env(json: Json = False) -> None:
+    """Print what others need to reach us as shell exports: `eval "$(phase2 env)"`.
+
+    The database URLs in use, `CORE_API_URL`, and the tokens and secrets of the local set-up (only there: elsewhere they
+    are yours).
+    """
+    from core_api.settings import CoreSettings, core_settings, local_secrets
+
+    dbs = databases()
+    values = {"OPS_DB_URL": dbs.ops, "BALISNAP_DB_URL": dbs.balisnap, "BSTADMIN_DB_URL": dbs.bstadmin}
+    if dbs.channel:
+        values["CHANNEL_DB_URL"] = dbs.channel
+    values |= postgres.dbt_environment(dbs.ops)
+    if policy().environment == "local":
+        values |= {"CORE_API_URL": core_settings().url} | local_secrets()
+    else:
+        values["CORE_API_URL"] = CoreSettings().url
+    if json:
+        print_json(values)
+    else:
+        for name, value in values.items():
+            print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def down(json: Json = False) -> None:
+    """Stop the embedded PostgreSQL and Valkey. Their data stays; `make clean` removes it."""
+    from bridge import embedded
+    from core_api import local
+
+    stopped = embedded.stop(settings().phase2_home)
+    valkey = local.stop(settings().phase2_home)
+    if json:
+        print_json({"stopped": stopped, "valkey": valkey})
+    else:
+        out.print("stopped" if stopped or valkey else "was not running")
+
+
+def _make_ready(ops: str) -> None:
+    """Events need the tables of batches A and B and the rulebook: made here when missing, but for local use only."""
+    from bridge import scripts, steps, warehouse
+
+    steps.bootstrap(ops)
+    with postgres.connect(ops, application_name="phase2-serve", autocommit=True) as conn:
+        try:
+            conn.execute("select rulebook.norm_ref('x') from public.channel_registry, public.ingest_event_log limit 0")
+            if conn.execute("select from public.channel_registry limit 1").fetchone() is not None:
+                return
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedFunction):
+            pass
+    if policy().environment != "local":
+        raise CouldNotRun(
+            "the tables of batches A and B are not there",
+            where=postgres.describe(ops),
+            todo="phase2 run --from A --to B",
+        )
+    err.print("first start: the core tables and the rulebook are made", style="dim")
+    for name in _SCRIPTS:
+        scripts.run_script(ops, name)
+    warehouse.build(ops, "ground", progress=progress)
+
+
+def _signed() -> tuple[str, dict[str, str], str]:
+    """URL, headers and body of a request as an emitter sends it: a new booking in a month."""
+    from core_api.ingest import signature
+    from core_api.settings import core_settings
+
+    chosen = core_settings()
+    assert chosen.ingest_service_token is not None
+    assert chosen.ingest_service_secret is not None
+    now = datetime.now(UTC)
+    key = str(runlog.uuid7())
+    content = {
+        "payloadVersion": "v1",
+        "eventType": "CREATED",
+        "eventTime": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "source": "GYG",
+        "externalBookingRef": f"EXAMPLE-{key[-12:].upper()}",
+        "customer": {"name": "Made Example", "email": "made@example.com", "phone": "+62 812 0000 0000"},
+        "booking": {
+            "tourDate": (now + timedelta(days=30)).date().isoformat(),
+            "tourTime": "08:30",
+            "adult": 2,
+            "child": 1,
+            "currency": "USD",
+            "totalPrice": 95.5,
+            "pickupLocation": "Ubud",
+        },
+        "raw": {"providerPayload": {"example": True}},
+    }
+    body = jsonlib.dumps(content)
+    path = "/v1/ingest/bookings/events"
+    signed = (now.isoformat(timespec="milliseconds").replace("+00:00", "Z"), str(runlog.uuid7()), key)
+    secret = chosen.ingest_service_secret.get_secret_value()
+    headers = {
+        "authorization": f"Bearer {chosen.ingest_service_token.get_secret_value()}",
+        "content-type": "application/json",
+        "x-timestamp": signed[0],
+        "x-nonce": signed[1],
+        "x-idempotency-key": signed[2],
+        "x-signature-algorithm": signature.ALGORITHM,
+        "x-signature": signature.sign(secret, "POST", path, *signed, signature.digest(body.encode())),
+    }
+    return chosen.url + path, headers, body
+
+
+def _request() -> str:
+    url, headers, body = _signed()
+    lines = [f"curl -sS {shlex.quote(url)}", *(f"-H {shlex.quote(f'{n}: {v}')}" for n, v in headers.items())]
+    return " \\\n  ".join([*lines, f"--data-binary {shlex.quote(body)}"])
