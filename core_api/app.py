@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
 import psycopg
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -26,6 +27,7 @@ from bridge.errors import plain
 from bridge.runlog import uuid7
 from bridge.settings import databases
 from core_api import database
+from core_api.auth import Admin, admin
 from core_api.errors import Refused
 from core_api.flags import Flags
 from core_api.metrics import Metrics
@@ -43,6 +45,8 @@ class Queue(Protocol):
     """What the API asks of the queue."""
 
     async def add(self, event_key: UUID) -> bool: ...
+
+    async def is_connected(self) -> bool: ...
 
     async def close(self) -> None: ...
 
@@ -63,8 +67,8 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
 
     Our own state (`steps.bootstrap`) has to be there. Without a queue events wait in the log for the sweeper.
     """
-    from core_api import operations
-    from core_api.ingest import routes
+    from core_api import mappings, operations
+    from core_api.ingest import dead_letter_routes, routes
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,8 +97,9 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.include_router(routes.router)
-    app.include_router(operations.router)
+    for part in (routes, dead_letter_routes, mappings, operations):
+        app.include_router(part.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Observed)
     app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
@@ -151,6 +156,84 @@ class Refusal(BaseModel):
     """Every answer from 400 on."""
 
     error: Fault
+
+
+class Page(BaseModel, Generic[T]):
+    """A list: give `nextCursor` back as `cursor` for what follows; null at its end."""
+
+    items: list[T]
+    nextCursor: str | None
+
+
+Limit = Annotated[int, Query(description="1 to 200, else the nearest")]
+Cursor = Annotated[UUID | None, Query(description="nextCursor of the page before")]
+
+
+def most(limit: int) -> int:
+    """The rows of a page: 1 to 200."""
+    return min(max(limit, 1), 200)
+
+
+def page(rows: list[dict[str, Any]], size: int, key: str) -> dict[str, Any]:
+    """A page of `size` from one row more than that, if there were as many."""
+    return {"items": rows[:size], "nextCursor": str(rows[size - 1][key]) if len(rows) > size else None}
+
+
+def as_admin(request: Request) -> Admin:
+    """Who reads (any role). Raises Refused: 401, 403."""
+    return admin(request.headers, request.app.state.core.settings)
+
+
+def as_writer(request: Request) -> Admin:
+    """Who changes something (MANAGER, ADMIN). Raises Refused: 401, 403."""
+    return admin(request.headers, request.app.state.core.settings, write=True)
+
+
+def documented(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads this body itself."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    _DOCUMENTED[model.__name__] = model
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+_DOCUMENTED: dict[str, type[BaseModel]] = {}
+_ADMIN_HEADERS = (
+    ("x-admin-role", True, {"type": "string", "description": "ADMIN, MANAGER or STAFF, in any case"}),
+    ("x-actor", False, {"type": "string", "maxLength": 128, "description": "who; else system"}),
+)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1 of all routes: bodies that routes read themselves, tokens, and the headers of an admin."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = made["components"]
+    for name, model in _DOCUMENTED.items():
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"] |= schema.pop("$defs", {}) | {name: schema}
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422: never ours
+        components["schemas"].pop(name, None)
+    for path in made["paths"].values():
+        for call in path.values():
+            if "HTTPValidationError" in str(call["responses"].get("422")):
+                del call["responses"]["422"]
+    components["securitySchemes"] = {
+        "serviceToken": {"type": "http", "scheme": "bearer", "description": "INGEST_SERVICE_TOKEN"},
+        "adminToken": {"type": "http", "scheme": "bearer", "description": "CORE_API_ADMIN_TOKEN"},
+    }
+    for route in app.routes:
+        depends = getattr(getattr(route, "dependant", None), "dependencies", ())
+        if any(one.call in (as_admin, as_writer) for one in depends):
+            for method in route.methods:  # type: ignore[attr-defined]
+                call = made["paths"][route.path_format][method.lower()]  # type: ignore[attr-defined]
+                call["security"] = [{"adminToken": []}]
+                call.setdefault("parameters", []).extend(
+                    {"name": name, "in": "header", "required": required, "schema": schema}
+                    for name, required, schema in _ADMIN_HEADERS
+                )
+    app.openapi_schema = made
+    return made
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -22,7 +22,7 @@ _SERVICE = (
 def pool(url: str, *, size: int, application_name: str) -> Pool:
     """A pool that is not open yet; every connection is autocommit and prepares each statement at its first use.
 
-    It waits 5 s for a free connection, then raises PoolTimeout (an OperationalError); more than 20 waiting for each
+    It waits 3 s for a free connection, then raises PoolTimeout (an OperationalError); more than 20 waiting for each
     connection are refused at once (TooManyRequests).
     """
     return AsyncConnectionPool(
@@ -37,7 +37,7 @@ def pool(url: str, *, size: int, application_name: str) -> Pool:
         min_size=min(2, size),
         max_size=size,
         max_waiting=20 * size,
-        timeout=5.0,
+        timeout=3.0,
         reconnect_timeout=10.0,
         open=False,
         name=application_name,

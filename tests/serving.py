@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +21,7 @@ from bridge import postgres, steps, warehouse
 from bridge.settings import SQL
 from core_api.app import Queue, create_app
 from core_api.ingest import signature
+from core_api.settings import core_settings
 
 PATH = "/v1/ingest/bookings/events"
 TOKEN, SECRET, ADMIN = "t" * 40, "s" * 40, "a" * 40
@@ -33,21 +36,43 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def ready(server: str) -> Iterator[str]:
-    """An ops database with what batches A and B make, the rulebook, and the functions of ingestion."""
+def environment() -> Iterator[None]:
+    """The service's environment: tokens and secret of ours, everything switched on."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
+    core_settings.cache_clear()
+    yield
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    core_settings.cache_clear()
+
+
+@contextmanager
+def empty(server: str) -> Iterator[str]:
+    """An ops database with our own state and nothing else; dropped in the end."""
     name = f"ingest_{uuid4().hex[:12]}"
     url = postgres.with_database(server, name)
     with postgres.connect(server, autocommit=True) as admin:
         admin.execute(postgres.statement("create database {}", name))
         try:
             steps.bootstrap(url)
-            with postgres.connect(url, autocommit=True) as conn:
-                for script in sorted((SQL / "phase2").glob("0[01]*.sql")):
-                    conn.execute(script.read_bytes())
-            warehouse.build(url, "ground")
             yield url
         finally:
             admin.execute(postgres.statement("drop database {} with (force)", name))
+
+
+@contextmanager
+def ready(server: str) -> Iterator[str]:
+    """The same with what batches A and B make, and the rulebook."""
+    with empty(server) as url:
+        with postgres.connect(url, autocommit=True) as conn:
+            for script in sorted((SQL / "phase2").glob("0[01]*.sql")):
+                conn.execute(script.read_bytes())
+        warehouse.build(url, "ground")
+        yield url
 
 
 @contextmanager
@@ -134,5 +159,10 @@ def post(client: httpx.Client, content: Any, **headers: Any) -> httpx.Response:
 
 
 def rows(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url, autocommit=True) as conn:
-        return conn.execute(query.encode(), parameters or None).fetchall()
+    """What a statement returns, committed."""
+    return _connection(url).execute(query.encode(), parameters or None).fetchall()
+
+
+@lru_cache(maxsize=1)
+def _connection(url: str) -> psycopg.Connection:
+    return psycopg.connect(url, autocommit=True)

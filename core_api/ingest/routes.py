@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from bridge.errors import plain
 from bridge.runlog import uuid7
 from core_api import auth
-from core_api.app import Answer, Core, Queue, answer, body_of, key_of, not_found, refusals
+from core_api.app import Answer, Core, Queue, answer, body_of, documented, key_of, not_found, refusals
 from core_api.errors import Refused
 from core_api.ingest import events, log, signature
 from core_api.ingest.events import BookingIngestEventV1
@@ -75,10 +75,7 @@ _EMITTER: dict[str, Any] = {
             ("x-idempotency-key", {"minLength": 1, "maxLength": events.LONGEST_KEY}),
         )
     ],
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BookingIngestEventV1"}}},
-    },
+    **documented(BookingIngestEventV1),
 }
 
 

@@ -106,7 +106,7 @@ begin
     select
         e.event_key,
         e.idempotency_key = accept_event.idempotency_key and e.payload_hash <> accept_event.payload_hash as reused,
-        coalesce(k.answer, answer || jsonb_build_object('eventId', e.event_key)) as first_answer
+        coalesce(k.answer, accept_event.answer || jsonb_build_object('eventId', e.event_key)) as first_answer
     into strict known
     from public.ingest_event_log as e
     left join phase2.ingest_keys as k on e.idempotency_key = k.idempotency_key and e.event_key = k.event_key
