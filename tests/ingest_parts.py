@@ -152,7 +152,7 @@ class Parts:
 
     def wait(self, seconds: float = 20.0) -> None:
         """Until no event is pending; fails with what is left."""
-        until(lambda: not self.pending(), seconds, lambda: f"still pending: {self.pending()}")
+        until(lambda: not self.pending(), seconds, lambda: f"{len(self.pending())} pending: {self.pending()[:3]}")
 
     def pending(self) -> list[tuple[Any, ...]]:
         return self.sql(

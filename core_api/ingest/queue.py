@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -129,19 +129,6 @@ class IngestQueue:
             found = await pipe.execute() if event_keys else []
         answers = zip(event_keys, found[::3], found[1::3], found[2::3], strict=True)
         return [key for key, there, done, failed in answers if not there or done is not None or failed is not None]
-
-    async def wake(self, event_keys: Iterable[UUID]) -> None:
-        """It is their turn: whoever waits for a time comes now. Never raises: the time comes anyway."""
-        for key in event_keys:
-            try:
-                await self._queue.backend.promote(str(key))
-            except TypeError:  # not waiting for a time: at work, in the line, or lost
-                try:
-                    await self.add_all([(key, 0.0)])
-                except _LOST as error:
-                    self._lost(error)
-            except _LOST as error:
-                self._lost(error)
 
     async def counts(self) -> dict[str, Any]:
         """`queue` of `GET /v1/ingest/metrics/queue`, but for `enabled`; never raises."""

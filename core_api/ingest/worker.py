@@ -31,15 +31,20 @@ from core_api.settings import CoreSettings, core_settings
 log = logging.getLogger("core_api.worker")
 
 _WORK = (
-    "select w.event_key, w.outcome, w.wait_ms, w.reason, w.next_event_key"
+    "select w.event_key, w.outcome, w.wait_ms, w.reason"
     " from phase2.work_events(%s::uuid[], %s::double precision[]) as w"
 )
-_FAILED = (
-    "select %s::uuid, f.outcome, f.wait_ms, f.reason, null::uuid"
-    " from phase2.event_failed(%s::uuid, null, %s, %s, %s::double precision[]) as f"
-)
+# of the booking of this event the one whose turn it is
+_FAILED = """
+select e.event_key, case when e.event_key = t.event_key then f.outcome else 'BUSY' end, f.wait_ms, f.reason
+from public.ingest_event_log as e
+cross join lateral pg_advisory_xact_lock(phase2.booking_lock(e.channel_code, e.external_booking_ref))
+cross join lateral phase2.first_pending(e.source_enum, e.external_booking_ref) as t
+cross join lateral phase2.event_failed(t.event_key, %s, %s, %s::double precision[]) as f
+where e.event_key = %s
+"""
 _FLAG_SECONDS = 0.5
-_SOON = 0.02  # seconds: somebody else is at this booking, or about to be
+_SOON = 0.02  # seconds: somebody else is at this booking
 _SOON_TRIES = 10
 _AWAY_SECONDS = 1.0  # the database is away: no try of the event
 _DEADLY = 3  # times that the server's connection died under an event alone
@@ -61,19 +66,17 @@ class Step:
     outcome: str
     wait_ms: int | None
     reason: str | None
-    next_event_key: UUID | None
 
 
 class Stepper:
     """Brings events to the database, those that come at the same time together."""
 
-    def __init__(self, pool: Pool, queue: IngestQueue, retry_seconds: tuple[float, ...], at_once: int) -> None:
-        self._pool, self._queue = pool, queue
+    def __init__(self, pool: Pool, retry_seconds: tuple[float, ...], at_once: int) -> None:
+        self._pool = pool
         self._retry_seconds = list(retry_seconds)
         self._at_once = at_once
         self._asked: list[tuple[UUID, asyncio.Future[Step]]] = []
         self._working: asyncio.Task[None] | None = None
-        self._waking: set[asyncio.Task[None]] = set()
         self._died: Counter[UUID] = Counter()  # under these the connection died; they go alone next time
 
     async def step(self, event_key: UUID) -> Step:
@@ -85,7 +88,8 @@ class Stepper:
         return await done
 
     async def close(self) -> None:
-        await asyncio.gather(*self._waking, *([self._working] if self._working else []))
+        if self._working:
+            await self._working
 
     async def _work(self) -> None:
         while self._asked:
@@ -115,19 +119,13 @@ class Stepper:
                 self._died.update(keys if connected else ())
                 if len(keys) == 1 and self._died[keys[0]] > _DEADLY:
                     return await self._count(keys[0], error)
-                return [Step(key, "AWAY", None, None, None) for key in keys]
+                return [Step(key, "AWAY", None, None) for key in keys]
             if len(keys) > 1:
                 return await self._each(keys)
-            return [Step(keys[0], "AWAY", None, None, None)]
+            return [Step(keys[0], "AWAY", None, None)]
         for key in keys:
             self._died.pop(key, None)
-        steps = [Step(*row) for row in rows]
-        turns = [step.next_event_key for step in steps if step.next_event_key]
-        if turns:
-            waking = asyncio.create_task(self._queue.wake(turns))
-            self._waking.add(waking)
-            waking.add_done_callback(self._waking.discard)
-        return steps
+        return [Step(*row) for row in rows]
 
     async def _each(self, keys: list[UUID]) -> list[Step]:
         return [step for key in keys for step in await self._steps([key])]
@@ -138,10 +136,10 @@ class Stepper:
         try:
             async with self._pool.connection() as conn:
                 row = await (
-                    await conn.execute(_FAILED, (key, key, state, f"SQLSTATE {state}", self._retry_seconds))
+                    await conn.execute(_FAILED, (state, f"SQLSTATE {state}", self._retry_seconds, key))
                 ).fetchone()
         except psycopg.Error:
-            return [Step(key, "AWAY", None, None, None)]
+            return [Step(key, "AWAY", None, None)]
         self._died.pop(key, None)
         assert row is not None
         return [Step(*row)]
@@ -158,7 +156,7 @@ class IngestWorker:
         self._queue = IngestQueue(url, self._settings.ingest_queue_name)
         concurrency = self._settings.ingest_worker_concurrency
         # half of what it holds is with the database while the other half comes from and goes to the queue
-        self._stepper = Stepper(pool, self._queue, self._settings.ingest_retry_seconds, max(1, concurrency // 2))
+        self._stepper = Stepper(pool, self._settings.ingest_retry_seconds, max(1, concurrency // 2))
 
     def stop(self) -> None:
         self._stop.set()
@@ -211,13 +209,15 @@ class IngestWorker:
             key = UUID(job.data["eventId"])
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UnrecoverableError("no eventId") from None
+        step = await self._stepper.step(key)
         for _ in range(_SOON_TRIES):
-            step = await self._stepper.step(key)
-            if step.outcome != "BUSY" and not (step.outcome == "WAITS" and not step.wait_ms):
+            if step.outcome == "BUSY":
+                await asyncio.sleep(_SOON)
+            elif step.outcome != "MORE":
                 break
-            await asyncio.sleep(_SOON)
+            step = await self._stepper.step(key)
         match step.outcome:
-            case "APPLIED" | "ALREADY" | "STALE":
+            case "APPLIED" | "ALREADY":
                 return {"outcome": step.outcome}
             case "RETRY":
                 job.opts |= {"attempts": job.attemptsMade + 2, "backoff": BACKOFF}  # as the log says, not the job
@@ -227,11 +227,13 @@ class IngestWorker:
                 raise UnrecoverableError(step.reason or "DEAD")
             case "MISSING":
                 raise UnrecoverableError("no such event")
+            case "MORE":
+                seconds = 0.0
             case "AWAY":
                 seconds = _AWAY_SECONDS
-            case "EARLY" | "WAITS" if step.wait_ms:
-                seconds = step.wait_ms / 1000 + _SOON
-            case _:  # behind somebody who is about to end, who wakes it; later and later, should that be missed
+            case "WAITS" if step.wait_ms:
+                seconds = step.wait_ms / 1000
+            case _:  # somebody is at it for long: a backfill, or what a lost worker left; later and later
                 seconds = min(self._settings.ingest_recover_seconds, 0.1 * 2 ** min(job.attemptsStarted, 10))
         await job.moveToDelayed(round((time.time() + seconds) * 1000), token)  # no attempt is used
         raise DelayedError()

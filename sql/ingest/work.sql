@@ -92,7 +92,6 @@ comment on function phase2.bury(uuid, text, text, boolean) is
 
 create or replace function phase2.event_failed(
     event_key uuid,
-    attempts integer,
     state text,
     detail text,
     retry_seconds double precision[],
@@ -118,11 +117,10 @@ begin
         error_message = detail
     where
         e.event_key = event_failed.event_key
-        and e.attempt_count = coalesce(attempts, e.attempt_count)
         and phase2.is_pending(e.process_status, e.next_retry_at)
     returning e.attempt_count, (retry_seconds[e.attempt_count] * 1000)::bigint into tries, wait_ms;
     if tries is null then
-        outcome := 'STALE'; -- somebody else has ended it, or counted this try
+        outcome := 'ALREADY'; -- somebody else has ended it
         return;
     end if;
     if wait_ms is not null and not hopeless then
@@ -137,55 +135,53 @@ begin
     perform phase2.bury(event_key, reason, detail, true);
 end
 $$;
-comment on function phase2.event_failed(uuid, integer, text, text, double precision[]) is
-'Counts a failed try: RETRY with its delay, DEAD with its reason, or STALE. attempts: what the caller saw, or null.';
+comment on function phase2.event_failed(uuid, text, text, double precision[]) is
+'Counts a failed try: RETRY with its delay, DEAD with its reason, or ALREADY. The caller holds the booking''s lock.';
 
-create or replace function phase2.work_events(event_keys uuid[], retry_seconds double precision[])
-returns table (event_key uuid, outcome text, wait_ms bigint, reason text, next_event_key uuid)
+drop function if exists phase2.work_events(uuid[], double precision[]);
+create or replace function phase2.work_events(
+    event_keys uuid[], retry_seconds double precision[], most integer default 50
+) returns table (event_key uuid, outcome text, wait_ms bigint, reason text)
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
     e record;
     turn record;
+    tried record;
     state text;
     message text;
     place text;
 begin
     for e in
         select
-            k.event_key as asked, l.event_key as known, l.source_enum, l.channel_code, l.external_booking_ref,
-            l.process_status, l.attempt_count, l.next_retry_at
+            k.event_key as asked, l.event_key as known, l.source_enum, l.channel_code, l.external_booking_ref
         from unnest(event_keys) as k (event_key)
         left join public.ingest_event_log as l on k.event_key = l.event_key
         order by l.created_at, l.event_key
     loop
         event_key := e.asked;
+        outcome := null;
         wait_ms := null;
         reason := null;
-        next_event_key := null;
-        outcome := case
-            when e.known is null then 'MISSING'
-            when not phase2.is_pending(e.process_status, e.next_retry_at) then 'ALREADY'
-            when e.next_retry_at > clock_timestamp() then 'EARLY'
-        end;
-        if
-            outcome is null
-            and not pg_try_advisory_xact_lock(phase2.booking_lock(e.channel_code, e.external_booking_ref))
-        then
+        tried := null;
+        if e.known is null then
+            outcome := 'MISSING';
+            return next;
+            continue;
+        end if;
+        if not pg_try_advisory_xact_lock(phase2.booking_lock(e.channel_code, e.external_booking_ref)) then
             outcome := 'BUSY';
+            return next;
+            continue;
         end if;
-        if outcome is null then
-            -- a replayed event has its turn too, though apply_event would let later ones by
+        -- Whoever comes to a booking takes what is pending there, in its order: nobody has to wait for a job.
+        for _ in 1..most loop
             select f.* into turn from phase2.first_pending(e.source_enum, e.external_booking_ref) as f;
-            outcome := case
-                when turn.event_key is null then 'ALREADY'
-                when turn.event_key <> e.known then 'WAITS'
-            end;
-        end if;
-        if outcome is null then
+            exit when turn.event_key is null or turn.next_retry_at > clock_timestamp();
             begin
-                outcome := phase2.apply_event(e.known);
+                select a.outcome, null::bigint as wait_ms, null::text as reason into tried
+                from (select phase2.apply_event(turn.event_key) as outcome) as a;
             exception when others then
                 get stacked diagnostics
                     state := returned_sqlstate, message := message_text, place := constraint_name;
@@ -198,30 +194,39 @@ begin
                 if state not in ('P2001', 'P2002') then
                     message := concat_ws(' ', 'SQLSTATE', state, nullif(place, ''));
                 end if;
-                select f.outcome, f.wait_ms, f.reason into outcome, wait_ms, reason
-                from phase2.event_failed(e.known, e.attempt_count, state, message, retry_seconds) as f;
+                select f.* into tried from phase2.event_failed(turn.event_key, state, message, retry_seconds) as f;
             end;
-        end if;
-        if outcome = 'APPLIED' then
-            update public.ingest_dead_letter as d
-            set status = 'SUCCEEDED', next_replay_at = null, updated_at = now()
-            where d.status = 'REPLAYING' and d.event_key = e.known;
-        end if;
-        if outcome = 'EARLY' then
-            wait_ms := 1 + extract(epoch from e.next_retry_at - clock_timestamp()) * 1000;
-        elsif outcome in ('APPLIED', 'DEAD', 'ALREADY', 'WAITS') then
-            select f.* into turn from phase2.first_pending(e.source_enum, e.external_booking_ref) as f;
-            if outcome = 'WAITS' then
-                wait_ms := greatest(0, extract(epoch from turn.next_retry_at - clock_timestamp()) * 1000);
-            elsif turn.event_key <> all(event_keys)
-                and coalesce(turn.next_retry_at <= clock_timestamp(), true) then
-                next_event_key := turn.event_key;
+            if turn.event_key = e.known then
+                outcome := tried.outcome;
+                wait_ms := tried.wait_ms;
+                reason := tried.reason;
             end if;
+            if tried.outcome = 'APPLIED' then
+                update public.ingest_dead_letter as d
+                set status = 'SUCCEEDED', next_replay_at = null, updated_at = now()
+                where d.status = 'REPLAYING' and d.event_key = turn.event_key;
+            end if;
+            exit when tried.outcome not in ('APPLIED', 'DEAD');
+        end loop;
+        if outcome is null then
+            select f.* into turn from phase2.first_pending(e.source_enum, e.external_booking_ref) as f;
+            select
+                case
+                    when not phase2.is_pending(l.process_status, l.next_retry_at) then 'ALREADY'
+                    when turn.next_retry_at > clock_timestamp() then 'WAITS'
+                    when tried.outcome in ('BUSY', 'WAITS') then tried.outcome
+                    else 'MORE'
+                end,
+                1 + extract(epoch from turn.next_retry_at - clock_timestamp()) * 1000
+            into outcome, wait_ms
+            from public.ingest_event_log as l
+            where l.event_key = e.known;
         end if;
         return next;
     end loop;
 end
 $$;
-comment on function phase2.work_events(uuid[], double precision[]) is
-'Takes each event one step on, in the order of acceptance: APPLIED, ALREADY, BUSY, WAITS (with the time of the event
-before it), EARLY, RETRY (both with their time), DEAD (with its reason), STALE or MISSING; and whose turn is next.';
+comment on function phase2.work_events(uuid[], double precision[], integer) is
+'Takes the bookings of these events on, each event of them in its turn, at most so many; what became of those asked for:
+APPLIED, ALREADY, RETRY (with its delay), DEAD (with its reason), WAITS (until a retry is due, its own or that of an
+event before it), BUSY (somebody else is at the booking), MORE (ask again) or MISSING.';

@@ -1,0 +1,197 @@
+"""Faults with the real parts: whatever dies, every accepted event ends exactly once, in the order of its booking."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+import redis
+
+from bridge import postgres
+from core_api import local
+from core_api.ingest.queue import JOB_NAME
+from tests.ingest_parts import Parts, parts, until
+
+SEED = 5
+
+
+@pytest.fixture
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    with parts(os.environ["TEST_PG_URL"], tmp_path_factory.mktemp("faults")) as made:
+        yield made
+
+
+def applied(real: Parts) -> int:
+    return real.sql("select count(*) from phase2.stub_log")[0][0]
+
+
+def untried(real: Parts) -> None:
+    """No fault of the machinery used up a try of an event."""
+    assert real.sql("select event_key from public.ingest_event_log where attempt_count > 0") == []
+    assert real.sql("select event_key from public.ingest_dead_letter") == []
+
+
+def test_a_worker_killed_at_any_moment(real: Parts) -> None:
+    chance = random.Random(SEED)
+    keys = real.accept([f"B-{chance.randrange(40)}" for _ in range(400)], sleep=0.01)
+    real.add(*keys)
+    for _ in range(4):
+        with real.worker() as victim:
+            before = applied(real)
+            until(lambda before=before: applied(real) > before, 15)
+            time.sleep(chance.random() / 4)
+            victim.kill()
+    assert len(real.pending()) > 50  # each was in the middle of something
+    with real.worker():
+        real.wait(30)
+    real.check()
+    untried(real)
+
+
+def test_redis_stopped_flushed_and_killed(real: Parts) -> None:
+    chance = random.Random(SEED)
+
+    def more(number: int) -> list[UUID]:
+        return real.accept([f"B-{chance.randrange(20)}" for _ in range(number)], sleep=0.01)
+
+    first = more(100)
+    real.add(*first)
+    with real.worker() as worker:
+        until(lambda: applied(real) > 10, 10)
+        local.stop(real.home)
+        lost = more(50)
+
+        async def refused(_pool: object, queue: object) -> None:
+            started = time.monotonic()
+            assert not any(await asyncio.gather(*(queue.add(key) for key in lost)))  # type: ignore[attr-defined]
+            assert time.monotonic() - started < 1.5
+
+        real.call(refused)
+        assert local.ensure(real.home) == (real.redis, True)
+        with redis.Redis.from_url(real.redis) as client:
+            until(lambda: applied(real) > 60, 20)
+            client.flushall()
+        real.add(*more(30))
+        number = local.pid(real.home)
+        assert number is not None
+        os.kill(number, signal.SIGKILL)
+        more(20)
+        assert local.ensure(real.home) == (real.redis, True)
+        real.wait(30)
+        real.add(*more(1))  # and all is as it was, without the sweeper
+        real.wait(1.5)
+        assert worker.poll() is None
+    real.check()
+    untried(real)
+
+
+def test_a_retry_survives_a_flush_in_time(real: Parts) -> None:
+    (key,) = real.accept(["B-1"], fail=1)
+    real.add(key)
+    with real.worker(INGEST_RETRY_SECONDS="[4, 4]"):
+        due = until(lambda: real.event(key)["next_retry_at"], 10)
+        with redis.Redis.from_url(real.redis) as client:
+            client.flushall()
+        until(lambda: real.job(key)[0] == "delayed", 3)
+        real.wait(10)
+        ended = real.event(key)
+        assert (ended["process_status"], ended["attempt_count"]) == ("DONE", 1)
+        assert 0 <= (ended["processed_at"] - due).total_seconds() < 2
+
+
+def test_the_connections_to_postgres_end(real: Parts) -> None:
+    chance = random.Random(SEED)
+    keys = real.accept([f"B-{chance.randrange(40)}" for _ in range(300)], sleep=0.005)
+    real.add(*keys)
+    ended = 0
+    with real.worker(), postgres.connect(real.ops, autocommit=True) as conn:
+        until(lambda: applied(real) > 0, 10)
+        while applied(real) < 250:
+            ended += len(
+                conn.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where application_name = 'phase2-ingest-worker' and datname = current_database()"
+                ).fetchall()
+            )
+            time.sleep(0.5)
+        assert ended > 3
+        real.wait(30)
+    real.check()
+    untried(real)
+
+
+def test_a_worker_paused_beyond_its_lock_has_no_effect(real: Parts) -> None:
+    chance = random.Random(SEED)
+    keys = real.accept([f"B-{chance.randrange(20)}" for _ in range(300)], sleep=0.01)
+    real.add(*keys)
+    with real.worker() as paused:
+        until(lambda: applied(real) > 20, 10)
+        paused.send_signal(signal.SIGSTOP)
+        held = applied(real)
+        with real.worker() as other:
+            until(lambda: applied(real) > held + 50, 20)
+            real.wait(30)  # what the paused one held too, while it is still paused
+            paused.send_signal(signal.SIGCONT)
+            time.sleep(1)
+            for worker in (paused, other):
+                worker.send_signal(signal.SIGTERM)
+                assert worker.wait(10) == 0
+    real.check()
+    untried(real)
+
+
+def test_two_workers_one_booking_in_any_order_with_duplicates(real: Parts) -> None:
+    chance = random.Random(SEED)
+    keys = real.accept(["HOT"] * 500 + [f"B-{number}" for number in range(100)])
+    real.sql(
+        "update public.ingest_event_log set raw_payload = '{\"fail\": 1}' where event_key = any(%s)",
+        [keys[3], keys[250], keys[520]],
+    )
+    real.sql("""update public.ingest_event_log set raw_payload = '{"fail": 9, "state": "P2001"}'
+             where event_key = %s""", keys[100])  # fmt: skip
+    shuffled = keys + chance.sample(keys, 200)
+    chance.shuffle(shuffled)
+
+    async def work(_pool: object, queue: object) -> None:
+        await queue._queue.addBulk(  # type: ignore[attr-defined]
+            [
+                {"name": JOB_NAME, "data": {"eventId": str(key)}, "opts": {"jobId": f"{key}-{number}"}}
+                for number, key in enumerate(shuffled)  # jobs of other ids: nothing of the queue's helps
+            ]
+        )
+
+    with real.worker(), real.worker():
+        real.call(work)
+        real.wait(30)
+        assert real.sql("select count(*) from public.ingest_dead_letter") == [(1,)]
+        assert real.sql("select count(distinct pid) > 1 from phase2.stub_log") == [(True,)]
+    real.check()
+
+
+def test_what_a_worker_holds_is_finished_at_sigterm(real: Parts) -> None:
+    keys = real.accept([f"B-{number}" for number in range(3)], sleep=0.5)
+    real.add(*keys)
+    with real.worker() as worker:
+        until(lambda: real.job(keys[0])[0] == "active", 10)
+        time.sleep(0.2)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
+        assert real.pending() == []
+        assert [real.job(key)[0] for key in keys] == ["completed"] * 3
+
+
+def test_without_the_sweeper_a_flush_loses_events(real: Parts) -> None:
+    """The fault that the sweeper mends, planted: the tests above would see it."""
+    keys = real.accept(["B-1"])
+    real.add(*keys)
+    with redis.Redis.from_url(real.redis) as client:
+        client.flushall()
+    with real.worker(INGEST_SWEEP_SECONDS="600", INGEST_RECOVER_SECONDS="600"):
+        time.sleep(3)
+        assert len(real.pending()) == 1
