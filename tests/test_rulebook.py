@@ -635,6 +635,12 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         ((None, "whatever"), "PENDING_PAYMENT"),
         ((None, None), "PENDING_PAYMENT"),
     ],
+    "synthetic_unit_price": [
+        ((Decimal("100.00"), 2, 1), Decimal("33.33")),
+        ((Decimal("0.05"), 2, 0), Decimal("0.03")),  # half away from zero
+        ((Decimal("5.00"), 2147483647, 2147483647), Decimal("0.00")),
+        ((Decimal("5.00"), 0, 0), Decimal("0.00")),
+    ],
     "settlement_status": [
         ((2, 0), "SETTLED"),
         ((2, 1), "PENDING"),
@@ -690,6 +696,7 @@ KEYS: dict[str, list[tuple[tuple[str, ...], str, str]]] = {
         ),
     ],
     "booking_key": [(("GYG", "É \\ 1"), "booking", "canonical:booking_identity:GYG:É \\ 1")],
+    "synthetic_item_key": [(("GYG", "A1"), "booking", "canonical:booking_identity:GYG:A1:synthetic")],
     "external_ref_key": [
         (("PRODUCT", "DIRECT", "BALISNAP_PRODUCT_ID", "1"), "product", "PRODUCT:DIRECT:BALISNAP_PRODUCT_ID:1"),
         (("VARIANT", "MANUAL", "BSTADMIN_PACKAGE_ID", "1"), "variant", "VARIANT:MANUAL:BSTADMIN_PACKAGE_ID:1"),

@@ -410,10 +410,7 @@ begin
     end if;
 
     -- Written is what differs.
-    synthetic_key := rulebook.named_key(
-        'booking',
-        'canonical:booking_identity:' || event.channel_code || ':' || event.external_booking_ref || ':synthetic'
-    );
+    synthetic_key := rulebook.synthetic_item_key(event.channel_code, event.external_booking_ref);
     if is_new then
         insert into public.booking_core (
             booking_key, channel_code, source_enum_compat, external_booking_ref, booking_created_at, booking_date,
@@ -494,9 +491,7 @@ begin
         on conflict (booking_key) do update
             set adult_qty = excluded.adult_qty, child_qty = excluded.child_qty, updated_at = now()
             where (p.adult_qty, p.child_qty) <> (excluded.adult_qty, excluded.child_qty);
-        unit_price := coalesce(
-            rulebook.norm_money(core.total_price / nullif(core.number_of_adult::bigint + core.number_of_child, 0)), 0
-        );
+        unit_price := rulebook.synthetic_unit_price(core.total_price, core.number_of_adult, core.number_of_child);
         if is_new then
             insert into public.booking_item_snapshot (
                 booking_item_key, booking_key, currency_code, adult_qty, child_qty, adult_unit_price,

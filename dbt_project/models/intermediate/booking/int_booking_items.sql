@@ -110,10 +110,7 @@ real_items as (
 -- A booking without items gets one of the core's own numbers (mapping 4.9).
 synthetic_items as (
     select
-        {{ function('named_key') }}(
-            'booking',
-            'canonical:booking_identity:' || channel_code || ':' || external_booking_ref || ':synthetic'
-        ) as booking_item_key,
+        {{ function('synthetic_item_key') }}(channel_code, external_booking_ref) as booking_item_key,
         booking_key,
         fill_only,
         null::integer as booking_item_id,
@@ -124,7 +121,7 @@ synthetic_items as (
         number_of_adult as adult_qty,
         number_of_child as child_qty,
         0 as infant_qty,
-        {{ function('norm_money') }}(total_price / nullif(number_of_adult::bigint + number_of_child, 0))::numeric(12, 2)
+        {{ function('synthetic_unit_price') }}(total_price, number_of_adult, number_of_child)::numeric(12, 2)
             as unit_price,
         total_price as total_amount
     from {{ ref('int_booking_cores') }}
@@ -146,8 +143,8 @@ items as (
         adult_qty,
         child_qty,
         infant_qty,
-        coalesce(unit_price, 0) as adult_unit_price,
-        coalesce(unit_price, 0) as child_unit_price,
+        unit_price as adult_unit_price,
+        unit_price as child_unit_price,
         0::numeric(12, 2) as discount_amount,
         0::numeric(12, 2) as tax_amount,
         total_amount,

@@ -1,0 +1,352 @@
+"""What an event does to the bridge (sql/ingest/apply.sql), on a real server: any order, duplicates, two workers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge import postgres, runlog
+from bridge.settings import SQL
+from core_api.ingest.apply import Applied, NotRetryable, apply_event
+from tests.booking_events import (
+    START,
+    Event,
+    accept,
+    apply,
+    email_kind,
+    events,
+    folded,
+    histories,
+    name_kind,
+    play,
+    rows,
+)
+from tests.pipeline import fresh
+
+Conn = psycopg.Connection[Any]
+APPLY = (SQL / "ingest" / "apply.sql").read_text()
+PRODUCT = UUID("1b2c8dda-1d99-57f5-bdc1-b9fb772d8186")
+_numbers = itertools.count()
+
+
+def new_ref() -> str:
+    return f"R{next(_numbers)}"
+
+
+@pytest.fixture(scope="module")
+def ops() -> Iterator[str]:
+    """An ops database after batches A and B: the tables, the channels, the rulebook."""
+    with fresh(os.environ["TEST_PG_URL"]) as pipeline:
+        pipeline.run("A", "B", datetime.now(UTC).date(), gates=False)
+        yield pipeline.databases.ops
+
+
+@pytest.fixture(scope="module")
+def conn(ops: str) -> Iterator[Conn]:
+    with postgres.connect(ops, autocommit=True) as opened:
+        yield opened
+
+
+def backfilled(conn: Conn, ref: str, base: Event, updated_at: datetime, channel: str = "GYG") -> None:
+    """A booking as a backfill leaves it whose only candidate is a bstadmin row of that `updated_at`."""
+    row = conn.execute(
+        "insert into public.booking_core (booking_key, channel_code, source_enum_compat, external_booking_ref,"
+        " booking_created_at, booking_date, tour_date, tour_time, currency_code, total_price, number_of_adult,"
+        " number_of_child, customer_payment_status, ops_fulfillment_status, package_ref_type, package_ref_key,"
+        " legacy_package_id, note)"
+        " values (gen_random_uuid(), %(channel)s, %(channel)s, %(ref)s, '2026-01-01', '2026-01-01', %(date)s, %(time)s,"
+        " 'EUR', 55, 9, 9, 'PAID', 'NEW', 'CATALOG_PRODUCT', %(product)s, 7, %(note)s) returning booking_key",
+        {
+            "channel": channel,
+            "ref": ref,
+            "date": base.tour_date,
+            "time": base.time,
+            "note": base.note,
+            "product": PRODUCT,
+        },
+    ).fetchone()
+    assert row is not None
+    key: UUID = row[0]
+    conn.execute(
+        "insert into public.booking_contact (booking_key, main_name, main_email, phone, pickup_location,"
+        " meeting_point, is_placeholder_name, is_placeholder_email, updated_from_source)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, 'bstadmin')",
+        (key, base.name, base.email, base.phone, base.pickup, base.meeting_point, name_kind(base.name) > 1,
+         email_kind(base.email) > 1),
+    )  # fmt: skip
+    conn.execute("insert into public.booking_party (booking_key, adult_qty, child_qty) values (%s, 9, 9)", (key,))
+    conn.execute(
+        "insert into public.booking_item_snapshot (booking_item_key, booking_key, currency_code, adult_qty, child_qty,"
+        " adult_unit_price, child_unit_price, total_amount, snapshot_json)"
+        " values (rulebook.synthetic_item_key(%s, %s), %s, 'EUR', 9, 9, 3.06, 3.06, 55, '{\"synthetic\": true}')",
+        (channel, ref, key),
+    )
+    conn.execute(
+        "insert into public.ops_booking_state (booking_key, ops_fulfillment_status, is_paid_flag, paid_at,"
+        " assigned_driver_id, updated_from_source) values (%s, 'NEW', true, '2026-01-02', 4, 'bstadmin')",
+        (key,),
+    )
+    conn.execute("insert into phase2.booking_source_times values (%s, %s)", (key, updated_at))
+
+
+def expected(history: list[Event], channel: str) -> dict[str, Any]:
+    """The rows of a booking that only these events know."""
+    shown = folded(history)
+    first = min(event.moment for event in history)
+    cancelled = shown.kind == "CANCELLED"
+    status = {"CREATED": "NEW", "UPDATED": "UPDATED", "CANCELLED": "CANCELLED"}[shown.kind]
+    if channel == "DIRECT" and not cancelled:
+        status = "NEW"  # balisnap has no word for a changed booking (mapping 4.7)
+    heads = shown.adult + shown.child
+    unit = round(shown.total / heads + 1e-9, 2) if heads else 0
+    counts = {"adult_qty": shown.adult, "child_qty": shown.child, "infant_qty": 0}
+    return {
+        "booking_core": {
+            "channel_code": channel, "source_enum_compat": channel, "booking_created_at": first.isoformat(),
+            "booking_date": (first + timedelta(hours=8)).date().isoformat(),
+            "tour_date": shown.tour_date.isoformat(), "tour_time": shown.time, "currency_code": shown.currency,
+            "total_price": shown.total, "number_of_adult": shown.adult, "number_of_child": shown.child,
+            "customer_payment_status": "FAILED" if channel == "DIRECT" and cancelled else "PENDING_PAYMENT",
+            "ops_fulfillment_status": status, "package_ref_type": "LEGACY_PACKAGE", "package_ref_key": None,
+            "legacy_package_id": None, "note": shown.note,
+        },
+        "booking_contact": {
+            "main_name": shown.name, "main_email": shown.email, "phone": shown.phone,
+            "pickup_location": shown.pickup or (shown.meeting_point if channel == "DIRECT" else None),
+            "meeting_point": shown.meeting_point, "is_placeholder_name": name_kind(shown.name) > 1,
+            "is_placeholder_email": email_kind(shown.email) > 1, "updated_from_source": "ingest",
+        },
+        "booking_party": counts | {"traveler_rows": None},
+        "ops_booking_state": {
+            "ops_fulfillment_status": status, "assigned_driver_id": None, "assigned_partner_id": None,
+            "assigned_at": None, "is_paid_flag": False, "paid_at": None, "state_version": 1,
+            "updated_from_source": "ingest",
+        },
+        "booking_item_snapshot": [
+            counts | {
+                "variant_key": None, "variant_external_id": None, "departure_external_id": None,
+                "currency_code": shown.currency, "adult_unit_price": unit, "child_unit_price": unit,
+                "discount_amount": 0, "tax_amount": 0, "total_amount": shown.total,
+                "snapshot_json": {"synthetic": True},
+            }
+        ],
+        "channel_external_refs": [True],
+    }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=histories(), channel=st.sampled_from(("GYG", "DIRECT")), data=st.data())
+def test_events_in_any_order_end_in_the_rows_that_they_say(
+    conn: Conn, history: list[Event], channel: str, data: st.DataObject
+) -> None:
+    again = data.draw(st.lists(st.sampled_from(history), max_size=3), label="come again")
+    order = data.draw(st.permutations(history + again), label="order")
+    ref = new_ref()
+    play(conn, order, channel, ref)
+    assert rows(conn, channel, ref) == expected(history, channel)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(base=events(), at=st.integers(-1, 6), history=histories(), data=st.data())
+def test_events_on_a_backfilled_booking_end_in_the_same_rows_in_any_order(
+    conn: Conn, base: Event, at: int, history: list[Event], data: st.DataObject
+) -> None:
+    updated_at = START + timedelta(seconds=at)
+    channel = data.draw(st.sampled_from(("GYG", "DIRECT")), label="channel")
+    ended = []
+    for order in (history, data.draw(st.permutations(history), label="order")):
+        ref = new_ref()
+        backfilled(conn, ref, base, updated_at, channel)
+        before = rows(conn, channel, ref)
+        play(conn, order, channel, ref)
+        ended.append(rows(conn, channel, ref))
+    assert ended[0] == ended[1]
+    after = ended[0]
+    # what the backfill knows and no event can say is as it was
+    for column in ("booking_created_at", "booking_date", "customer_payment_status", "package_ref_type"):
+        assert after["booking_core"][column] == before["booking_core"][column]
+    assert after["booking_core"]["legacy_package_id"] == 7
+    assert after["ops_booking_state"]["assigned_driver_id"] == 4
+    assert after["ops_booking_state"]["is_paid_flag"]
+    if all(event.moment <= updated_at for event in history):
+        # older than the sources: only what was null, or a placeholder, may differ
+        for table in ("booking_core", "booking_contact", "ops_booking_state", "booking_party"):
+            for column, value in before[table].items():
+                known = value is not None and column not in ("is_placeholder_name", "is_placeholder_email")
+                placeholder = column in ("main_name", "main_email") and before[table][f"is_placeholder_{column[5:]}"]
+                stands_in = column == "pickup_location" and value == before[table]["meeting_point"]
+                if known and not placeholder and not stands_in:
+                    assert after[table][column] == value, (table, column)
+
+
+def test_a_cancellation_is_undone_only_by_a_later_event(conn: Conn) -> None:
+    ref = new_ref()
+    status = []
+    for kind, at in (("CREATED", 0), ("CANCELLED", 5), ("UPDATED", 3), ("UPDATED", 5), ("CREATED", 6)):
+        play(conn, [Event(kind, at)], "VIATOR", ref)
+        status.append(rows(conn, "VIATOR", ref)["ops_booking_state"]["ops_fulfillment_status"])
+    assert status == ["NEW", "CANCELLED", "CANCELLED", "CANCELLED", "NEW"]
+
+
+def test_an_event_that_was_forgotten_and_comes_again_changes_nothing(conn: Conn) -> None:
+    """After 35 days the log no longer knows it: the booking does."""
+    ref = new_ref()
+    history = [Event("CREATED", 0, phone="+62812345678"), Event("UPDATED", 3, phone="+4915112345678")]
+    play(conn, history, "GYG", ref)
+    before = rows(conn, "GYG", ref)
+    conn.execute("delete from public.ingest_event_log where external_booking_ref = %s", (ref,))
+    play(conn, history, "GYG", ref)
+    assert rows(conn, "GYG", ref) == before
+
+
+# Each a rule taken away; some order must then end in other rows than the events say.
+FAULTS = {
+    "the last to come wins": ("event_at > coalesce(times.booking_at, base_at)", "true"),
+    "a phone has no time": ("event_at > coalesce(times.phone_at, base_at)", "true"),
+    "an older event never replaces": ("event_at > coalesce(times.note_at, base_at)", "false"),
+    "a null overwrites": ("if fact.note is not null and (core.note is null or", "if ("),
+    "placeholders are names": ("(fact.name_kind > 1) = contact.is_placeholder_name and", ""),
+    "any e-mail is as good": ("fact.email_kind = held_email_kind and", ""),
+    "a time outlives its date": (
+        "core.tour_time := (times.tour_times -> core.tour_date::text ->> 'time')::time;",
+        "core.tour_time := coalesce(fact.tour_time, core.tour_time);",
+    ),
+    "the first to come made it": ("least(times.first_event_at, event.event_time_normalized)", "times.first_event_at"),
+    "events of a second are equal": ("when 'CANCELLED' then 2 when 'UPDATED' then 1", "when 'CANCELLED' then 0"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_property_finds_faults(conn: Conn, fault: str) -> None:
+    history = [
+        Event("UPDATED", 1, name="Ann Lee", email="no at sign", phone="+62812345678", time="08:30:00", note="one"),
+        Event("UPDATED", 2, name="guest", email="ann@mail.test", phone="+4915112345678", note="two\nlines", adult=1),
+        Event("UPDATED", 3, email="other", day=1, total=5),
+        Event("CANCELLED", 3, day=1),
+    ]
+    sound, broken = FAULTS[fault]
+    assert APPLY.count(sound) == 1
+    wrong = 0
+    with conn.transaction(force_rollback=True):
+        conn.execute(APPLY.replace(sound, broken).encode())
+        for order in itertools.permutations(history):
+            ref = new_ref()
+            play(conn, order, "GYG", ref)
+            wrong += rows(conn, "GYG", ref) != expected(history, "GYG")
+    assert wrong
+
+
+def test_two_workers_never_apply_to_one_booking_at_once_nor_hold_up_another(ops: str, conn: Conn) -> None:
+    ref, other = new_ref(), new_ref()
+    first, second = accept(conn, Event("CREATED", 0), "GYG", ref), accept(conn, Event("UPDATED", 1), "GYG", ref)
+    bad = Event("CREATED", 0, currency="Rp", name="N" * 200)
+    elsewhere = accept(conn, bad, "GYG", other)
+    mine = accept(conn, replace(bad, kind="UPDATED", at=9), "GYG", new_ref())
+    with postgres.connect(ops) as holder:
+        holder.execute("set lock_timeout = '1s'")
+        assert [apply(holder, key) for key in (first, mine)] == ["APPLIED"] * 2  # not committed yet
+        with postgres.connect(ops, autocommit=True) as worker:
+            worker.execute("set lock_timeout = '1s'")
+            assert [apply(worker, key) for key in (first, second, elsewhere)] == ["BUSY", "BUSY", "APPLIED"]
+        holder.rollback()  # a worker that dies leaves nothing
+    assert apply(conn, second) == "WAITS"
+    assert [apply(conn, key) for key in (first, second, second)] == ["APPLIED", "APPLIED", "ALREADY"]
+
+
+def test_an_event_waits_for_the_one_before_it_unless_that_is_dead(conn: Conn) -> None:
+    ref = new_ref()
+    dead = accept(conn, Event("CREATED", 0), "GYG", ref)
+    late = accept(conn, Event("UPDATED", 1, total=7), "GYG", ref)
+    assert apply(conn, late) == "WAITS"
+    conn.execute(
+        "insert into public.ingest_dead_letter (dead_letter_key, event_key, reason_code, first_failed_at,"
+        " last_failed_at, raw_payload) values (%s, %s, 'VALIDATION_ERROR', now(), now(), '{}')",
+        (runlog.uuid7(), dead),
+    )
+    assert apply(conn, late) == "APPLIED"
+    assert apply(conn, dead) == "APPLIED"  # replayed: older now, it only fills
+    assert rows(conn, "GYG", ref)["booking_core"]["total_price"] == 7
+
+
+def test_nothing_is_applied_while_a_backfill_writes(ops: str, conn: Conn) -> None:
+    key = accept(conn, Event("CREATED", 0), "GYG", new_ref())
+    conn.execute("insert into phase2.batch_state (batch, status) values ('D', 'RUNNING')")
+    try:
+        with postgres.connect(ops, autocommit=True) as runner:
+            runner.execute("select pg_advisory_lock(%s)", (0x706861736532,))
+            assert apply(conn, key) == "BUSY"
+            runner.execute("select pg_advisory_unlock_all()")
+        assert apply(conn, key) == "APPLIED"  # the run is dead: nobody holds its lock
+    finally:
+        conn.execute("delete from phase2.batch_state where batch = 'D'")
+
+
+def test_what_does_not_fit_is_made_to_fit_and_reviewed(conn: Conn) -> None:
+    ref = new_ref()
+    key = accept(conn, Event("CREATED", 0, name="N" * 200, currency="Rp", total=10**11), "GYG", ref)
+    assert apply(conn, key) == "APPLIED"
+    held = rows(conn, "GYG", ref)
+    assert held["booking_contact"]["main_name"] == "N" * 191
+    assert (held["booking_core"]["currency_code"], held["booking_core"]["total_price"]) == ("USD", 0)
+    reviews = conn.execute(
+        "select queue_type, reason_code, status, payload -> 'problems' from public.unmapped_queue where source_pk = %s",
+        (str(key),),
+    ).fetchall()
+    assert [review[:3] for review in reviews] == [("BOOKING_REVIEW", "INVALID_SOURCE", "OPEN")]
+    assert [(p["field"], p["raw"]) for p in reviews[0][3]] == [
+        ("currency", "Rp"), ("main_contact_name", "N" * 200), ("total_price", "100000000000"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ('{"booking": {"tourDate": "1899-12-31"}}', "VALIDATION_ERROR"),
+        ('{"booking": {"tourDate": "tomorrow"}}', "VALIDATION_ERROR"),
+        ('{"booking": {"tourDate": "2027-02-30"}}', "VALIDATION_ERROR"),
+        ('{"booking": {"tourDate": "2027-02-03", "adult": 3000000000}}', "VALIDATION_ERROR"),
+        ('{"payloadVersion": "v2"}', "SCHEMA_MISMATCH"),
+        ('{"booking": null}', "SCHEMA_MISMATCH"),
+    ],
+)
+def test_what_can_never_be_applied_says_so_and_leaves_no_trace(ops: str, conn: Conn, change: str, code: str) -> None:
+    ref = new_ref()
+    key = accept(conn, Event("CREATED", 0, name="Ann Lee"), "GYG", ref)
+    conn.execute(
+        "update public.ingest_event_log set raw_payload = raw_payload || %s::jsonb where event_key = %s", (change, key)
+    )
+
+    async def try_it() -> Applied:
+        async with await psycopg.AsyncConnection.connect(ops, autocommit=True) as worker:
+            return await apply_event(worker, key)
+
+    with pytest.raises(NotRetryable) as refused:
+        asyncio.run(try_it())
+    assert refused.value.code == code
+    assert "Ann" not in str(refused.value)
+    row = conn.execute(
+        "select process_status, (select count(*) from public.booking_core where external_booking_ref = %s)"
+        " from public.ingest_event_log where event_key = %s",
+        (ref, key),
+    ).fetchone()
+    assert row == ("RECEIVED", 0)
+
+
+def test_keys_made_here_are_version_7_and_in_the_order_of_time(conn: Conn) -> None:
+    before = datetime.now(UTC)
+    keys = [row[0] for row in conn.execute("select phase2.uuid7(), pg_sleep(0.002) from generate_series(1, 50)")]
+    assert all(key.version == 7 and key.variant == "specified in RFC 4122" for key in keys)
+    assert keys == sorted(set(keys))
+    made = datetime.fromtimestamp((keys[0].int >> 80) / 1000, UTC)
+    assert abs(made - before) < timedelta(seconds=5)
