@@ -150,6 +150,12 @@ class Parts:
                     child.kill()
                 child.wait()
 
+    def quiet(self) -> None:
+        """No worker complained, but of dead letters."""
+        said = [line for log in self.home.glob("worker-*.log") for line in log.read_text().splitlines()]
+        assert said
+        assert [line for line in said if '"INFO"' not in line and "dead letters" not in line] == []
+
     def wait(self, seconds: float = 20.0) -> None:
         """Until no event is pending; fails with what is left."""
         until(lambda: not self.pending(), seconds, lambda: f"{len(self.pending())} pending: {self.pending()[:3]}")

@@ -172,6 +172,7 @@ def test_two_workers_one_booking_in_any_order_with_duplicates(real: Parts) -> No
         assert real.sql("select count(*) from public.ingest_dead_letter") == [(1,)]
         assert real.sql("select count(distinct pid) > 1 from phase2.stub_log") == [(True,)]
     real.check()
+    real.quiet()
 
 
 def test_what_a_worker_holds_is_finished_at_sigterm(real: Parts) -> None:

@@ -36,6 +36,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0, "the worker ends cleanly"
         made.check()
+        made.quiet()
 
 
 def test_events_that_are_added_are_applied_once(real: Parts) -> None:
@@ -73,6 +74,7 @@ def test_a_retry_is_counted_and_its_time_told(real: Parts) -> None:
 
 
 def test_after_five_retries_it_is_a_poison_message(real: Parts) -> None:
+    """And what the server says of a row, which may be a customer's, is kept nowhere."""
     (key,) = real.accept(["X-1"], fail=99)
     real.add(key)
     real.wait()
@@ -80,6 +82,10 @@ def test_after_five_retries_it_is_a_poison_message(real: Parts) -> None:
     assert (ended["process_status"], ended["attempt_count"], ended["next_retry_at"]) == ("FAILED", 6, None)
     assert letter(real, key)[:3] == ("OPEN", "RETRIES_EXHAUSTED", True)
     assert until(lambda: real.job(key)[0] == "failed", 5)
+    said = json.dumps([ended["error_message"], letter(real, key), real.job(key)], default=str)
+    assert "P0001" in said
+    assert "somebody@example.com" not in said
+    assert not any("somebody@example.com" in log.read_text() for log in real.home.glob("worker-*.log"))
 
 
 @pytest.mark.parametrize(("state", "code"), [("P2001", "VALIDATION_ERROR"), ("P2002", "SCHEMA_MISMATCH")])
@@ -89,16 +95,6 @@ def test_what_cannot_get_better_is_not_tried_again(real: Parts, state: str, code
     real.wait()
     assert real.event(key)["attempt_count"] == 1
     assert letter(real, key)[:3] == ("OPEN", code, True)
-
-
-def test_what_the_server_says_of_a_row_is_not_kept(real: Parts) -> None:
-    (key,) = real.accept(["S-1"], fail=99)
-    real.add(key)
-    real.wait()
-    said = json.dumps([real.event(key)["error_message"], letter(real, key), real.job(key)], default=str)
-    assert "P0001" in said
-    assert "somebody@example.com" not in said
-    assert not any("somebody@example.com" in log.read_text() for log in real.home.glob("worker-*.log"))
 
 
 def test_a_failing_event_holds_up_its_own_booking_only(real: Parts) -> None:

@@ -20,6 +20,7 @@ import psycopg
 from bullmq import UnrecoverableError, Worker
 from bullmq.custom_errors import DelayedError
 from psycopg import errors
+from redis.exceptions import RedisError
 
 from bridge.errors import plain
 from core_api.database import Pool
@@ -66,6 +67,12 @@ class Step:
     outcome: str
     wait_ms: int | None
     reason: str | None
+
+
+def _say(error: Exception, *_: object) -> None:
+    """BullMQ's errors: a job that ended while its lock was renewed, or was lost meanwhile, is in the log's hands."""
+    level = logging.WARNING if isinstance(error, RedisError | OSError) else logging.DEBUG
+    log.log(level, "queue: %s %s", type(error).__name__, error if level == logging.DEBUG else "")
 
 
 class Stepper:
@@ -191,7 +198,7 @@ class IngestWorker:
             "settings": {"backoffStrategy": lambda _made, _type, error, _job: getattr(error, "wait_ms", 1000)},
         }
         worker = Worker(self._settings.ingest_queue_name, self._process, options)
-        worker.on("error", lambda error, *_: log.warning("queue: %s", type(error).__name__))
+        worker.on("error", _say)
         log.info("working")
         running = asyncio.create_task(worker.run())
         while not self._stop.is_set() and not running.done() and await self._is_on():

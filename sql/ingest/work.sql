@@ -149,6 +149,7 @@ declare
     e record;
     turn record;
     tried record;
+    ended text;
     state text;
     message text;
     place text;
@@ -164,7 +165,7 @@ begin
         outcome := null;
         wait_ms := null;
         reason := null;
-        tried := null;
+        ended := null;
         if e.known is null then
             outcome := 'MISSING';
             return next;
@@ -196,17 +197,18 @@ begin
                 end if;
                 select f.* into tried from phase2.event_failed(turn.event_key, state, message, retry_seconds) as f;
             end;
+            ended := tried.outcome;
             if turn.event_key = e.known then
                 outcome := tried.outcome;
                 wait_ms := tried.wait_ms;
                 reason := tried.reason;
             end if;
-            if tried.outcome = 'APPLIED' then
+            if ended = 'APPLIED' then
                 update public.ingest_dead_letter as d
                 set status = 'SUCCEEDED', next_replay_at = null, updated_at = now()
                 where d.status = 'REPLAYING' and d.event_key = turn.event_key;
             end if;
-            exit when tried.outcome not in ('APPLIED', 'DEAD');
+            exit when ended not in ('APPLIED', 'DEAD');
         end loop;
         if outcome is null then
             select f.* into turn from phase2.first_pending(e.source_enum, e.external_booking_ref) as f;
@@ -214,7 +216,7 @@ begin
                 case
                     when not phase2.is_pending(l.process_status, l.next_retry_at) then 'ALREADY'
                     when turn.next_retry_at > clock_timestamp() then 'WAITS'
-                    when tried.outcome in ('BUSY', 'WAITS') then tried.outcome
+                    when ended in ('BUSY', 'WAITS') then ended
                     else 'MORE'
                 end,
                 1 + extract(epoch from turn.next_retry_at - clock_timestamp()) * 1000
