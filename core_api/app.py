@@ -30,6 +30,7 @@ from core_api import database
 from core_api.auth import Admin, admin
 from core_api.errors import Refused
 from core_api.flags import Flags
+from core_api.ingest.log import Acceptor, forget
 from core_api.metrics import Metrics
 from core_api.settings import CoreSettings, core_settings
 
@@ -59,6 +60,7 @@ class Core:
     pool: database.Pool
     flags: Flags
     metrics: Metrics
+    acceptor: Acceptor
     queue: Queue | None
 
 
@@ -74,7 +76,7 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool = database.pool(ops_url or databases().ops, size=POOL_SIZE, application_name="phase2-core-api")
         await pool.open()
-        core = Core(core_settings(), pool, Flags(), Metrics(), queue() if queue else None)
+        core = Core(core_settings(), pool, Flags(), Metrics(), Acceptor(pool), queue() if queue else None)
         app.state.core = core
         await core.flags.is_on("INGEST_WEBHOOK_ENABLED", pool)
         chores = asyncio.create_task(_chores(core))
@@ -110,15 +112,13 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
 
 async def _chores(core: Core) -> None:
     """Flags are read before a request has to wait for it; what was remembered for a while is forgotten."""
-    from core_api.ingest import log
-
     forget_at = 0.0
     while True:
         try:
             await core.flags.is_on("INGEST_WEBHOOK_ENABLED", core.pool)
             if time.monotonic() >= forget_at:
                 forget_at = time.monotonic() + 60
-                await log.forget(core.pool)
+                await forget(core.pool)
         except psycopg.Error as error:
             _log.warning("chores: %s", plain(error))
         await asyncio.sleep(1.0)

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -277,7 +278,7 @@ def test_one_request_in_parallel_is_answered_alike(url, ops):
 
 
 def test_keys_nonces_and_events_in_a_tangle(url, ops):
-    """400 parallel requests over few keys, nonces and events: a key has one body, an event one row, no deadlock."""
+    """400 parallel requests over few keys, nonces and events, to two services: nobody waits in a circle for good."""
     chance = random.Random(7)
     bodies = [
         json.dumps(event(externalBookingRef=f"TANGLE{number % 4}", booking__adult=number)).encode()
@@ -288,17 +289,29 @@ def test_keys_nonces_and_events_in_a_tangle(url, ops):
         body = chance.choice(bodies)
         nonce = f"tangle-{chance.randrange(120)}"
         requests.append((body, signed(body, x_nonce=nonce, x_idempotency_key=f"tangle-{chance.randrange(12)}")))
-    answers = at_once(url, requests)
+    with serving.service(ops) as second, ThreadPoolExecutor() as both:
+        halves = [(url, requests[:200]), (second, requests[200:])]
+        answers = [answered for half in both.map(lambda half: at_once(*half), halves) for answered in half]
     bodies_of: dict[str, set[bytes]] = {}
     for (body, headers), answered in zip(requests, answers, strict=True):
         assert answered.status_code in (202, 401, 422), answered.text
         if answered.status_code == 202:
             bodies_of.setdefault(headers["x-idempotency-key"], set()).add(body)
     assert bodies_of
-    assert all(len(found) == 1 for found in bodies_of.values())
+    assert all(len(found) == 1 for found in bodies_of.values())  # a key has one body
     assert rows(ops, "select count(*) from ingest_event_log where external_booking_ref like 'TANGLE%%'") == [(4,)]
     firsts = [a.json()["data"] for a in answers if a.status_code == 202 and not a.json()["data"]["idempotentReplay"]]
     assert len(firsts) == 4
+
+
+def test_one_payload_that_postgres_cannot_hold_spoils_no_other(url, ops):
+    """Events that come together share a commit, and nothing else."""
+    bodies = [json.dumps(event()).encode() for _ in range(30)]
+    bodies[7] = bodies[7].replace(b'{"id": 1}', b"1e-20000")
+    before = count(ops)
+    answers = at_once(url, [(body, signed(body)) for body in bodies])
+    assert [answered.status_code for answered in answers] == [202] * 7 + [422] + [202] * 22
+    assert count(ops) == before + 29
 
 
 # -- hostile input ----------------------------------------------------------------------------------------------------
@@ -562,8 +575,13 @@ def test_without_a_database_nothing_is_promised(settled):
 
 def test_lost_connections_cost_no_request(client, ops):
     post(client, event())
-    rows(ops, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'phase2-core-api'")
-    assert post(client, event()).status_code == 202
+    before = count(ops)
+    for _ in range(2):
+        rows(ops, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'phase2-core-api'")
+        bodies = [json.dumps(event()).encode() for _ in range(20)]
+        answers = at_once(str(client.base_url), [(body, signed(body)) for body in bodies])
+        assert [answered.status_code for answered in answers] == [202] * 20
+    assert count(ops) == before + 40
 
 
 def test_a_database_without_the_rulebook_is_unavailable(settled):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,6 +16,22 @@ from core_api.database import Pool
 
 # sql/ingest/accept.sql
 _ACCEPT = "select a.outcome, a.answer from phase2.accept_event(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) as a"
+# the same for several, each in its turn: they share a round trip and a commit
+_ACCEPT_ALL = """
+select a.outcome, a.answer
+from unnest(
+    %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::text[],
+    %b::boolean[]
+) with ordinality as e (
+    event_key, idempotency_key, nonce, payload_hash, source, ref, event_type, event_time, payload, queued, place
+)
+cross join lateral phase2.accept_event(
+    e.event_key, e.idempotency_key, e.nonce, e.payload_hash, e.source, e.ref, e.event_type, e.event_time, e.payload,
+    e.queued
+) as a
+order by e.place
+"""
+_TOGETHER = 50  # events of one commit, at most
 _USE_NONCE = "select phase2.use_nonce(%s, %s, %s)"
 _NOT_QUEUED = """
 update phase2.ingest_keys set answer = answer || '{"queued": false}' where idempotency_key = %s
@@ -71,20 +88,82 @@ class Accepted(NamedTuple):
     answer: dict[str, Any] | None
 
 
-async def accept(pool: Pool, event: Event) -> Accepted:
-    """Committed when this returns. A connection that was lost is tried once more: accepting twice is accepting once.
+class Acceptor:
+    """Writes events to the log, one of each process. What comes while a commit is under way shares the next one.
 
-    Raises psycopg.DataError when Postgres cannot hold the payload, any other psycopg.Error when nothing was decided.
+    One writer: a transaction that holds several keys can only be waited for in a circle by one of another process.
     """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._new: list[tuple[Event, asyncio.Future[Accepted]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def accept(self, event: Event) -> Accepted:
+        """Committed when this returns.
+
+        Raises psycopg.DataError when Postgres cannot hold the payload, any other psycopg.Error when nothing was
+        decided.
+        """
+        done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._new.append((event, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        return await done
+
+    async def _write(self) -> None:
+        while self._new:
+            batch, self._new = self._new[:_TOGETHER], self._new[_TOGETHER:]
+            try:
+                async with self._pool.connection() as conn:
+                    columns = [list(column) for column in zip(*(event for event, _ in batch), strict=True)]
+                    rows = await (await conn.execute(_ACCEPT_ALL, columns)).fetchall()
+                for (_, done), row in zip(batch, rows, strict=True):
+                    if not done.done():  # who asked may be gone
+                        done.set_result(Accepted(*row))
+            except Exception as error:
+                if not _decided_by_one(error, len(batch)):
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_exception(error)
+                    continue
+                # one of them is at fault, or the connection was lost: each on its own
+                await asyncio.gather(*(_settle(self._pool, event, done) for event, done in batch))
+
+
+def _decided_by_one(error: Exception, events: int) -> bool:
+    """Whether trying each event on its own may help."""
+    if isinstance(error, PoolTimeout | TooManyRequests | PoolClosed) or not isinstance(error, psycopg.Error):
+        return False
+    return events > 1 or error.sqlstate in _LOST
+
+
+async def _settle(pool: Pool, event: Event, done: asyncio.Future[Accepted]) -> None:
     try:
-        return await _accept(pool, event)
-    except psycopg.OperationalError as error:
-        if error.sqlstate not in _LOST or isinstance(error, PoolTimeout | TooManyRequests | PoolClosed):
-            raise
-    await pool.check()  # after a restart of the server no connection of the pool is alive
-    found = await _accept(pool, event)
+        found = await _accept(pool, event)
+    except Exception as error:
+        if not done.done():
+            done.set_exception(error)
+        return
+    if not done.done():
+        done.set_result(found)
+
+
+async def _accept(pool: Pool, event: Event) -> Accepted:
+    """One event on its own. Tried again when its connection was lost, or when it and a batch of another process waited
+    for each other: accepting twice is accepting once."""
+    for tries_left in (2, 1, 0):
+        try:
+            found = await _ask(pool, event)
+            break
+        except psycopg.OperationalError as error:
+            lost = error.sqlstate in _LOST and not isinstance(error, PoolTimeout | TooManyRequests | PoolClosed)
+            if not tries_left or not (lost or isinstance(error, psycopg.errors.DeadlockDetected)):
+                raise
+            if lost:
+                await pool.check()  # after a restart of the server no connection of the pool is alive
     if found.outcome == "KNOWN" and found.answer and found.answer["eventId"] == str(event.event_key):
-        return Accepted("ACCEPTED", found.answer)  # the commit had reached the server, only its answer was lost
+        return Accepted("ACCEPTED", found.answer)  # a commit had reached the server, only its answer was lost
     return found
 
 
@@ -92,7 +171,7 @@ async def accept(pool: Pool, event: Event) -> Accepted:
 _LOST = (None, "57P01", "57P02", "57P03", "08006", "08003")
 
 
-async def _accept(pool: Pool, event: Event) -> Accepted:
+async def _ask(pool: Pool, event: Event) -> Accepted:
     async with pool.connection() as conn:
         row = await (await conn.execute(_ACCEPT, event)).fetchone()
     assert row is not None

@@ -157,8 +157,7 @@ async def _accept(
 ) -> tuple[str, Response]:
     queue = core.queue if await core.flags.is_on("INGEST_QUEUE_ENABLED", core.pool) else None
     event_key = uuid7()
-    outcome, data = await log.accept(
-        core.pool,
+    outcome, data = await core.acceptor.accept(
         log.Event(
             event_key=event_key,
             idempotency_key=key,
