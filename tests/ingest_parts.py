@@ -33,6 +33,10 @@ from core_api.ingest.queue import IngestQueue
 T = TypeVar("T")
 
 STUB = """
+-- of the rulebook what accepting an event needs
+create schema rulebook;
+create function rulebook.norm_ref(ref text) returns text language sql as $$ select nullif(upper(trim(ref)), '') $$;
+create function rulebook.booking_channel(source text) returns text language sql as $$ select source $$;
 create sequence phase2.stub_steps;
 create table phase2.stub_log (event_key uuid, ref text, started bigint, ended bigint, pid integer);
 create or replace function phase2.apply_event(event_key uuid) returns text language plpgsql as $$

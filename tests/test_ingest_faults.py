@@ -126,6 +126,18 @@ def test_the_connections_to_postgres_end(real: Parts) -> None:
     untried(real)
 
 
+def test_a_trouble_of_the_server_uses_no_try_unless_the_event_makes_it(real: Parts) -> None:
+    first, second, other = real.accept(["G-1", "G-1", "G-2"], fail=1, state="53200")  # out of memory
+    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = any(%s)", [second, other])
+    real.add(first, second, other)
+    with real.worker():
+        real.wait(20)
+    assert [real.event(key)["attempt_count"] for key in (first, second, other)] == [1, 0, 0]
+    ended = [real.event(key)["processed_at"] for key in (first, second, other)]
+    assert ended[2] == min(ended), "nobody else waits for it"
+    assert (ended[0] - ended[2]).total_seconds() > 3
+
+
 def test_a_worker_paused_beyond_its_lock_has_no_effect(real: Parts) -> None:
     chance = random.Random(SEED)
     keys = real.accept([f"B-{chance.randrange(20)}" for _ in range(300)], sleep=0.01)
@@ -185,6 +197,17 @@ def test_what_a_worker_holds_is_finished_at_sigterm(real: Parts) -> None:
         assert worker.wait(10) == 0
         assert real.pending() == []
         assert [real.job(key)[0] for key in keys] == ["completed"] * 3
+
+
+def test_a_worker_ends_at_sigterm_while_redis_is_away(real: Parts) -> None:
+    (key,) = real.accept(["B-1"])
+    real.add(key)
+    with real.worker() as worker:
+        real.wait(10)
+        local.stop(real.home)
+        time.sleep(1)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
 
 
 def test_without_the_sweeper_a_flush_loses_events(real: Parts) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +20,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from bridge.runlog import uuid7
-from core_api import audit
+from core_api import audit, local
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ingest import dead_letters
@@ -25,6 +28,7 @@ from core_api.ingest.queue import JOB_OPTIONS
 from core_api.settings import CoreSettings
 from tests.ingest_parts import Parts, parts, until
 
+PHASE2 = str(Path(sys.executable).with_name("phase2"))
 MANAGER = Admin("MANAGER", "dewi")
 
 
@@ -361,6 +365,38 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
     latencies = processing["latenciesMs"]
     assert latencies["sampleCount"] == totals["done"]
     assert latencies["median"] <= latencies["p95"] <= latencies["max"]
+
+
+# -- the service ------------------------------------------------------------------------------------------------------
+
+
+def test_the_service_takes_its_own_example_and_ends_cleanly(tmp_path: Path) -> None:
+    with parts(os.environ["TEST_PG_URL"], tmp_path) as alone, socket.socket() as probe:
+        local.stop(tmp_path)
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+        probe.close()
+        environment = alone.environment(CORE_API_PORT=port)
+        for name in ("INGEST_REDIS_URL", "INGEST_QUEUE_ENABLED"):
+            del environment[name]
+        with (tmp_path / "said").open("w") as said:
+            served = subprocess.Popen([PHASE2, "serve"], env=environment, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            text = until(lambda: "--data-binary" in (t := (tmp_path / "said").read_text()) and t, 60)
+            assert "for local use on: INGEST_WEBHOOK_ENABLED, INGEST_QUEUE_ENABLED, INGEST_REPLAY_ENABLED" in text
+            sent = subprocess.run(["sh"], input=text[text.index("curl ") :].split("'\n")[0] + "'", text=True,
+                                  capture_output=True, check=True)  # fmt: skip
+            answer = json.loads(sent.stdout)["data"]
+            assert answer["queued"] is True
+            until(lambda: alone.event(UUID(answer["eventId"]))["process_status"] == "DONE", 5)
+            told = subprocess.run([PHASE2, "env"], env=environment, text=True, capture_output=True, check=True).stdout
+            assert f"export CORE_API_URL=http://127.0.0.1:{port}\n" in told
+            for name in ("INGEST_SERVICE_TOKEN", "INGEST_SERVICE_SECRET", "CORE_API_ADMIN_TOKEN"):
+                assert re.search(rf"^export {name}=[0-9a-f]{{64}}$", told, re.M)
+        finally:
+            served.terminate()
+            assert served.wait(20) == 0
+        assert local.pid(tmp_path) is None, "the Valkey that it started is stopped"
 
 
 # -- Node -------------------------------------------------------------------------------------------------------------

@@ -45,10 +45,11 @@ cross join lateral phase2.event_failed(t.event_key, %s, %s, %s::double precision
 where e.event_key = %s
 """
 _FLAG_SECONDS = 0.5
+_GRACE_SECONDS = 25.0  # for what is held
 _SOON = 0.02  # seconds: somebody else is at this booking
 _SOON_TRIES = 10
 _AWAY_SECONDS = 1.0  # the database is away: no try of the event
-_DEADLY = 3  # times that the server's connection died under an event alone
+_DEADLY = 3  # times that the server gave up under an event
 
 
 class Retry(Exception):
@@ -75,6 +76,11 @@ def _say(error: Exception, *_: object) -> None:
     log.log(level, "queue: %s %s", type(error).__name__, error if level == logging.DEBUG else "")
 
 
+def _is_away(error: psycopg.Error) -> bool:
+    """The connection is gone, or none is to be had: asking again at once would only wait."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57")
+
+
 class Stepper:
     """Brings events to the database, those that come at the same time together."""
 
@@ -84,7 +90,7 @@ class Stepper:
         self._at_once = at_once
         self._asked: list[tuple[UUID, asyncio.Future[Step]]] = []
         self._working: asyncio.Task[None] | None = None
-        self._died: Counter[UUID] = Counter()  # under these the connection died; they go alone next time
+        self._died: Counter[UUID] = Counter()  # under these the server gave up; they go alone next time
 
     async def step(self, event_key: UUID) -> Step:
         """One step of this event, after which it is committed what became of it."""
@@ -122,14 +128,13 @@ class Stepper:
             return await (self._each(keys) if len(keys) > 1 else self._count(keys[0], error))
         except psycopg.Error as error:
             log.warning("the database did not take %d events: %s", len(keys), plain(error))
-            if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57", "53"):
-                self._died.update(keys if connected else ())
-                if len(keys) == 1 and self._died[keys[0]] > _DEADLY:
-                    return await self._count(keys[0], error)
-                return [Step(key, "AWAY", None, None) for key in keys]
-            if len(keys) > 1:
+            if connected:
+                self._died.update(keys)
+            if len(keys) > 1 and not _is_away(error):
                 return await self._each(keys)
-            return [Step(keys[0], "AWAY", None, None)]
+            if len(keys) == 1 and self._died[keys[0]] > _DEADLY:
+                return await self._count(keys[0], error)
+            return [Step(key, "AWAY", None, None) for key in keys]
         for key in keys:
             self._died.pop(key, None)
         return [Step(*row) for row in rows]
@@ -204,8 +209,12 @@ class IngestWorker:
         while not self._stop.is_set() and not running.done() and await self._is_on():
             await self._pause(_FLAG_SECONDS)
         log.info("finishing what is held")
-        await worker.close()
-        await asyncio.gather(running, return_exceptions=True)
+        closing = asyncio.create_task(worker.close())
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while not (await asyncio.wait({closing}, timeout=_FLAG_SECONDS))[0]:
+            if not worker.jobs or time.monotonic() > deadline:
+                worker.cancelProcessing()  # it only asks Redis for more, which is away; it would ask for ever
+        await asyncio.gather(closing, running, return_exceptions=True)
         await client.aclose()
         if running.done() and not running.cancelled() and running.exception():
             await self._pause(_AWAY_SECONDS)
