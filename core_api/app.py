@@ -21,6 +21,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.errors import plain
@@ -99,8 +100,10 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
         redirect_slashes=False,
         redoc_url=None,
     )
+    app.state.routes = []
     for part in (routes, dead_letter_routes, mappings, operations):
         app.include_router(part.router)
+        app.state.routes += part.router.routes
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Observed)
     app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
@@ -222,12 +225,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         "serviceToken": {"type": "http", "scheme": "bearer", "description": "INGEST_SERVICE_TOKEN"},
         "adminToken": {"type": "http", "scheme": "bearer", "description": "CORE_API_ADMIN_TOKEN"},
     }
-    for route in app.routes:
+    for route in app.state.routes:
         depends = getattr(getattr(route, "dependant", None), "dependencies", ())
         if any(one.call in (as_admin, as_writer) for one in depends):
             for method in route.methods:  # type: ignore[attr-defined]
                 call = made["paths"][route.path_format][method.lower()]  # type: ignore[attr-defined]
                 call["security"] = [{"adminToken": []}]
+                call["responses"].setdefault("400", call["responses"]["401"])  # x-actor
                 call.setdefault("parameters", []).extend(
                     {"name": name, "in": "header", "required": required, "schema": schema}
                     for name, required, schema in _ADMIN_HEADERS
@@ -271,9 +275,11 @@ _WORDS = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 async def _http(request: Request, error: HTTPException) -> Response:
     code = _WORDS.get(error.status_code, "BAD_REQUEST")
-    return _error(
-        request.scope, Refused(error.status_code, code, str(error.detail), None, dict(error.headers or {}) or None)
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # of every route with this path: Starlette names those of the first
+        there = (r for r in request.app.state.routes if r.matches(request.scope)[0] != Match.NONE)
+        headers["allow"] = ", ".join(sorted({method for route in there for method in route.methods}) or ["GET"])
+    return _error(request.scope, Refused(error.status_code, code, str(error.detail), None, headers))
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -325,17 +331,16 @@ async def body_of(request: Request) -> bytes:
 M = TypeVar("M", bound=BaseModel)
 
 
-async def content_of(request: Request, model: type[M]) -> M:
-    """A small JSON body of an admin's call; an empty one is `{}`. Raises Refused as `body_of`, 400, 422."""
+async def content_of(request: Request, model: type[M], *, required: bool = True) -> M:
+    """The JSON body of an admin's call; none is `{}` where none is required. Raises Refused: 400, 408, 413, 422."""
     body = await body_of(request)
     try:
-        content = orjson.loads(body or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, "INVALID_JSON", f"the body cannot be read as JSON ({error.msg})") from None
-    try:
-        return model.model_validate(content)
+        return model.model_validate_json(body if body or required else b"{}", strict=True)
     except ValidationError as error:
-        raise faulty(error.errors(include_url=False, include_context=False, include_input=False)) from None
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        if faults[0]["type"] == "json_invalid":
+            raise Refused(400, "INVALID_JSON", "the body cannot be read as JSON") from None
+        raise faulty(faults) from None
 
 
 def key_of(text: str) -> UUID:

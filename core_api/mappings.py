@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import psycopg
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -25,7 +25,6 @@ from core_api.app import (
     as_writer,
     content_of,
     documented,
-    key_of,
     most,
     not_found,
     page,
@@ -265,7 +264,7 @@ async def unmapped(
     responses={
         200: {"model": Answer[Mapping], "description": "It was there already"},
         201: {"model": Answer[Mapping]},
-        **refusals(400, 401, 403, 408, 409, 413, 422, 503),
+        **refusals(400, 401, 403, 404, 408, 409, 413, 422, 503),
     },
     openapi_extra=documented(NewMapping),
 )
@@ -285,7 +284,7 @@ async def add(request: Request, admin: Annotated[Admin, Depends(as_writer)]) -> 
         try:
             added = await (await conn.execute(_ADD, values)).fetchone()
         except psycopg.errors.ForeignKeyViolation:
-            raise Refused(422, "VALIDATION_ERROR", "channelCode: there is no such channel") from None
+            raise Refused(404, "NOT_FOUND", "channelCode: there is no such channel") from None
         if added is None:
             there = await (await conn.cursor(row_factory=dict_row).execute(_SAME, values)).fetchone()
             if there is None:
@@ -309,7 +308,7 @@ async def add(request: Request, admin: Annotated[Admin, Depends(as_writer)]) -> 
 
 
 @router.patch(
-    "/{id}",
+    "/{id:uuid}",  # else PATCH /unmapped would be looked up
     response_model=None,
     responses={
         200: {"model": Answer[QueueRow | Mapping]},
@@ -320,17 +319,16 @@ async def add(request: Request, admin: Annotated[Admin, Depends(as_writer)]) -> 
 async def decide(
     request: Request,
     admin: Annotated[Admin, Depends(as_writer)],
-    id: Annotated[str, Path(json_schema_extra={"format": "uuid"})],
+    id: UUID,
 ) -> Response:
     """Resolve, review or close a queue row; or give a mapping to another entity. `id` is the key of either."""
     core: Core = request.app.state.core
-    key = key_of(id)
     decision = await content_of(request, Decision)
     async with core.pool.connection() as conn, conn.transaction():
-        row = await _one(conn, _ROW + "where q.queue_key = %s for update", key)
+        row = await _one(conn, _ROW + "where q.queue_key = %s for update", id)
         if row is not None:
             return answer(request, await _move(conn, admin, row, decision))
-        mapping = await _one(conn, _MAPPING + "where r.external_ref_key = %s for update", key)
+        mapping = await _one(conn, _MAPPING + "where r.external_ref_key = %s for update", id)
         if mapping is None:
             raise not_found()
         return answer(request, await _give(conn, admin, mapping, decision))
@@ -414,9 +412,9 @@ def _told(mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _entity(conn: AsyncConnection[Any], entity_type: str, key: UUID) -> None:
-    """Raises Refused (422) when there is no such product, variant or booking."""
+    """Raises Refused (404) when there is no such product, variant or booking."""
     if await (await conn.execute(_ENTITIES[entity_type], (key,))).fetchone() is None:
-        raise Refused(422, "VALIDATION_ERROR", f"entityKey: there is no {entity_type.lower()} with this key")
+        raise Refused(404, "NOT_FOUND", f"entityKey: there is no {entity_type.lower()} with this key")
 
 
 async def _rows(request: Request, query: str, values: dict[str, Any]) -> list[dict[str, Any]]:

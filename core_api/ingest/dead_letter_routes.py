@@ -81,9 +81,11 @@ class Failure(Why):
     poisonMessage: bool = False
 
 
-class ReplayRequest(Why):
+class ReplayRequest(BaseModel):
     """A change request: which dead letters that are READY, at most how many, and why. `preview` changes nothing."""
 
+    reason: str = Field(min_length=1, max_length=2000)
+    ticket: str | None = Field(None, max_length=200)
     preview: bool = True
     limit: int = Field(50, ge=1, le=dead_letters.MOST)
     channelCode: str | None = None
@@ -109,7 +111,7 @@ class Replays(BaseModel):
 async def replay(request: Request, admin: AsWriter, eventId: Id) -> Response:
     """Bring an event back whose dead letter is READY."""
     core: Core = request.app.state.core
-    key, why = key_of(eventId), await content_of(request, Why)
+    key, why = key_of(eventId), await content_of(request, Why, required=False)
     enabled = await core.flags.is_on("INGEST_REPLAY_ENABLED", core.pool)
     queued = await dead_letters.replay_event(
         core.pool, core.queue, key, admin, enabled=enabled, reason=why.reason, ticket=why.ticket
@@ -130,7 +132,7 @@ async def replay(request: Request, admin: AsWriter, eventId: Id) -> Response:
 async def fail(request: Request, admin: AsWriter, eventId: Id) -> Response:
     """Move an event to the dead letters, also one that is DONE."""
     core: Core = request.app.state.core
-    key, why = key_of(eventId), await content_of(request, Failure)
+    key, why = key_of(eventId), await content_of(request, Failure, required=False)
     found = await dead_letters.fail(
         core.pool,
         key,
@@ -160,8 +162,6 @@ async def replays(request: Request, admin: AsWriter) -> Response:
         keys = await dead_letters.ready(core.pool, **chosen)
         previews = dead_letters.document(await dead_letters.preview(core.pool, keys))
         return answer(request, {"preview": True, "eventIds": keys, "queued": False, "changes": previews}, 202)
-    if not asked.reason:
-        raise Refused(422, "VALIDATION_ERROR", "reason: a replay needs one")
     if not await core.flags.is_on("INGEST_REPLAY_ENABLED", core.pool):
         raise Refused(503, "INGEST_REPLAY_DISABLED", "replay is switched off", headers={"retry-after": "60"})
     keys, queued = await dead_letters.replay(
@@ -209,13 +209,11 @@ async def one(request: Request, admin: AsAdmin, key: Id) -> Response:
     responses={200: {"model": Answer[DeadLetter]}, **_CHANGES, **refusals(409)},
     openapi_extra=documented(Why, required=False),
 )
-async def transition(request: Request, admin: AsWriter, key: Id, status: str) -> Response:
+async def transition(request: Request, admin: AsWriter, key: Id, status: Status) -> Response:
     """Move a dead letter on, where its life allows it."""
     core: Core = request.app.state.core
-    letter, why = key_of(key), await content_of(request, Why)
-    moved = await dead_letters.transition(
-        core.pool, letter, status.upper(), admin, reason=why.reason, ticket=why.ticket
-    )
+    letter, why = key_of(key), await content_of(request, Why, required=False)
+    moved = await dead_letters.transition(core.pool, letter, status, admin, reason=why.reason, ticket=why.ticket)
     return answer(request, moved)
 
 
