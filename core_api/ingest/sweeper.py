@@ -6,43 +6,42 @@ Adding is idempotent, so that every worker may sweep.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import UUID
-
 from core_api.database import Pool
 from core_api.ingest.queue import IngestQueue
 
-_PAGE = 1000
+_MOST = 20_000  # of one round, the oldest; what is behind them comes when they are done
+_PAGE = 500  # asked of Redis at once
 
-# A retry to come is looked for at once: it must be in time. Uses ix_ingest_event_process_retry.
+# A retry to come is looked for at once: it must be in time. What is pending is found by its status, never by walking
+# the whole log in its order.
 _PENDING = """
-select e.event_key, e.created_at, greatest(0, extract(epoch from e.next_retry_at - now()))::double precision
-from public.ingest_event_log as e
-where
-    (
-        (
-            e.process_status in ('RECEIVED', 'PROCESSING')
-            and e.request_received_at < now() - %(recover)s * interval '1 second'
-        )
-        or (e.process_status = 'FAILED' and e.next_retry_at is not null)
-    )
-    and (e.created_at, e.event_key) > (%(after)s::timestamptz, %(key)s::uuid)
-order by e.created_at, e.event_key
-limit %(page)s
+with pending as materialized (
+    select e.event_key, e.created_at, e.next_retry_at
+    from public.ingest_event_log as e
+    where
+        e.process_status in ('RECEIVED', 'PROCESSING')
+        and e.request_received_at < now() - %(recover)s * interval '1 second'
+    union all
+    select e.event_key, e.created_at, e.next_retry_at
+    from public.ingest_event_log as e
+    where e.process_status = 'FAILED' and e.next_retry_at is not null
+)
+
+select p.event_key, greatest(0, extract(epoch from p.next_retry_at - now()))::double precision
+from pending as p
+order by p.created_at, p.event_key
+limit %(most)s
 """
 
 
 async def sweep(pool: Pool, queue: IngestQueue, recover_seconds: float) -> int:
     """Queue again what is lost, in the order in which it was accepted; how many. Raises RedisError, psycopg.Error."""
+    async with pool.connection() as conn:
+        rows = await (await conn.execute(_PENDING, {"recover": recover_seconds, "most": _MOST})).fetchall()
     found = 0
-    after, key = datetime.min.replace(tzinfo=UTC), UUID(int=0)
-    while True:
-        values = {"recover": recover_seconds, "after": after, "key": key, "page": _PAGE}
-        async with pool.connection() as conn:
-            rows = await (await conn.execute(_PENDING, values)).fetchall()
-        lost = set(await queue.not_at_work([row[0] for row in rows]))
-        await queue.add_again([(row[0], row[2] or 0.0) for row in rows if row[0] in lost])
+    for start in range(0, len(rows), _PAGE):
+        page = dict(rows[start : start + _PAGE])
+        lost = await queue.not_at_work(list(page))
+        await queue.add_again([(key, page[key] or 0.0) for key in lost])
         found += len(lost)
-        if len(rows) < _PAGE:
-            return found
-        key, after = rows[-1][:2]
+    return found

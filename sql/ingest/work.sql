@@ -25,17 +25,20 @@ comment on function phase2.booking_lock(text, text) is
 create or replace function phase2.first_pending(
     source_enum text, external_booking_ref text, out event_key uuid, out next_retry_at timestamptz
 )
-language sql
+language plpgsql -- whose plans are kept; it is asked twice an event
 stable
 as $$
-select e.event_key, e.next_retry_at
-from public.ingest_event_log as e
-where
-    e.source_enum = first_pending.source_enum -- a channel has one source: this is the index of the second key
-    and e.external_booking_ref = first_pending.external_booking_ref
-    and phase2.is_pending(e.process_status, e.next_retry_at)
-order by e.created_at, e.event_key
-limit 1
+#variable_conflict use_column
+begin
+    select e.event_key, e.next_retry_at into first_pending.event_key, first_pending.next_retry_at
+    from public.ingest_event_log as e
+    where
+        e.source_enum = first_pending.source_enum -- a channel has one source: this is the index of the second key
+        and e.external_booking_ref = first_pending.external_booking_ref
+        and phase2.is_pending(e.process_status, e.next_retry_at)
+    order by e.created_at, e.event_key
+    limit 1;
+end
 $$;
 comment on function phase2.first_pending(text, text) is
 'The event whose turn it is at this booking, and when it is due; nulls when nothing is pending there.';
