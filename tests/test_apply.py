@@ -343,6 +343,29 @@ def test_what_can_never_be_applied_says_so_and_leaves_no_trace(ops: str, conn: C
     assert row == ("RECEIVED", 0)
 
 
+_READ_WHOLE = """
+select t.relname, t.seq_scan from pg_catalog.pg_stat_xact_user_tables as t
+where t.schemaname = 'public' and t.seq_scan > 0
+order by t.relname
+"""
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_no_plan_is_made_for_small_tables(ops: str, sound: bool) -> None:
+    """A worker's session that starts on an empty bridge keeps its plans while the bridge grows."""
+    with postgres.connect(ops) as worker:
+        if not sound:
+            worker.execute("alter function phase2.apply_event(uuid) reset all")
+        worker.execute("truncate public.booking_core, public.ingest_event_log cascade")
+        worker.execute("analyze public.booking_core, public.ingest_event_log")
+        before = worker.execute(_READ_WHOLE).fetchall()
+        for event in (Event("CREATED", 0), Event("UPDATED", 1)):
+            assert apply(worker, accept(worker, event, "BOKUN", "PLANS")) == "APPLIED"
+        after = worker.execute(_READ_WHOLE).fetchall()
+        worker.rollback()
+    assert (after == before) is sound
+
+
 def test_keys_made_here_are_version_7_and_in_the_order_of_time(conn: Conn) -> None:
     before = datetime.now(UTC)
     keys = [row[0] for row in conn.execute("select phase2.uuid7(), pg_sleep(0.002) from generate_series(1, 50)")]

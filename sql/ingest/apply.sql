@@ -188,8 +188,11 @@ $$;
 comment on function phase2.event_facts(jsonb) is
 'A payload''s facts, normalised by the rulebook. Raises P2001 VALIDATION_ERROR, P2002 SCHEMA_MISMATCH.';
 
+-- A session keeps its plans for hours: none may be made for tables that are still small, nor anew for each event.
 create or replace function phase2.apply_event(event_key uuid) returns text
 language plpgsql
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
