@@ -275,10 +275,11 @@ _WORDS = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 async def _http(request: Request, error: HTTPException) -> Response:
     code = _WORDS.get(error.status_code, "BAD_REQUEST")
-    headers = dict(error.headers or {})
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if error.status_code == 405:  # of every route with this path: Starlette names those of the first
         there = (r for r in request.app.state.routes if r.matches(request.scope)[0] != Match.NONE)
-        headers["allow"] = ", ".join(sorted({method for route in there for method in route.methods}) or ["GET"])
+        allowed = {method for route in there for method in route.methods}
+        headers["allow"] = ", ".join(sorted(allowed)) or headers.get("allow", "")
     return _error(request.scope, Refused(error.status_code, code, str(error.detail), None, headers))
 
 

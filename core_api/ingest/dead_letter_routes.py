@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from core_api.app import (
     Answer,
@@ -32,6 +32,10 @@ from core_api.ingest.routes import PATH, EventView
 
 router = APIRouter(tags=["dead letters"])
 Status = Literal["OPEN", "READY", "REPLAYING", "SUCCEEDED", "FAILED", "RESOLVED", "CLOSED"]
+# JSON tells no 50.0 from 50
+Whole = Annotated[
+    int, BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
+]
 Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
 AsAdmin = Annotated[Admin, Depends(as_admin)]
 AsWriter = Annotated[Admin, Depends(as_writer)]
@@ -87,7 +91,7 @@ class ReplayRequest(BaseModel):
     reason: str = Field(min_length=1, max_length=2000)
     ticket: str | None = Field(None, max_length=200)
     preview: bool = True
-    limit: int = Field(50, ge=1, le=dead_letters.MOST)
+    limit: Whole = Field(50, ge=1, le=dead_letters.MOST)
     channelCode: str | None = None
     reasonCode: str | None = None
 
