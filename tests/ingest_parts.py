@@ -2,7 +2,7 @@
 
 The stub keeps the contract of `phase2.apply_event` and writes down when it was at which event, so that a test can see
 order and overlap. What an event is to suffer stands in its payload: {"fail": 2} fails twice, {"state": "P2001"} says
-how, {"sleep": 0.1} takes so long.
+how, {"sleep": 0.1} takes so long, {"adults": 2} is written to the booking.
 """
 
 from __future__ import annotations
@@ -74,6 +74,18 @@ begin
     where l.event_key = applied_key and l.process_status <> 'DONE';
     if not found then
         return 'ALREADY';
+    end if;
+    if e.raw_payload ? 'adults' then
+        insert into public.booking_core as c (
+            booking_key, channel_code, external_booking_ref, booking_created_at, tour_date, customer_payment_status,
+            ops_fulfillment_status, package_ref_type, number_of_adult, note
+        )
+        values (
+            gen_random_uuid(), e.channel_code, e.external_booking_ref, now(), current_date, 'PAID', 'NEW',
+            'LEGACY_PACKAGE', (e.raw_payload ->> 'adults')::integer, 'peanuts: ' || (e.raw_payload ->> 'adults')
+        )
+        on conflict (channel_code, external_booking_ref) do update
+        set number_of_adult = excluded.number_of_adult, note = excluded.note, updated_at = now();
     end if;
     insert into phase2.stub_log values (
         applied_key, e.external_booking_ref, step, nextval('phase2.stub_steps'), pg_backend_pid()

@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -15,6 +16,8 @@ import redis
 
 from bridge import postgres
 from core_api import local
+from core_api.auth import Admin
+from core_api.ingest import dead_letters
 from core_api.ingest.queue import JOB_NAME
 from tests.ingest_parts import Parts, parts, until
 
@@ -219,3 +222,24 @@ def test_without_the_sweeper_a_flush_loses_events(real: Parts) -> None:
     with real.worker(INGEST_SWEEP_SECONDS="600", INGEST_RECOVER_SECONDS="600"):
         time.sleep(3)
         assert len(real.pending()) == 1
+
+
+def test_a_person_who_fails_what_a_worker_is_at(real: Parts) -> None:
+    """Both take the booking's lock: nothing is applied after it went to the dead letters."""
+    keys = real.accept([f"B-{number % 5}" for number in range(60)], sleep=0.02)
+    real.add(*keys)
+
+    async def work(pool: Any, _: object) -> None:
+        for key in reversed(keys):
+            await dead_letters.fail(pool, key, Admin("ADMIN", "dewi"))
+
+    with real.worker():
+        until(lambda: applied(real) > 5, 10)
+        real.call(work)
+        real.wait(10)
+    assert real.sql("select distinct process_status from public.ingest_event_log") == [("FAILED",)]
+    assert 5 < applied(real) < 60
+    assert real.sql(
+        "select s.event_key from phase2.stub_log as s join public.ingest_dead_letter as d on d.event_key = s.event_key"
+        " join public.ingest_event_log as e on e.event_key = s.event_key where e.processed_at > d.first_failed_at"
+    ) == []  # fmt: skip

@@ -99,6 +99,16 @@ def test_what_cannot_get_better_is_not_tried_again(real: Parts, state: str, code
     real.wait()
     assert real.event(key)["attempt_count"] == 1
     assert letter(real, key)[:3] == ("OPEN", code, True)
+    assert until(lambda: real.job(key)[0] == "failed", 5)
+
+
+def test_a_dead_event_lets_those_behind_it_by(real: Parts) -> None:
+    first, second = real.accept(["P-1", "P-1"], fail=1, state="P2001")
+    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = %s", second)
+    real.add(second)
+    until(lambda: real.event(second)["process_status"] == "DONE", 5)
+    real.add(first)  # whose work the job of the second has done
+    assert until(lambda: real.job(first)[0] == "failed", 5)
 
 
 def test_a_failing_event_holds_up_its_own_booking_only(real: Parts) -> None:
@@ -287,20 +297,28 @@ def test_a_person_fails_an_event(real: Parts) -> None:
 
 
 def test_a_preview_tells_fields_and_changes_nothing(real: Parts) -> None:
+    (first,) = real.accept(["V-1"], adults=2)
+    real.add(first)
     event, key = dead(real, "V-1")
-    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = %s", event)
-    before = real.sql("select * from phase2.stub_log")
-    (found,) = real.call(lambda pool, _: dead_letters.preview(pool, [event]))
-    assert (found.outcome, found.changes) == ("APPLIED", [])  # the stub writes no booking
-    real.sql(
-        """update public.ingest_event_log set raw_payload = '{"fail": 1, "state": "P2001"}' where event_key = %s""",
-        event,
-    )
-    (found,) = real.call(lambda pool, _: dead_letters.preview(pool, [event]))
-    assert (found.outcome, found.reason) == ("DEAD", "VALIDATION_ERROR")
-    assert real.sql("select * from phase2.stub_log") == before
-    assert letter(real, event)[0] == "OPEN"
-    assert real.event(event)["process_status"] == "FAILED"
+
+    def previewed(**payload: object) -> dead_letters.Preview:
+        real.sql("update public.ingest_event_log set raw_payload = %s where event_key = %s", json.dumps(payload), event)
+        before = [real.sql(f"select * from {table} order by 1") for table in tables]  # noqa: S608
+        (found,) = real.call(lambda pool, _: dead_letters.preview(pool, [event]))
+        assert [real.sql(f"select * from {table} order by 1") for table in tables] == before  # noqa: S608
+        return found
+
+    tables = ("public.booking_core", "public.ingest_dead_letter", "public.ingest_event_log", "phase2.stub_log",
+              "phase2.ledger")  # fmt: skip
+    found = previewed(adults=3)
+    assert found.outcome == "APPLIED"
+    assert [(c.table, c.field, c.before, c.after) for c in found.changes] == [
+        ("booking_core", "note", None, None),
+        ("booking_core", "number_of_adult", 2, 3),
+    ]
+    found = previewed(fail=1, state="P2001")
+    assert (found.outcome, found.reason, found.changes) == ("DEAD", "VALIDATION_ERROR", [])
+    assert refused(real, lambda pool, _: dead_letters.preview(pool, [uuid7()])) == "404 NOT_FOUND"
 
 
 def test_changes_are_told_by_field_and_personal_ones_without_their_values() -> None:

@@ -63,7 +63,7 @@ begin
             when d.status in ('SUCCEEDED', 'RESOLVED', 'CLOSED') then 'OPEN'
             else d.status
         end,
-        last_failed_at = now(),
+        last_failed_at = clock_timestamp(), -- this transaction may have waited for the booking
         next_replay_at = null,
         updated_at = now()
     where
@@ -82,7 +82,7 @@ begin
         )
         select
             phase2.uuid7(), e.event_key, bury.reason_code, bury.reason_detail, bury.poison_message, 'OPEN',
-            now(), now(), e.raw_payload
+            clock_timestamp(), clock_timestamp(), e.raw_payload
         from public.ingest_event_log as e
         where e.event_key = bury.event_key
         returning ingest_dead_letter.dead_letter_key into buried;
@@ -217,13 +217,18 @@ begin
             select f.* into turn from phase2.first_pending(e.source_enum, e.external_booking_ref) as f;
             select
                 case
-                    when not phase2.is_pending(l.process_status, l.next_retry_at) then 'ALREADY'
+                    when not phase2.is_pending(l.process_status, l.next_retry_at)
+                        then case l.process_status when 'FAILED' then 'DEAD' else 'ALREADY' end
                     when turn.next_retry_at > clock_timestamp() then 'WAITS'
                     when ended in ('BUSY', 'WAITS') then ended
                     else 'MORE'
                 end,
-                1 + extract(epoch from turn.next_retry_at - clock_timestamp()) * 1000
-            into outcome, wait_ms
+                1 + extract(epoch from turn.next_retry_at - clock_timestamp()) * 1000,
+                (
+                    select max(d.reason_code) from public.ingest_dead_letter as d
+                    where l.process_status = 'FAILED' and d.event_key = l.event_key
+                )
+            into outcome, wait_ms, reason
             from public.ingest_event_log as l
             where l.event_key = e.known;
         end if;
