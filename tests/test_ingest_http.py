@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core_api import flags
-from core_api.ingest import signature
+from core_api import app, database, flags
+from core_api.ingest import log, signature
 from core_api.settings import core_settings
 from tests import serving
 from tests.serving import PATH, event, post, rows, signed
@@ -571,6 +571,35 @@ def test_without_a_database_nothing_is_promised(settled):
             assert (answered.status_code, code(answered)) == (503, "NOT_DURABLE")
             assert client.get("/health").status_code == 200
             assert client.get("/health/db").json()["data"]["database"] == "away"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(url, monkeypatch):
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.2)
+    body = json.dumps(event()).encode()
+    head = [f"POST {PATH} HTTP/1.1", "host: here", f"content-length: {len(body)}"]
+    head += [f"{name}: {value}" for name, value in signed(body).items()]
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":")[-1]))) as slow:
+        slow.settimeout(10)
+        slow.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body[:10])
+        assert slow.recv(65536).startswith(b"HTTP/1.1 408")
+
+
+def test_what_has_served_its_time_is_forgotten(client, ops, monkeypatch):
+    monkeypatch.setattr(log, "_FORGOTTEN_AT_ONCE", 2)
+    kept, removed = (post(client, event(), x_idempotency_key=f"{name}-{uuid4()}").json()["data"] for name in "ab")
+    rows(ops, "update phase2.ingest_nonces set seen_at = now() - interval '11 minutes' returning 1")
+    rows(ops, "update phase2.ingest_keys set answered_at = now() - interval '36 days' returning 1")
+    rows(ops, "delete from ingest_event_log where event_key = %s returning 1", removed["eventId"])
+
+    async def run() -> None:
+        async with database.pool(ops, size=1, application_name="test") as pool:
+            await log.forget(pool)
+
+    asyncio.run(run())
+    assert rows(ops, "select count(*) from phase2.ingest_nonces") == [(0,)]
+    left = {str(key) for (key,) in rows(ops, "select event_key from phase2.ingest_keys")}
+    assert kept["eventId"] in left
+    assert removed["eventId"] not in left
 
 
 def test_lost_connections_cost_no_request(client, ops):

@@ -36,16 +36,29 @@ _USE_NONCE = "select phase2.use_nonce(%s, %s, %s)"
 _NOT_QUEUED = """
 update phase2.ingest_keys set answer = answer || '{"queued": false}' where idempotency_key = %s
 """
-_FORGET = """
-with nonces as (
-    delete from phase2.ingest_nonces as n where n.seen_at < now() - interval '10 minutes'
-)
-
-delete from phase2.ingest_keys as k
-where
-    k.answered_at < now() - interval '35 days'
-    and not exists (select 1 from public.ingest_event_log as e where e.event_key = k.event_key)
+_FORGET_NONCES = """
+delete from phase2.ingest_nonces as n
+using (
+    select o.nonce from phase2.ingest_nonces as o
+    where o.seen_at < now() - interval '10 minutes'
+    limit %s
+    for update skip locked
+) as old
+where n.nonce = old.nonce
 """
+_FORGET_ANSWERS = """
+delete from phase2.ingest_keys as k
+using (
+    select o.idempotency_key from phase2.ingest_keys as o
+    where
+        o.answered_at < now() - interval '35 days'
+        and not exists (select 1 from public.ingest_event_log as e where e.event_key = o.event_key)
+    limit %s
+    for update skip locked
+) as old
+where k.idempotency_key = old.idempotency_key
+"""
+_FORGOTTEN_AT_ONCE = 10_000  # rows of one transaction
 _EVENT = """
 select
     e.event_key as "eventId", e.idempotency_key as "idempotencyKey", e.process_status as "processStatus",
@@ -193,8 +206,12 @@ async def was_not_queued(pool: Pool, idempotency_key: str) -> None:
 
 async def forget(pool: Pool) -> None:
     """Nonces after 10 minutes; answers after 35 days, once the retention has taken their event."""
-    async with pool.connection() as conn:
-        await conn.execute(_FORGET)
+    for statement in (_FORGET_NONCES, _FORGET_ANSWERS):
+        while True:
+            async with pool.connection() as conn:
+                gone = (await conn.execute(statement, (_FORGOTTEN_AT_ONCE,))).rowcount
+            if gone < _FORGOTTEN_AT_ONCE:
+                break
 
 
 async def event(pool: Pool, event_key: UUID, *, personal: bool) -> dict[str, Any] | None:
