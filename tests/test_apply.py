@@ -58,7 +58,7 @@ def conn(ops: str) -> Iterator[Conn]:
         yield opened
 
 
-def backfilled(conn: Conn, ref: str, base: Event, updated_at: datetime, channel: str = "GYG") -> None:
+def backfilled(conn: Conn, ref: str, base: Event, updated_at: datetime, channel: str = "GYG") -> UUID:
     """A booking as a backfill leaves it whose only candidate is a bstadmin row of that `updated_at`."""
     row = conn.execute(
         "insert into public.booking_core (booking_key, channel_code, source_enum_compat, external_booking_ref,"
@@ -98,6 +98,7 @@ def backfilled(conn: Conn, ref: str, base: Event, updated_at: datetime, channel:
         (key,),
     )
     conn.execute("insert into phase2.booking_source_times values (%s, %s)", (key, updated_at))
+    return key
 
 
 def expected(history: list[Event], channel: str) -> dict[str, Any]:
@@ -197,6 +198,37 @@ def test_a_cancellation_is_undone_only_by_a_later_event(conn: Conn) -> None:
         play(conn, [Event(kind, at)], "VIATOR", ref)
         status.append(rows(conn, "VIATOR", ref)["ops_booking_state"]["ops_fulfillment_status"])
     assert status == ["NEW", "CANCELLED", "CANCELLED", "CANCELLED", "NEW"]
+
+
+def test_what_bstadmin_has_follows_its_engine(conn: Conn) -> None:
+    """A driver, the finance link, NO_SHOW and a source that is no channel: the ops' side, which no event takes away."""
+    ref, web, gone = new_ref(), new_ref(), new_ref()
+    keys = [backfilled(conn, booking, Event("CREATED", 0), START, "DIRECT") for booking in (ref, web, gone)]
+    conn.execute(
+        "insert into public.ops_finance_bridge (finance_bridge_key, booking_key, pattern_id)"
+        " values (gen_random_uuid(), %s, 3)",
+        (keys[0],),
+    )
+    conn.execute("update public.booking_core set source_enum_compat = 'KLOOK' where booking_key = %s", (keys[0],))
+    conn.execute(
+        "update public.ops_booking_state set updated_from_source = 'balisnap', assigned_driver_id = null"
+        " where booking_key = %s",
+        (keys[1],),
+    )
+    conn.execute(
+        "update public.ops_booking_state set ops_fulfillment_status = 'NO_SHOW' where booking_key = %s", (keys[2],)
+    )
+    status: dict[str, list[str]] = {ref: [], web: [], gone: []}
+    for at, kind in enumerate(("CREATED", "UPDATED", "CANCELLED"), start=1):
+        for booking, seen in status.items():
+            play(conn, [Event(kind, at)], "DIRECT", booking)
+            seen.append(rows(conn, "DIRECT", booking)["booking_core"]["ops_fulfillment_status"])
+    assert status == {
+        ref: ["READY", "UPDATED", "CANCELLED"],
+        web: ["NEW", "NEW", "CANCELLED"],
+        gone: ["NO_SHOW"] * 3,
+    }
+    assert rows(conn, "DIRECT", ref)["booking_core"]["source_enum_compat"] == "KLOOK"
 
 
 def test_an_event_that_was_forgotten_and_comes_again_changes_nothing(conn: Conn) -> None:

@@ -310,7 +310,7 @@ begin
     -- What every event has.
     if is_new or event_at > coalesce(times.booking_at, base_at) then
         times.booking_at := event_at;
-        core.source_enum_compat := event.source_enum;
+        core.source_enum_compat := coalesce(core.source_enum_compat, event.source_enum); -- MANUAL is also for others
         core.tour_date := fact.tour_date;
         core.currency_code := fact.currency_code;
         core.total_price := fact.total_price;
@@ -326,14 +326,20 @@ begin
                 else 'PENDING_PAYMENT'
             end;
         end if;
-        if event.channel_code = 'DIRECT' and state.updated_from_source is distinct from 'bstadmin' then
+        select f.booking_key, f.settlement_status, f.validated_at, f.pattern_id into finance
+        from public.ops_finance_bridge as f
+        where f.booking_key = key;
+        -- what only balisnap has, or nobody, shows no trace of bstadmin (mapping 4.7)
+        if
+            event.channel_code = 'DIRECT'
+            and state.updated_from_source is distinct from 'bstadmin'
+            and state.assigned_driver_id is null
+            and finance.booking_key is null
+        then
             core.ops_fulfillment_status := rulebook.fulfilment_status_direct(
                 event.event_type = 'CANCELLED', core.tour_date, today, core.customer_payment_status = 'PAID'
             );
         else
-            select f.settlement_status, f.validated_at, f.pattern_id into finance
-            from public.ops_finance_bridge as f
-            where f.booking_key = key;
             core.ops_fulfillment_status := rulebook.fulfilment_status(
                 case
                     when state.ops_fulfillment_status = 'NO_SHOW' then 'NO_SHOW'
