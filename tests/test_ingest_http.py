@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -356,6 +357,21 @@ def test_long_headers_are_named_beside_the_body(client, ops):
     assert (answered.status_code, fields) == (422, {"x-nonce", "x-idempotency-key", "source"})
     assert count(ops) == before
     assert post(client, event(), x_nonce="n" * 128, x_idempotency_key="k" * 128).status_code == 202
+
+
+def test_a_nul_is_found_in_the_depth_and_in_the_breadth(client):
+    deep: Any = ["\x00"]
+    for _ in range(900):
+        deep = [deep]
+    wide = [0] * 300_000 + ["\x00"] * 30
+    for payload, path, found in (
+        (deep, "raw.providerPayload." + "0." * 900, 1),
+        (wide, "raw.providerPayload.3000", 20),
+    ):
+        answered = post(client, event(raw__providerPayload=payload))
+        details = answered.json()["error"]["details"]
+        assert (answered.status_code, len(details)) == (422, found)
+        assert details[0]["field"].startswith(path[:150])
 
 
 def test_an_escaped_backslash_is_no_nul(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
@@ -124,20 +125,31 @@ def invalid(faults: dict[str, str]) -> Refused:
 
 
 def _with_nul(content: Any) -> list[str]:
-    """Paths of the texts and names that hold a NUL, which jsonb cannot keep."""
+    """Paths of the texts and names that hold a NUL, which jsonb cannot keep; in the order of the document.
+
+    One iterator a level: a body may be a thousand levels deep, or half a million values wide.
+    """
     found: list[str] = []
-    left: list[tuple[str, Any]] = [("", content)]
-    while left and len(found) < _MOST_NAMED:
-        path, value = left.pop()
-        if isinstance(value, str):
-            if "\x00" in value:
-                found.append(path or "body")
-        elif isinstance(value, list):
-            left += [(f"{path}.{index}".lstrip("."), item) for index, item in enumerate(value)]
-        elif isinstance(value, dict):
-            for name, item in value.items():
-                where = f"{path}.{name}".lstrip(".").replace("\x00", "\\u0000")
-                if "\x00" in name:
-                    found.append(where)
-                left.append((where, item))
+    path: list[str] = []
+    levels: list[Iterator[tuple[str, Any]]] = [iter([("body", content)])]
+    while levels and len(found) < _MOST_NAMED:
+        name, value = next(levels[-1], _END)
+        if name is None:
+            levels.pop()
+            path = path[:-1]
+            continue
+        if "\x00" in name or (isinstance(value, str) and "\x00" in value):
+            where = ".".join([*path[1:], name]).replace("\x00", "\\u0000")
+            found.append(where[:_LONGEST_PATH])
+        if isinstance(value, dict | list):
+            levels.append(iter(value.items()) if isinstance(value, dict) else _numbered(value))
+            path.append(name)
     return found
+
+
+_END: Any = (None, None)
+_LONGEST_PATH = 200  # characters of it that an answer shows
+
+
+def _numbered(values: list[Any]) -> Iterator[tuple[str, Any]]:
+    return ((str(index), value) for index, value in enumerate(values))
