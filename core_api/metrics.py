@@ -43,6 +43,8 @@ class Metrics:
         self.not_queued = Counter(
             "ingest_not_queued", "Accepted events that could not be added to the queue at once", registry=self.registry
         )
+        self.queue_jobs = Gauge("ingest_queue_jobs", "Jobs of the queue by state", ["state"], registry=self.registry)
+        self.queue_connected = Gauge("ingest_queue_connected", "Whether Redis answers", registry=self.registry)
         self.in_flight = Gauge("core_api_requests_in_flight", "Requests being answered", registry=self.registry)
         self._minutes: dict[int, dict[tuple[str, str], _Cell]] = {}
 

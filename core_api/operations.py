@@ -21,6 +21,7 @@ from core_api.metrics import LONGEST_WINDOW
 router = APIRouter(tags=["operations"])
 PROBE_SECONDS = 2.0
 
+_STATES = ("waiting", "active", "delayed", "completed", "failed", "paused")
 # an evaluation without a gate of the batch has it no more
 _GATES = """
 select
@@ -156,8 +157,17 @@ async def _redis(core: Core) -> str:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(request: Request) -> Response:
-    """For Prometheus: of this process."""
+    """For Prometheus: of this process, and the depth of the queue."""
     core: Core = request.app.state.core
+    if core.queue:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                counts = await core.queue.counts()
+        except TimeoutError:
+            counts = {}
+        core.metrics.queue_connected.set(bool(counts.get("connected")))
+        for state in _STATES if counts.get("connected") else ():  # else the last that was seen
+            core.metrics.queue_jobs.labels(state).set(counts[state])
     return Response(generate_latest(core.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -278,6 +278,16 @@ def test_measures_count_what_was_answered(client):
     assert str(NOBODY) not in text
 
 
+def test_prometheus_sees_the_queue(ops):
+    for error, jobs, connected in ((None, "1.0", "1.0"), (ConnectionError("away"), None, "0.0")):
+        queue = SlowQueue(error=error)
+        with serving.service(ops, lambda: queue) as url, httpx.Client(base_url=url) as client:  # noqa: B023
+            post(client, event())
+            text = client.get("/metrics").text
+        assert f"ingest_queue_connected {connected}" in text
+        assert (f'ingest_queue_jobs{{state="waiting"}} {jobs}' in text) == (error is None)
+
+
 def test_the_gates_latest_measures_are_shown(client, ops):
     for value in (1, 0):
         [(result,)] = rows(

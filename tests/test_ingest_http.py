@@ -545,6 +545,10 @@ class SlowQueue:
     async def is_connected(self) -> bool:
         return self.error is None
 
+    async def counts(self) -> dict[str, Any]:
+        states = ("waiting", "active", "delayed", "completed", "failed", "paused")
+        return {"connected": not self.error, **dict.fromkeys(states, len(self.added))}
+
     async def close(self) -> None: ...
 
 
