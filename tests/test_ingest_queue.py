@@ -169,10 +169,11 @@ def test_the_flag_is_in_force_within_seconds(real: Parts) -> None:
     real.sql(
         "insert into phase2.flags (flag, enabled, reason, changed_by) values ('INGEST_QUEUE_ENABLED', false, '', '')"
     )
-    time.sleep(3)
+    (log,) = real.home.glob("worker-*.log")
+    until(lambda: "finishing what is held" in log.read_text(), 4)
     (key,) = real.accept(["F-1"])
     real.add(key)
-    time.sleep(2.5)  # beyond the sweeper's time too
+    time.sleep(1)
     assert real.event(key)["process_status"] == "RECEIVED"
     real.sql("delete from phase2.flags")
     real.wait(6)
