@@ -213,6 +213,19 @@ def test_a_worker_ends_at_sigterm_while_redis_is_away(real: Parts) -> None:
         assert worker.wait(10) == 0
 
 
+def test_a_worker_that_starts_before_redis(real: Parts) -> None:
+    local.stop(real.home)
+    (key,) = real.accept(["B-1"])
+    with real.worker() as worker:
+        time.sleep(3)
+        assert local.ensure(real.home) == (real.redis, True)
+        real.wait(8)
+        (key,) = real.accept(["B-2"])
+        real.add(key)
+        real.wait(1.5)
+        assert worker.poll() is None
+
+
 def test_without_the_sweeper_a_flush_loses_events(real: Parts) -> None:
     """The fault that the sweeper mends, planted: the tests above would see it."""
     keys = real.accept(["B-1"])

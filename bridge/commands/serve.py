@@ -49,7 +49,12 @@ def serve() -> None:
         out.print("tokens and secrets: phase2 env. A signed request, good for 5 minutes (another one: phase2 event):\n")
         print(_request(), flush=True)
 
-    raise typer.Exit(2 if run(started, **on) else 0)
+    if run(started, **on):
+        raise CouldNotRun(
+            "the API or the worker has ended by itself, so both have",
+            where=chosen.url,
+            todo="Its last lines say why; CORE_API_PORT names another port.",
+        )
 
 
 @app.command()
