@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 
 from bridge import steps
+from bridge.errors import CouldNotRun
 from bridge.settings import databases
 from bridge.settings import settings as bridge_settings
 from core_api import database, local
@@ -68,8 +69,12 @@ def serve(started: Callable[[], None] = lambda: None, **settings: str) -> int:
     """API and worker, each in a process of its own, with these settings beside the environment's; `started` is called
     when the API answers. Both end when one does, or on SIGTERM, and the embedded Valkey too if it was started here.
 
-    Returns 0, or the exit code of the one that ended by itself.
+    Returns 0, or the exit code of the one that ended by itself. CouldNotRun: somebody listens at our port already.
     """
+    if _answers():
+        raise CouldNotRun(
+            "something answers there already", where=core_settings().url, todo="Stop it, or set CORE_API_PORT."
+        )
     home = bridge_settings().phase2_home
     given = core_settings().ingest_redis_url
     redis, ours = (given.get_secret_value(), False) if given else local.ensure(home)

@@ -7,7 +7,6 @@ import shlex
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-import typer
 
 from bridge import postgres, runlog
 from bridge.commands.base import Json, app, err, out, print_json, progress
