@@ -21,7 +21,7 @@ from core_api.ingest import dead_letters
 from core_api.ingest.queue import JOB_NAME
 from tests.ingest_parts import Parts, parts, until
 
-SEED = 5
+SEED = int(os.environ.get("FAULT_SEED", "5"))
 
 
 @pytest.fixture
@@ -163,14 +163,14 @@ def test_a_worker_paused_beyond_its_lock_has_no_effect(real: Parts) -> None:
 
 def test_two_workers_one_booking_in_any_order_with_duplicates(real: Parts) -> None:
     chance = random.Random(SEED)
-    keys = real.accept(["HOT"] * 500 + [f"B-{number}" for number in range(100)])
+    keys = real.accept(["HOT"] * 1000 + [f"B-{number}" for number in range(100)])
     real.sql(
         "update public.ingest_event_log set raw_payload = '{\"fail\": 1}' where event_key = any(%s)",
-        [keys[3], keys[250], keys[520]],
+        [keys[3], keys[250], keys[1020]],
     )
     real.sql("""update public.ingest_event_log set raw_payload = '{"fail": 9, "state": "P2001"}'
              where event_key = %s""", keys[100])  # fmt: skip
-    shuffled = keys + chance.sample(keys, 200)
+    shuffled = keys + chance.sample(keys, 300)
     chance.shuffle(shuffled)
 
     async def work(_pool: object, queue: object) -> None:
