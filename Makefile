@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model rollback status scenarios fault-matrix crash-matrix test lint format bench docs clean
+.PHONY: help setup up down env demo run recon model rollback status bundle scenarios fault-matrix crash-matrix test lint format bench docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -60,6 +60,9 @@ rollback: setup ## Roll one batch back (BATCH=D)
 	@$(PHASE2) rollback --batch $(BATCH)
 status: setup ## Where each batch stands
 	@$(PHASE2) status
+bundle: setup ## The evidence of one batch as one archive that verifies itself (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) bundle --batch $(BATCH)
 scenarios: setup ## Sample sources that break a gate each
 	@$(PHASE2) scenarios
 fault-matrix: setup ## Run every fault against the gates, and write docs/fault-matrix.md anew

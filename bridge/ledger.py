@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from bridge.settings import settings
+from bridge.verify_bundle import Problem, chain_problems
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,6 @@ class Entry:
     actor: str
     body: dict[str, Any]
     digest: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What `verify` found: where, and what is wrong with it."""
-
-    where: str
-    what: str
 
 
 # Tables whose rows an entry mirrors: kind of entry -> table, its key. Written by `mirror`.
@@ -179,29 +172,6 @@ def verify(conn: psycopg.Connection, *, pinned: str | None = None) -> list[Probl
         problems += _mirror_problems(conn, kind, schema, table, key)
     for _, text, _ in rows:
         problems += _file_problems(text)
-    return problems
-
-
-def chain_problems(rows: Iterable[tuple[int, str, str]]) -> list[Problem]:
-    """What is wrong with a chain of (number, text, digest), from its first entry on. Needs no database."""
-    problems: list[Problem] = []
-    expected_no, previous = 1, None
-    for no, text, digest in rows:
-        where = f"entry {no}"
-        if no != expected_no:
-            problems.append(Problem(where, f"entry {expected_no} is missing"))
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
-            problems.append(Problem(where, "its text does not have the digest that stands beside it"))
-        try:
-            said = json.loads(text)
-        except ValueError:
-            said = {}
-            problems.append(Problem(where, "its text is not JSON"))
-        if said.get("no") != no:
-            problems.append(Problem(where, f"its text says that it is entry {said.get('no')}"))
-        if said.get("previous") != previous and no == expected_no:
-            problems.append(Problem(where, "it does not follow the entry before it"))
-        expected_no, previous = no + 1, digest
     return problems
 
 
