@@ -19,6 +19,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from bridge import (
+    arrivals,
     embedded,
     fingerprint,
     gates,
@@ -267,6 +268,22 @@ def _watched(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry
                 entry.detail["backed_off"] = backed_off
 
 
+def tell_what_arrived(run: Run, batch: Batch) -> None:
+    """What came to the sources while the batch ran: a line of progress and a step of its log; only reads."""
+    if not any(step.kind == "land" for step in batch.plan):
+        return
+    name = "arrivals since the snapshot"
+    with (
+        run.connect() as conn,
+        runlog.step(conn, run_id=run.run_id, batch=batch.code, name=name, kind="arrivals") as entry,
+    ):
+        found, problems = arrivals.since_the_landing(conn, run.databases)
+        entry.detail["arrived"] = found
+        entry.detail["told"] = [arrivals.words(found), *(f"not counted: {problem}" for problem in problems)]
+    for line in entry.detail["told"]:
+        run.progress(f"{batch.code}  {line}")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A verdict, and the report that was written of it."""
@@ -426,10 +443,12 @@ def _require_schema(conn: psycopg.Connection, batch: Batch) -> None:
 
 
 def _script(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
-    entry.detail["script"] = step.target
+    file = scripts.FOLDER / step.target
+    if file.is_file():  # before it runs: a failure is logged with what failed
+        entry.detail["script"], entry.checksum = step.target, scripts.checksum(file)
     parameters = _capacity(run.databases.ops) if step.target.startswith("000") else {}
     result = scripts.run_script(run.databases.ops, step.target, parameters)
-    entry.checksum, entry.rows = result.checksum, result.rows
+    entry.rows = result.rows
     if result.results:
         entry.detail["checks"] = [list(map(str, row)) for row in result.results]
     if step.target.startswith("000"):

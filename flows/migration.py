@@ -115,6 +115,7 @@ async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
         steps.refuse_if_unfit(run, one)
         for step in one.steps + one.postchecks:
             run_step(run, one, step)
+        steps.tell_what_arrived(run, one)
         outcome = conclude(run, one)
     except Stopped as stopped:
         steps.mark_stopped(run, one, stopped)

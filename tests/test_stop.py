@@ -13,22 +13,15 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from bridge import batches, ledger, policy, postgres, retention, sources, steps, stop
+from bridge import batches, ledger, policy, postgres, retention, scripts, sources, steps, stop
 from bridge.cli import app
 from bridge.errors import CouldNotRun, Stopped
 from bridge.settings import settings
-from flows import migration
 from tests.pipeline import Pipeline, fresh
 from tests.shop import AS_OF
+from tests.without_prefect import migrate
 
 BY_SQL = "select phase2.log('stop', null, null, null, 'ayu', '{\"reason\": \"payments look wrong\"}')"
-
-
-async def no_artifacts(_: steps.Outcome) -> None:
-    """In the place of `publish`."""
-
-
-WITHOUT_PREFECT = {"run_step": migration.run_step.fn, "conclude": migration.conclude.fn, "publish": no_artifacts}
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +64,6 @@ def state(pipeline: Pipeline, code: str) -> tuple:
     return rows[0] if rows else ("PENDING", None, None)
 
 
-async def run_flow(pipeline: Pipeline, first: str, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flow's own functions without Prefect around them."""
-    for name, function in WITHOUT_PREFECT.items():
-        monkeypatch.setattr(migration, name, function)
-    await migration.migration_flow.fn(first, last, AS_OF)
-
-
 def by_file(pipeline: Pipeline) -> None:
     stop.file().write_text("the webhook sends rubbish\nmore words")
 
@@ -109,7 +95,7 @@ def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
 
     monkeypatch.setattr(steps, "execute", one_step)
     with pytest.raises(Stopped, match=words) as raised:
-        asyncio.run(run_flow(pipeline, "A", "A", monkeypatch))
+        asyncio.run(migrate("A", "A", AS_OF))
     assert done == ["sources check"], "it went on"
     assert "phase2 resume --reason" in str(raised.value)
     status, blocked_by, error = state(pipeline, "A")
@@ -121,7 +107,7 @@ def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
 
     stop.file().unlink(missing_ok=True)  # taking the file away is no lifting: a run has seen it
     with pytest.raises(Stopped, match=words):
-        asyncio.run(run_flow(pipeline, "A", "A", monkeypatch))
+        asyncio.run(migrate("A", "A", AS_OF))
     assert done == ["sources check"], "it started"
 
     lifted = phase2("resume", "--reason", "it was a test")
@@ -136,7 +122,7 @@ def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
 
 
 def test_nothing_stands_and_a_batch_runs_after_the_lifting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    asyncio.run(run_flow(pipeline, "A", "B", monkeypatch))
+    asyncio.run(migrate("A", "B", AS_OF))
     assert [state(pipeline, code)[0] for code in "AB"] == ["PASS", "PASS"]
 
 
@@ -145,7 +131,7 @@ def test_a_batch_that_has_passed_stays_passed_when_its_rerun_may_not_start(
 ) -> None:
     by_sql(pipeline)
     with pytest.raises(Stopped):
-        asyncio.run(run_flow(pipeline, "A", "B", monkeypatch))
+        asyncio.run(migrate("A", "B", AS_OF))
     assert [state(pipeline, code)[0] for code in "AB"] == ["PASS", "PASS"]
 
 
@@ -240,3 +226,16 @@ def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
     ) == [(1,)]
     with connected(pipeline) as conn:
         assert ledger.verify(conn) == []
+
+
+def test_a_script_that_fails_says_so_and_is_logged(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = batches.BATCHES["B"].steps[0]
+    (tmp_path / step.target).write_text("begin; select 1 / 0; commit;")
+    monkeypatch.setattr(scripts, "FOLDER", tmp_path)
+    run = steps.Run(run_id=steps.runlog.uuid7(), databases=pipeline.databases, as_of=AS_OF)
+    with pytest.raises(CouldNotRun, match="010_seed_channel_registry.sql failed: division by zero"):
+        steps.execute(run, batches.BATCHES["B"], step)
+    logged = "select run_status, script_checksum from public.migration_run_log order by started_at desc limit 1"
+    assert pipeline.rows(logged) == [("FAILED", scripts.checksum(tmp_path / step.target))]
