@@ -35,3 +35,7 @@ class Stopped(GateFailed):
     def __init__(self, batch: str, why: str) -> None:
         super().__init__(batch, ["stop"])
         self.args = (f"batch {batch} is on hold: {why}",)
+
+
+class Tainted(GateFailed):
+    """A batch is not run again as it was when a hard gate of it failed (exit code 1)."""

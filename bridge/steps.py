@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 
 from bridge import (
     arrivals,
+    door,
     embedded,
     fingerprint,
     gates,
@@ -34,8 +35,8 @@ from bridge import (
     warehouse,
     watch,
 )
-from bridge.batches import BATCHES, ORDER, Batch, Step, before
-from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
+from bridge.batches import BATCHES, ORDER, Batch, Step
+from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted, plain
 from bridge.reports import draw
 from bridge.settings import SQL, Databases, databases, settings
 
@@ -202,11 +203,10 @@ def _in_time(
 
 
 def begin(run: Run, batch: Batch) -> None:
-    """Open the door of a batch: every batch before it has passed (GateFailed when not); then start it."""
+    """Open the door of a batch: whatever the policy demands is there (GateFailed when not); then start it."""
     stop.raise_if_asked(run.databases.ops, batch.code)
     with run.connect() as conn:
-        for code in before(batch.code):
-            gates.open_or_raise(conn, batch.code, code)
+        door.open_or_raise(conn, batch)
     start(run, batch)
 
 
@@ -221,7 +221,8 @@ def start(run: Run, batch: Batch) -> None:
         )
         with conn.transaction():
             set_state(conn, run, batch.code, "RUNNING")
-            ledger.append(conn, "run", batch=batch.code, run_id=run.run_id, body={"as_of": run.as_of})
+            body = {"as_of": run.as_of, "code": door.code_of(batch)}
+            ledger.append(conn, "run", batch=batch.code, run_id=run.run_id, body=body)
 
 
 def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
@@ -333,6 +334,32 @@ def refuse_if_unfit(run: Run, batch: Batch) -> None:
     raise GateFailed(batch.code, sorted({check[0] for check in failed}))
 
 
+def refuse_if_tainted(run: Run, batch: Batch) -> None:
+    """A batch whose last run failed a hard gate is not run again as it was: Tainted, and nothing was written.
+
+    Asked when the sources are landed: what they hold now is compared with what they held then.
+    """
+    with run.connect() as conn:
+        found = door.taint(conn, batch, run.as_of)
+        if found is None:
+            return
+        gates_failed = list(found.gates)
+        body = {"verdict": found.entry, "gates": gates_failed, "changed": list(found.changed)}
+        with conn.transaction():
+            if found.stands:
+                report = reports.found(found.files, settings().phase2_reports)
+                undone = ledger.entries(conn, "rollback", batch=batch.code, after=found.entry)
+                status = "ROLLED_BACK" if undone else "FAIL"
+                set_state(conn, run, batch.code, status, blocked_by=gates_failed, written=report)
+            kind = "taint" if found.stands else "taint lifted"
+            ledger.append(conn, kind, batch=batch.code, run_id=run.run_id, body=body)
+    if found.stands:
+        run.progress(f"{batch.code}  not run again: nothing has changed since the failed verdict (entry {found.entry})")
+        run.progress(f"{batch.code}  {door.mend(batch, found)}")
+        raise Tainted(batch.code, gates_failed)
+    run.progress(f"{batch.code}  failed before; changed since: {', '.join(found.changed)}")
+
+
 def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     """Ask the gates, write the report, keep the verdict. The door itself is `raise_unless_passed`.
 
@@ -340,6 +367,7 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     """
     with run.connect() as conn:
         verdict = gates.evaluate(conn, batch.code, run.run_id)
+        bound = door.binding(conn, batch, run.run_id, run.as_of, verdict)
         written = reports.write(conn, verdict, settings().phase2_reports)
         with conn.transaction():
             if opens_door:
@@ -354,6 +382,7 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
                     "blocked_by": verdict.blocked_by,
                     "evaluated_at": verdict.evaluated_at,
                     "opens_door": opens_door,
+                    **bound,
                     "files": ledger.files(written.json, written.md, written.html),
                 },
             )
@@ -726,6 +755,7 @@ class BatchStatus:
     report: Path | None
     error: str | None
     stands: bool  # something of it is in the database: it can be rolled back
+    changed: tuple[str, ...] = ()  # of a STALE pass: what is not as it was judged
 
 
 _STATUS = """
@@ -748,6 +778,9 @@ def status(ops_url: str) -> list[BatchStatus]:
     with postgres.connect(ops_url, application_name="phase2-status", read_only=True) as conn:
         rows = conn.cursor(row_factory=dict_row).execute(_STATUS).fetchall()
         free = conn.execute("select pg_try_advisory_lock_shared(%s)", (_RUNNER_LOCK,)).fetchone() == (True,)
+        passed = [row["batch"] for row in rows if row["status"] == "PASS"]
+        lapsed = {code: door.lapsed(conn, code) for code in passed}
+        stale = {code: door.stale(conn, code) for code in passed}
     known = {row["batch"]: row for row in rows}
     lines: list[BatchStatus] = []
     held_by: tuple[str, ...] = ()
@@ -757,18 +790,23 @@ def status(ops_url: str) -> list[BatchStatus]:
         if status == "RUNNING" and free:
             status = "INTERRUPTED"  # its runner is gone: it was killed
         judged = status in ("PASS", "FAIL")
+        if lapsed.get(code):
+            status = "FAIL"  # a waiver that it passed with stands no more
+        elif stale.get(code):
+            status = "STALE"
         lines.append(
             BatchStatus(
                 batch=code,
                 focus=BATCHES[code].focus,
                 status="HOLD" if held_by else status,
                 gates=row["gates"] if row and judged else "",
-                blocked_by=held_by or (tuple(row["blocked_by"] or ()) if row else ()),
+                blocked_by=held_by or lapsed.get(code) or (tuple(row["blocked_by"] or ()) if row else ()),
                 as_of=row["as_of"] if row else None,
                 ended_at=row["ended_at"] if row else None,
                 report=Path(row["report_html_path"]) if row and row["report_html_path"] else None,
                 error=row["error_message"] if row else None,
                 stands=row is not None and row["status"] not in ("PENDING", "ROLLED_BACK"),
+                changed=stale.get(code, ()),
             )
         )
         if status == "FAIL" and not held_by:  # one FAIL puts every later batch on hold (gates.md)

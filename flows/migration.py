@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from bridge import recon, rollback, steps, stop
 from bridge.batches import Batch, Step, batch, between
-from bridge.errors import CouldNotRun, GateFailed, Stopped
+from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted
 
 Code = Literal["A", "B", "C", "D", "E"]
 OnFail = Literal["hold", "rollback"]
@@ -113,12 +113,17 @@ async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
         for step in one.prechecks:
             run_step(run, one, step)
         steps.refuse_if_unfit(run, one)
+        steps.refuse_if_tainted(run, one)
         for step in one.steps + one.postchecks:
             run_step(run, one, step)
         steps.tell_what_arrived(run, one)
         outcome = conclude(run, one)
     except Stopped as stopped:
         steps.mark_stopped(run, one, stopped)
+        raise
+    except Tainted as failed:
+        if on_fail == "rollback":
+            await _try_to_roll_back(run, one, failed)
         raise
     except GateFailed:
         raise

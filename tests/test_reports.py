@@ -87,6 +87,7 @@ def verdict(**other: object) -> gates.Verdict:
 def conn(database: str):
     with postgres.connect(database, autocommit=True) as opened:
         opened.execute((SQL / "state.sql").read_bytes())
+        opened.execute((SQL / "ledger.sql").read_bytes())
         yield opened
 
 

@@ -84,6 +84,7 @@ _COLOURS = {
     "PASS": "green",
     "FAIL": "red",
     "HOLD": "yellow",
+    "STALE": "yellow",
     "ERROR": "red",
     "INTERRUPTED": "red",
     "RUNNING": "cyan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -46,6 +47,15 @@ def write(conn: psycopg.Connection, verdict: gates.Verdict, root: Path) -> Writt
     _replace(written.html, page)
     _replace(written.json, text)
     return written
+
+
+def found(files: Mapping[str, str], root: Path) -> Written | None:
+    """The report that an entry of the ledger names by its `files`; None when it names none."""
+    record = next((name for name in files if name.endswith(".json")), None)
+    if record is None:
+        return None
+    path = root / record
+    return Written(path, path.with_suffix(".md"), path.with_suffix(".html"), files[record])
 
 
 def markdown(content: dict[str, Any], digest: str) -> str:
