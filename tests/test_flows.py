@@ -198,6 +198,7 @@ def test_a_deployment_runs_on_a_worker(shop: Shop, prefect_url: str) -> None:
     for command in (
         [prefect, "work-pool", "create", "phase2", "--type", "process"],
         [prefect, "--no-prompt", "deploy", "--all"],
+        [prefect, "--no-prompt", "deployment", "schedule", "pause", "--all"],  # it is this test that starts runs
     ):
         done = subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, timeout=200)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -210,22 +211,35 @@ def test_a_deployment_runs_on_a_worker(shop: Shop, prefect_url: str) -> None:
         start_new_session=True,
     )
     try:
-        done = subprocess.run(
-            [prefect, "deployment", "run", "batch/batch", "--param", "code=C", "--param", f"as_of={AS_OF}", "--watch"],
-            env=env,
-            cwd=ROOT,
-            text=True,
-            capture_output=True,
-            timeout=400,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + (shop.home / "worker.log").read_text()[-3000:]
+        for asked in (
+            ["batch/batch", "--param", "code=C", "--param", f"as_of={AS_OF}"],
+            ["retention/retention"],
+        ):
+            done = subprocess.run(
+                [prefect, "deployment", "run", *asked, "--watch"],
+                env=env,
+                cwd=ROOT,
+                text=True,
+                capture_output=True,
+                timeout=400,
+            )
+            assert done.returncode == 0, done.stdout[-2000:] + (shop.home / "worker.log").read_text()[-3000:]
     finally:
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait(30)
     runs = httpx.post(
-        f"{prefect_url}/flow_runs/filter", json={"flow_runs": {"name": {"any_": ["batch C"]}}}, timeout=20
+        f"{prefect_url}/flow_runs/filter",
+        json={"flow_runs": {"deployment_id": {"is_null_": False}}},
+        timeout=20,
     ).json()
-    assert [run["state_type"] for run in runs] == ["COMPLETED"]
+    assert {run["state_type"] for run in runs} == {"COMPLETED"}
+    assert len(runs) == 2
+    assert shop.ops("select status from phase2.step_log where step like '%091%'") == [("SUCCEEDED",)]
+    deployed = httpx.post(f"{prefect_url}/deployments/filter", json={}, timeout=20).json()
+    schema = next(one for one in deployed if one["name"] == "batch")["parameter_openapi_schema"]
+    assert schema["properties"]["on_fail"]["enum"] == ["hold", "rollback"]
+    assert "rollback" in schema["properties"]["on_fail"]["description"]
+    assert all(one["global_concurrency_limit"]["limit"] == 1 for one in deployed)
 
 
 def test_rollback_refuses_while_later_batches_stand_on_it(shop: Shop) -> None:
