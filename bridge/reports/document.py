@@ -116,7 +116,7 @@ def document(conn: psycopg.Connection, verdict: gates.Verdict) -> dict[str, Any]
         "ledger": _head(conn),
         "signoffs": {"policy": _policy(), "given": []},
     }
-    return _plain(content)
+    return plain_json(content)
 
 
 def _gate(gate: gates.Gate) -> dict[str, Any]:
@@ -236,6 +236,10 @@ def _step(step: dict[str, Any]) -> dict[str, Any]:
         "seconds": step["seconds"],
         "rows": step["rows"],
         "error": mask_text(step["error_message"]) if step["error_message"] else None,
+        "told": [
+            *(mask_text(line) for line in detail.get("told", [])),
+            *(f"backed off: {mask_text(reason)}" for reason in detail.get("backed_off", [])),
+        ],
         "nodes": [
             {
                 "name": node.get("name", ""),
@@ -257,10 +261,10 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """JSON's own types: times in UTC with Z, whole numbers as integers."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime):
@@ -270,5 +274,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     return value
