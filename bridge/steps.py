@@ -409,8 +409,8 @@ def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
 def mark_stopped(run: Run, batch: Batch, stopped: Stopped) -> None:
     """A batch that somebody stopped: HOLD, with who, why and how to lift it."""
     with run.connect() as conn, conn.transaction():
-        set_state(conn, run, batch.code, "HOLD", blocked_by=stopped.blocked_by, error=str(stopped))
-        ledger.append(conn, "hold", batch=batch.code, run_id=run.run_id, body={"reason": str(stopped)})
+        set_state(conn, run, batch.code, "HOLD", blocked_by=stopped.blocked_by, error=stopped.why)
+        ledger.append(conn, "hold", batch=batch.code, run_id=run.run_id, body={"reason": stopped.why})
 
 
 def set_state(

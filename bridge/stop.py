@@ -95,7 +95,7 @@ def raise_if_asked(ops_url: str, batch: str) -> None:
         _note_the_file(conn)
         stops = standing(conn)
     if stops:
-        raise Stopped(batch, f"{'; '.join(map(str, stops))}. {HOW_TO_LIFT}")
+        raise Stopped(batch, "; ".join(map(str, stops)), HOW_TO_LIFT)
 
 
 def criteria(conn: psycopg.Connection, batch: Batch, policy: Policy) -> list[Criterion]:

@@ -204,6 +204,19 @@ def test_the_shop_stays_open_while_batches_run(pipeline: Pipeline) -> None:
     assert "came after the snapshot, for the next run: " in arrivals.words(found)
 
 
+def test_a_statement_that_fails_or_waits_is_seen(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_concurrent_life.LIMIT", 0.3)
+    life = Life(pipeline.databases)
+    with open_for(pipeline.databases.bstadmin) as conn, psycopg.connect(pipeline.databases.bstadmin) as blocker:
+        life.ask(conn, "good", "select count(*) from public.bookings")
+        assert life.failed == []
+        blocker.execute("lock table public.bookings in access exclusive mode")
+        life.ask(conn, "late", "select count(*) from public.bookings")
+        life.ask(conn, "wrong", "select the_day from public.tours")
+    assert ["statement timeout" in life.failed[0], "does not exist" in life.failed[1]] == [True, True]
+    assert life.asked["late"][0] >= 0.3
+
+
 def counted(url: str, schema: str, table: str) -> int:
     with psycopg.connect(url) as conn:
         row = conn.execute(postgres.statement("select count(*) from {}.{}", schema, table)).fetchone()

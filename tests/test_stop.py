@@ -97,6 +97,7 @@ def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
     with pytest.raises(Stopped, match=words) as raised:
         asyncio.run(migrate("A", "A", AS_OF))
     assert done == ["sources check"], "it went on"
+    assert str(raised.value).startswith("batch A is on hold: stopped by ")
     assert "phase2 resume --reason" in str(raised.value)
     status, blocked_by, error = state(pipeline, "A")
     assert (status, blocked_by) == ("HOLD", ["stop"])
@@ -212,7 +213,7 @@ def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
             " 'PRODUCT_MAPPING', 'CLOSED', now() - interval '91 days')"
         )
         stop.ask(conn, "an incident")
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped, match="retention is on hold: stopped by made"):
             retention.clean()
         stop.lift(conn, "over")
     assert json.loads(phase2("retention", "--json").stdout)["unmapped queue"] == 1
