@@ -21,7 +21,7 @@ from uuid import UUID
 
 import psycopg
 
-from bridge import gates, ledger, legacy, postgres, scripts, waivers
+from bridge import fingerprint, gates, ledger, legacy, postgres, scripts, waivers
 from bridge.batches import ORDER, Batch, batch, before
 from bridge.errors import GateFailed, plain
 from bridge.policy import Criterion, Policy, policy
@@ -38,8 +38,9 @@ _OF_BATCH: dict[str, tuple[str, ...]] = {
     "A": ("models/recon/batch_a/*",),
     "B": ("models/recon/batch_b/*",),
     "C": ("models/*/catalog/*", "models/recon/batch_c/*", "data-tests/catalog_*"),
-    "D": ("models/*/booking/*", "models/recon/batch_d/*", "data-tests/booking_*"),
-    "E": ("models/*/payment/*", "models/recon/batch_e/*", "data-tests/payment_*"),
+    # the statuses of bookings are made of payments
+    "D": ("models/*/booking/*", "models/intermediate/payment/*", "models/recon/batch_d/*", "data-tests/booking_*"),
+    "E": ("models/bridge/payment/*", "models/recon/batch_e/*", "data-tests/payment_*"),
 }
 _NOT_CODE = ("target", "logs", "dbt_packages", "__pycache__")
 
@@ -246,15 +247,18 @@ def taint(conn: psycopg.Connection, one: Batch, as_of: date) -> Taint | None:
     if of_run.body.get("as_of") != as_of.isoformat():
         changed += ("as of",)
     if of_run.body.get("ops") != _ops(conn, one):
-        changed += ("decisions" if _lands(one) else "schema",)
+        changed += ("decisions" if _lands(one) else "ops database",)
     return Taint(of_run.no, unborne, changed, of_run.body.get("files") or {})
 
 
 def _ops(conn: psycopg.Connection, one: Batch) -> str:
-    """Of the ops database what a person may have mended: decisions and events; for A and B the schema itself."""
+    """Of the ops database what may have been mended: decisions and events; for A and B schema and rows, which a rerun
+    of them judges as they stand."""
     if conn.execute("select to_regclass('public.unmapped_queue') is null").fetchone() == (True,):
         return ""
-    return _digest(conn.execute(_DECIDED if _lands(one) else _SCHEMA).fetchall())
+    if _lands(one):
+        return _digest(conn.execute(_DECIDED).fetchall())
+    return _digest([*conn.execute(_SCHEMA).fetchall(), fingerprint.versions(conn)])
 
 
 # --- the door ----------------------------------------------------------------------------------------------------
@@ -272,19 +276,19 @@ def criteria(conn: psycopg.Connection, one: Batch, asked: Policy | None = None) 
 
 def _others() -> tuple[Callable[[psycopg.Connection, Batch, Policy], list[Criterion]], ...]:
     """The criteria that stand elsewhere; imported here because they look at steps, which open this door."""
-    from bridge import stop
+    from bridge import rehearsal, stop
 
-    return (stop.criteria,)
+    return (rehearsal.criteria, stop.criteria)
 
 
 def open_or_raise(conn: psycopg.Connection, one: Batch) -> None:
     """Let a batch start; GateFailed names every criterion that holds it.
 
-    A taint of a batch that lands its sources is asked after that: they may have been mended.
+    A taint is asked after the prechecks (`taint`): the sources, which they land, may have been mended.
     """
     for code in before(one.code):
         gates.open_or_raise(conn, one.code, code)
-    holding = [line for line in criteria(conn, one) if line.holds and not (line.name == _taint_of(one) and _lands(one))]
+    holding = [line for line in criteria(conn, one) if line.holds and line.name != _taint_of(one)]
     if holding:
         raise GateFailed(one.code, [f"{line.name}: {line.evidence}. {line.todo}".strip() for line in holding])
 
@@ -321,10 +325,12 @@ def _untainted(conn: psycopg.Connection, one: Batch) -> Criterion:
 
 def mend(one: Batch, found: Taint) -> str:
     """What lifts a taint, in words."""
-    return (
-        "Mend the cause: source rows, code, gates, or a decision in the queue and then"
-        f" make recon BATCH={one.code}; or phase2 waive --batch {one.code} --gate {found.gates[0]} …"
-    )
+    causes = "source rows, code or gates" if _lands(one) else "the bridge, its schema, code or gates"
+    words = f"Mend the cause ({causes}) and run it again; after a decision or a repair, make recon BATCH={one.code}"
+    waivable = [gate for gate in found.gates if (waivers.registered(gate) or {}).get("severity") != waivers.STOP]
+    if len(waivable) == len(found.gates):
+        words += f"; or phase2 waive --batch {one.code} --gate {', '.join(waivable)}"
+    return words
 
 
 def _taint_of(one: Batch) -> str:
