@@ -68,6 +68,11 @@ def html(content: dict[str, Any], digest: str) -> str:
     return _templates(True).get_template("report.html.j2").render(report=content, digest=digest, draw=draw)
 
 
+def explanation(document: dict[str, Any]) -> str:
+    """What `phase2 explain` found, as one self-contained page."""
+    return _templates(True).get_template("explain.html.j2").render(told=document, draw=draw)
+
+
 def _place(folder: Path, at: datetime) -> Path:
     """A name that nobody has, taken by creating it."""
     stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
