@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 
 from bridge import batches, ledger, policy, postgres, retention, scripts, sources, steps, stop
 from bridge.cli import app
-from bridge.errors import CouldNotRun, Stopped
+from bridge.errors import CouldNotRun, GateFailed, Stopped
 from bridge.settings import settings
+from flows import operating
 from tests.pipeline import Pipeline, fresh
 from tests.shop import AS_OF
 from tests.without_prefect import migrate
@@ -140,10 +142,11 @@ def test_a_landing_stops_between_its_tables_and_leaves_the_one_before(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
+    first = threading.Lock()
 
     def progress(line: str) -> None:
         said.append(line)
-        if line.startswith("landed") and not stop.file().exists():
+        if line.startswith("landed") and first.acquire(blocking=False):
             said.append("stopped")
             Path(f"{stop.file()}.new").write_text("now")
             Path(f"{stop.file()}.new").replace(stop.file())
@@ -227,6 +230,39 @@ def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
     ) == [(1,)]
     with connected(pipeline) as conn:
         assert ledger.verify(conn) == []
+
+
+def test_scheduled_recon_renews_what_is_in_and_leaves_a_run_alone(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[tuple[str, str]] = []
+
+    async def published(outcome: steps.Outcome) -> None:
+        judged.append((outcome.verdict.batch, outcome.verdict.result))
+
+    def recon(which: operating.Which) -> None:
+        asyncio.run(operating.reconciliation_flow.fn(which))
+
+    monkeypatch.setattr(operating, "publish", published)
+    recon("all")
+    recon("latest")
+    assert judged == [("A", "PASS"), ("B", "PASS"), ("B", "PASS")]
+
+    judged.clear()
+    run = steps.Run(run_id=steps.runlog.uuid7(), databases=pipeline.databases, as_of=AS_OF)
+    with connected(pipeline) as conn, steps.only_runner(run):
+        conn.execute("update phase2.batch_state set status = 'RUNNING' where batch = 'B'")
+        recon("all")
+        assert judged == []
+        conn.execute("update phase2.batch_state set status = 'PASS' where batch = 'B'")
+
+    with connected(pipeline) as conn:
+        conn.execute("update public.channel_registry set channel_code = 'OTHER' where channel_code = 'BOKUN'")
+        with pytest.raises(GateFailed, match="B-01"):
+            recon("latest")
+        conn.execute("update public.channel_registry set channel_code = 'BOKUN' where channel_code = 'OTHER'")
+        recon("latest")
+    assert judged == [("B", "FAIL"), ("B", "PASS")]
 
 
 def test_a_script_that_fails_says_so_and_is_logged(
