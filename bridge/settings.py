@@ -44,10 +44,10 @@ class Settings(BaseSettings):
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
     phase2_disk_used_bytes: int | None = None
 
-    @field_validator("phase2_home", "phase2_reports")
+    @field_validator("phase2_home", "phase2_reports", "phase2_stop_file")
     @classmethod
     def _below_the_project(cls, value: Path) -> Path:
-        """A relative folder is one of the project's, wherever the command is called."""
+        """A relative path is one of the project's, wherever the command is called."""
         return value if value.is_absolute() else ROOT / value
 
     @property
