@@ -46,9 +46,9 @@ class Settings(BaseSettings):
 
     @field_validator("phase2_home", "phase2_reports", "phase2_stop_file")
     @classmethod
-    def _below_the_project(cls, value: Path) -> Path:
+    def _below_the_project(cls, value: Path | None) -> Path | None:
         """A relative path is one of the project's, wherever the command is called."""
-        return value if value.is_absolute() else ROOT / value
+        return value and ROOT / value
 
     @property
     def is_embedded(self) -> bool:
