@@ -340,17 +340,22 @@ def _origins(
     for source in sources:
         address = _address(source)
         columns = rule.balisnap if source["source_system"] == "balisnap" else rule.bstadmin
-        for table, _, column in (name.partition(".") for name in columns):
-            if table != source["source_table"] or column not in source["said"]:
+        own = [name.partition(".")[2] for name in columns if name.partition(".")[0] == source["source_table"]]
+        candidate = ranks.get(address) if rule.value and columns else None
+        shown = _masked(source["source_table"], source["said"])
+        if candidate and not own:  # it has the value of rows that hang on it: of a departure, for instance
+            own, shown = [rule.value], _masked(source["source_table"], candidate["said"])
+        for column in own:
+            if column not in shown:
                 continue
-            candidate = ranks.get(address) if rule.value else None
             in_bridge, why = None, None
-            if candidate and candidate["said"].get(rule.value) is None and source["said"][column] is not None:
+            if candidate and candidate["said"].get(rule.value) is None and shown[column] is not None:
                 why = "normalises to nothing"
             elif candidate:
                 in_bridge, why = candidate in agreeing, _why(rule, value, candidate, agreeing)
-            shown = _masked(table, source["said"])[column]
-            origins.append({"row": address, "column": column, "value": shown, "in_bridge": in_bridge, "why": why})
+            origins.append(
+                {"row": address, "column": column, "value": shown[column], "in_bridge": in_bridge, "why": why}
+            )
     return origins[:_MOST]
 
 

@@ -66,6 +66,17 @@ found as (
         to_jsonb(t) as said
     from items as t
     union all
+    select distinct
+        3 as place,
+        'balisnap' as source_system,
+        'Departure' as source_table,
+        t.departure_id as id,
+        items.booking_id,
+        null::uuid as makes,
+        to_jsonb(t) as said
+    from landing_balisnap."Departure" as t
+    inner join items on t.departure_id = items.departure_id
+    union all
     select
         4 as place,
         'balisnap' as source_system,
@@ -118,4 +129,4 @@ select
     makes,
     said
 from found
-order by place, id
+order by place, source_table, id
