@@ -195,7 +195,7 @@ def take(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> F
 def versions(conn: psycopg.Connection) -> str:
     """A digest of which row versions the bridge is made of: as long as it is equal, nobody has written to it.
 
-    The canonical tables, our own state but for the logs, the seeds, and the rulebook. Rows are not read, only where
+    The canonical tables, our own state but for the logs, the seeds, the rulebook, working tables. Rows are not read, only where
     each stands and which transaction wrote it: a tenth of the cost of `take`. A table that was moved (vacuum full,
     restore) counts as written.
     """
@@ -214,6 +214,14 @@ def versions(conn: psycopg.Connection) -> str:
                 "select 'rulebook', count(*), sum(hash_record_extended(row(p.ctid, p.xmin), 0))"
                 " from pg_catalog.pg_proc as p"
                 " join pg_catalog.pg_namespace as n on n.oid = p.pronamespace and n.nspname = 'rulebook'"
+            )
+        )
+        parts.append(  # of working tables and views: whether they are the ones that were made
+            sql.SQL(
+                "select 'working tables', count(*), sum(hash_record_extended(row(c.oid, c.relfilenode), 0))"
+                " from pg_catalog.pg_class as c"
+                " join pg_catalog.pg_namespace as n"
+                " on n.oid = c.relnamespace and n.nspname in ('dbt_staging', 'dbt_intermediate')"
             )
         )
         rows = [cursor.execute(part).fetchone() for part in parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from bridge import ledger, postgres, runlog, scripts
+from bridge import backup, ledger, postgres, runlog, scripts
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
 from bridge.steps import Run, Step, forget_what_is_settled, set_state
@@ -38,13 +38,20 @@ def plan(conn: psycopg.Connection, batch: Batch) -> list[str]:
     return lines
 
 
-def roll_back(run: Run, batch: Batch) -> None:
-    """Check, then undo the batch in one transaction; the log says ROLLED_BACK. Interrupted, nothing has happened."""
+def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
+    """Check, copy, then undo the batch in one transaction; the log says ROLLED_BACK. Interrupted, nothing has happened.
+
+    Raises CouldNotRun, and removes nothing, when the copy of what stands is not proven complete. A database that is
+    itself a copy, to rehearse on (`on_a_copy`), is not copied once more.
+    """
     with run.connect() as conn:
         check(conn, batch)
+        copy = None if on_a_copy else _copied(conn, run, batch)
         step = Step("script", scripts.rollback_script(batch.code), f"Roll back batch {batch.code}")
         run.progress(f"{batch.code}  {step.title}")
         with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind="rollback") as entry:
+            if copy:
+                backup.still_as_copied(run.databases.ops, copy)
             conn.execute("delete from phase2.warehouse_state where part = 'work of batch_d'")  # its tables go
             forget_what_is_settled(conn)
             if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
@@ -53,4 +60,15 @@ def roll_back(run: Run, batch: Batch) -> None:
             entry.checksum, entry.rows = result.checksum, result.rows
         with conn.transaction():
             set_state(conn, run, batch.code, "ROLLED_BACK")
-            ledger.append(conn, "rollback", batch=batch.code, run_id=run.run_id, body={"rows": entry.rows})
+            body = {"rows": entry.rows, "copy": copy.no if copy else None}
+            ledger.append(conn, "rollback", batch=batch.code, run_id=run.run_id, body=body)
+
+
+def _copied(conn: psycopg.Connection, run: Run, batch: Batch) -> ledger.Entry:
+    """A proven copy of what stands, as a step of its own."""
+    run.progress(f"{batch.code}  Copy what stands, and prove the copy")
+    with runlog.step(conn, run_id=run.run_id, batch=batch.code, name="backup ops", kind="backup") as entry:
+        why = f"before the rollback of batch {batch.code}"
+        copy = backup.take(run.databases, "ops", why=why, batch=batch.code, run_id=run.run_id, indexes=False)
+        entry.rows, entry.detail["file"] = sum(copy.body["rows"].values()), copy.body["file"]
+    return copy
