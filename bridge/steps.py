@@ -38,6 +38,7 @@ from bridge import (
 from bridge.batches import BATCHES, ORDER, Batch, Step
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted, plain
 from bridge.reports import draw
+from bridge.reports.mask import mask_text
 from bridge.settings import SQL, Databases, databases, settings
 
 Progress = Callable[[str], None]
@@ -400,7 +401,7 @@ def raise_unless_passed(outcome: Outcome) -> None:
 def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
     """A batch that could not run to its verdict: ERROR, never PASS."""
     with run.connect() as conn:
-        words = plain(error, 2000) or type(error).__name__
+        words = mask_text(plain(error, 2000)) or type(error).__name__
         with conn.transaction():
             set_state(conn, run, batch.code, "ERROR", error=words)
             ledger.append(conn, "error", batch=batch.code, run_id=run.run_id, body={"error": words})
