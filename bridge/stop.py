@@ -19,6 +19,7 @@ from bridge import ledger, postgres
 from bridge.batches import Batch
 from bridge.errors import CouldNotRun, Stopped
 from bridge.policy import Criterion, Policy
+from bridge.reports.mask import mask_text
 from bridge.settings import settings
 
 HOW_TO_LIFT = 'A person lifts it: phase2 resume --reason "…"'
@@ -170,4 +171,5 @@ def _needed(reason: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300] or "no reason was given"
+    """As the ledger and everybody may see it: a person's reason may quote a guest's mail or phone."""
+    return mask_text(" ".join(text.split())[:300]) or "no reason was given"

@@ -168,12 +168,12 @@ def test_a_resume_needs_a_reason_and_something_to_lift(pipeline: Pipeline) -> No
     with connected(pipeline) as conn:
         with pytest.raises(CouldNotRun, match="nothing is stopped"):
             stop.lift(conn, "why not")
-        stop.ask(conn, "one")
+        stop.ask(conn, "one\nof guest@example.com")
         stop.ask(conn, "two")
         with pytest.raises(CouldNotRun, match="a reason is missing"):
             stop.lift(conn, "  ")
         conn.execute("select phase2.log('resume', null, null, null, 'ayu', '{}')")
-        assert [one.reason for one in stop.standing(conn)] == ["one", "two"], "lifted without a reason"
+        assert [one.reason for one in stop.standing(conn)] == ["one of g•••@e•••", "two"], "lifted without a reason"
         assert len(stop.lift(conn, "both")) == 2
 
 
