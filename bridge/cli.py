@@ -424,7 +424,8 @@ def _why(line: Any) -> str:
         return f"changed since: {', '.join(line.changed)}"
     if line.blocked_by:
         return f"blocked by {', '.join(line.blocked_by)}"
-    return f"{line.gates} pass" if line.gates else ""
+    waived = f", {', '.join(line.waived)} waived" if line.waived else ""
+    return f"{line.gates} pass{waived}" if line.gates else ""
 
 
 def _show_gates(rows: list[dict[str, str]]) -> None:

@@ -132,11 +132,11 @@ def stale(conn: psycopg.Connection, code: str) -> tuple[str, ...]:
     return _changed(verdict.body.get("bound_to") if verdict else None, bound_to(conn, batch(code)))
 
 
-def lapsed(conn: psycopg.Connection, code: str) -> tuple[str, ...]:
-    """Gates that failed in the latest verdict of a batch within a waiver that no longer stands."""
+def waived(conn: psycopg.Connection, code: str) -> dict[str, bool]:
+    """Gates that failed in the latest verdict of a batch within a waiver, each with whether it still stands."""
     failed = waivers.failed_by(_verdict(conn, code))
     borne = waivers.covering(conn, code, failed)
-    return tuple(gate for gate, said in failed.items() if said["waiver"] and gate not in borne)
+    return {gate: gate in borne for gate, said in failed.items() if said["waiver"]}
 
 
 def binding(conn: psycopg.Connection, one: Batch, run_id: UUID, as_of: date, verdict: gates.Verdict) -> dict[str, Any]:

@@ -312,7 +312,7 @@ def gates_table(document: dict[str, Any]) -> list[dict[str, str]]:
             "value": draw.value_of(gate),
             "limit": draw.threshold_of(gate),
             "of": draw.fraction_of(gate),
-            "status": gate["status"],
+            "status": gate["status"] + (", waived" if gate.get("waived") else ""),
         }
         for gate in document["gates"]
     ]
@@ -760,6 +760,7 @@ class BatchStatus:
 
 
 _STATUS = """
+    waived: tuple[str, ...] = ()  # gates that fail within a waiver
 select
     s.batch, s.status, s.blocked_by, s.as_of, s.ended_at, s.report_html_path, s.error_message,
     (
@@ -780,7 +781,7 @@ def status(ops_url: str) -> list[BatchStatus]:
         rows = conn.cursor(row_factory=dict_row).execute(_STATUS).fetchall()
         free = conn.execute("select pg_try_advisory_lock_shared(%s)", (_RUNNER_LOCK,)).fetchone() == (True,)
         passed = [row["batch"] for row in rows if row["status"] == "PASS"]
-        lapsed = {code: door.lapsed(conn, code) for code in passed}
+        waived = {code: door.waived(conn, code) for code in passed}
         stale = {code: door.stale(conn, code) for code in passed}
     known = {row["batch"]: row for row in rows}
     lines: list[BatchStatus] = []
@@ -791,7 +792,8 @@ def status(ops_url: str) -> list[BatchStatus]:
         if status == "RUNNING" and free:
             status = "INTERRUPTED"  # its runner is gone: it was killed
         judged = status in ("PASS", "FAIL")
-        if lapsed.get(code):
+        lapsed = tuple(gate for gate, stands in waived.get(code, {}).items() if not stands)
+        if lapsed:
             status = "FAIL"  # a waiver that it passed with stands no more
         elif stale.get(code):
             status = "STALE"
@@ -801,7 +803,7 @@ def status(ops_url: str) -> list[BatchStatus]:
                 focus=BATCHES[code].focus,
                 status="HOLD" if held_by else status,
                 gates=row["gates"] if row and judged else "",
-                blocked_by=held_by or lapsed.get(code) or (tuple(row["blocked_by"] or ()) if row else ()),
+                blocked_by=held_by or lapsed or (tuple(row["blocked_by"] or ()) if row else ()),
                 as_of=row["as_of"] if row else None,
                 ended_at=row["ended_at"] if row else None,
                 report=Path(row["report_html_path"]) if row and row["report_html_path"] else None,
@@ -811,5 +813,6 @@ def status(ops_url: str) -> list[BatchStatus]:
             )
         )
         if status == "FAIL" and not held_by:  # one FAIL puts every later batch on hold (gates.md)
+                waived=tuple(gate for gate, stands in waived.get(code, {}).items() if stands),
             held_by = lines[-1].blocked_by
     return lines

@@ -85,6 +85,7 @@ _COLOURS = {
     "FAIL": "red",
     "HOLD": "yellow",
     "STALE": "yellow",
+    "FAIL, waived": "yellow",
     "ERROR": "red",
     "INTERRUPTED": "red",
     "RUNNING": "cyan",
