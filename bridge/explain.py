@@ -164,6 +164,11 @@ def explain(conn: psycopg.Connection, match: Match) -> dict[str, Any]:
 def _booking(conn: psycopg.Connection, match: Match) -> dict[str, Any]:
     _ask(conn, key=str(match.key))
     held = list(_rows(conn, "booking"))
+    ids = {"BALISNAP_BOOKING_ID": [], "BSTADMIN_BOOKING_ID": []}
+    for row in held:
+        if row["said"].get("external_ref_kind") in ids and row["said"]["source_pk"].isdigit():
+            ids[row["said"]["external_ref_kind"]].append(row["said"]["source_pk"])
+    _ask(conn, key=str(match.key), balisnap=ids["BALISNAP_BOOKING_ID"], bstadmin=ids["BSTADMIN_BOOKING_ID"])
     sources = list(_rows(conn, "booking_sources"))
     notes: list[str] = []
     candidates: list[dict[str, Any]] = []
@@ -210,7 +215,7 @@ def _of_catalog(
 ) -> dict[str, Any]:
     keys = [str(row["key"]) for row in held if row["table_name"] in ("catalog_product", "catalog_variant")]
     package = match.address.rpartition(":")[2] if _is_package(match.address) and match.address else ""
-    _ask(conn, explain=package, keys="{" + ",".join(keys) + "}")
+    _ask(conn, explain=package, keys=keys)
     notes, sources, packages = [], [], []
     if _is_there(conn, "dbt_intermediate.int_catalog_rate_suppliers"):
         sources, packages = list(_rows(conn, "catalog_sources")), list(_rows(conn, "packages"))
@@ -252,7 +257,7 @@ def _package(conn: psycopg.Connection, match: Match) -> dict[str, Any]:
     package = match.address.rpartition(":")[2]
     target = None
     if _is_there(conn, "dbt_intermediate.int_catalog_packages"):
-        _ask(conn, explain=package, keys="{}")
+        _ask(conn, explain=package)
         target = next((row["variant_key"] or row["product_key"] for row in _rows(conn, "packages")), None)
     if target:
         _ask(conn, key=str(target))
@@ -636,13 +641,21 @@ def _is_there(conn: psycopg.Connection, relation: str) -> bool:
     return conn.execute("select to_regclass(%s) is not null", (relation,)).fetchone() == (True,)
 
 
-def _ask(conn: psycopg.Connection, *, explain: str = "", table: str = "", key: str = "", keys: str = "{}") -> None:
-    """What the files of sql/explain read."""
-    conn.execute(
-        "select set_config('phase2.explain', %s, false), set_config('phase2.explain_table', %s, false),"
-        " set_config('phase2.explain_key', %s, false), set_config('phase2.explain_keys', %s, false)",
-        (explain, table, key, keys),
-    )
+def _ask(
+    conn: psycopg.Connection,
+    *,
+    explain: str = "",
+    table: str = "",
+    key: str = "",
+    keys: Collection[str] = (),
+    balisnap: Collection[str] = (),
+    bstadmin: Collection[str] = (),
+) -> None:
+    """What the files of sql/explain read: settings of the session, lists as arrays."""
+    lists = {"_keys": keys, "_balisnap": balisnap, "_bstadmin": bstadmin}
+    asked = {"": explain, "_table": table, "_key": key, **{name: f"{{{','.join(of)}}}" for name, of in lists.items()}}
+    for name, value in asked.items():
+        conn.execute("select set_config('phase2.explain' || %s::text, %s::text, false)", (name, value))
 
 
 def _rows(conn: psycopg.Connection, file: str) -> list[dict[str, Any]]:

@@ -47,6 +47,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
                 " from phase2.gate_results where batch = 'D' order by gate_result_id desc limit 1",
                 (f"DIRECT:{PLANTED['main_email']}", json.dumps(PLANTED)),
             )
+            certificate = settings().phase2_reports / "rehearsal" / "D.json"
+            certificate.parent.mkdir()
+            certificate.write_text('{"fp2 = fp0": true}')
+            backup = settings().phase2_reports / "backup.dump"
+            backup.write_text(PLANTED["main_name"])
+            ledger.append(conn, "rehearsal", batch="D", body={"files": ledger.files(certificate)})
+            ledger.append(conn, "sign-off", batch="D", subject="Tech Lead", body={"of": "D"})
+            ledger.append(conn, "backup", body={"files": ledger.files(backup)})
         yield pipeline
     settings.cache_clear()
 
@@ -99,7 +107,10 @@ def test_the_same_content_makes_the_same_bytes(migrated: Pipeline, made: bundle.
 
 def test_it_holds_what_the_issue_asks_for(migrated: Pipeline, files: dict[str, bytes]) -> None:
     verdict = migrated.rows("select body from phase2.ledger where kind = 'verdict' and batch = 'D'")[-1][0]
-    assert {name.removeprefix(FILES) for name in files if name.startswith(FILES)} == set(verdict["files"])
+    named = {*verdict["files"], "rehearsal/D.json"}  # and not the backup, which holds the customers' data
+    assert {name.removeprefix(FILES) for name in files if name.startswith(FILES)} == named
+    assert [entry["kind"] for entry in json.loads(files["certificates.json"])] == ["rehearsal"]
+    assert [entry["kind"] for entry in json.loads(files["decisions.json"])] == ["sign-off", "backup"]
     assert {name.rsplit(".")[-1] for name in verdict["files"]} == {"json", "md", "html"}
     assert len(files[LEDGER].splitlines()) == migrated.rows("select count(*) from phase2.ledger")[0][0]
     assert [row["step"] for row in json.loads(files["run_log/steps.json"])][:2] == ["land sources", "dbt batch_d"]
@@ -206,6 +217,8 @@ def test_a_forger_who_reseals_meets_the_ledger(files: dict[str, bytes]) -> None:
         "run_log/steps.json": json.dumps(step).encode(),
         LEDGER: b"".join([*lines[:verdict], json.dumps(entry).encode() + b"\n", *lines[verdict + 1 :]]),
         "decisions.json": json.dumps([{"no": 1, "kind": "sign-off", "actor": "nobody"}]).encode(),
+        FILES + "rehearsal/D.json": b'{"fp2 = fp0": false}',
+        "certificates.json": files["certificates.json"].replace(b"rehearsal/D.json", b"rehearsal/E.json"),
         "plan.json": files["plan.json"].replace(b'"code": "D"', b'"code": "E"'),
         "scripts/rollback/D.sql": b"begin;\ncommit;\n",
     }
@@ -220,7 +233,9 @@ def test_a_forger_who_reseals_meets_the_ledger(files: dict[str, bytes]) -> None:
 
 def test_entries_cut_off_the_end_are_found_by_a_pinned_head(files: dict[str, bytes]) -> None:
     head = json.loads(files[MANIFEST])["head"]["digest"]
-    cut = resealed(files | {LEDGER: b"".join(files[LEDGER].splitlines(keepends=True)[:-1])})
+    decisions = json.dumps(json.loads(files["decisions.json"])[:-1]).encode()
+    cut = {LEDGER: b"".join(files[LEDGER].splitlines(keepends=True)[:-1]), "decisions.json": decisions}
+    cut = resealed(files | cut)
     assert content_problems(cut) == []
     assert [problem.where for problem in content_problems(cut, head)] == ["head"]
     assert content_problems(files, head) == []

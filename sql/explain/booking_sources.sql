@@ -1,36 +1,23 @@
--- The landed rows of one booking (phase2.explain_key), and the key of the bridge's row that each of them makes.
-with refs as materialized (
-    select
-        r.source_system,
-        r.source_pk::integer as id
-    from public.channel_external_refs as r
-    where
-        r.entity_type = 'BOOKING'
-        and r.entity_key = (select current_setting('phase2.explain_key')::uuid)
-        and r.external_ref_kind in ('BALISNAP_BOOKING_ID', 'BSTADMIN_BOOKING_ID')
-        and r.source_pk ~ '^[0-9]{1,9}$'
+-- The landed rows of one booking, by its ids in balisnap and bstadmin (phase2.explain_balisnap, phase2.explain_bstadmin),
+-- and the key of the bridge's row that each of them makes.
+with balisnap as materialized (
+    select current_setting('phase2.explain_balisnap')::integer[] as ids
 ),
 
-balisnap as (
-    select r.id from refs as r
-    where r.source_system = 'balisnap'
-),
-
-bstadmin as (
-    select r.id from refs as r
-    where r.source_system = 'bstadmin'
+bstadmin as materialized (
+    select current_setting('phase2.explain_bstadmin')::integer[] as ids
 ),
 
 items as materialized (
     select t.*
     from landing_balisnap."BookingItem" as t
-    where t.booking_id = any(array(select b.id from balisnap as b))
+    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
 ),
 
 finances as materialized (
     select t.*
     from landing_bstadmin.booking_finances as t
-    where t.booking_id = any(array(select b.id from bstadmin as b))
+    where t.booking_id = any((select b.ids from bstadmin as b)::integer[])
 ),
 
 found as (
@@ -43,7 +30,7 @@ found as (
         null::uuid as makes,
         to_jsonb(t) as said
     from landing_balisnap."Booking" as t
-    where t.booking_id = any(array(select b.id from balisnap as b))
+    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
     union all
     select
         2 as place,
@@ -54,7 +41,7 @@ found as (
         null::uuid as makes,
         to_jsonb(t) as said
     from landing_bstadmin.bookings as t
-    where t.booking_id = any(array(select b.id from bstadmin as b))
+    where t.booking_id = any((select b.ids from bstadmin as b)::integer[])
     union all
     select
         3 as place,
@@ -97,7 +84,7 @@ found as (
         rulebook.row_key('payment', 'balisnap', 'Payment', t.payment_id::text) as makes,
         to_jsonb(t) as said
     from landing_balisnap."Payment" as t
-    where t.booking_id = any(array(select b.id from balisnap as b))
+    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
     union all
     select
         6 as place,
