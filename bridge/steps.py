@@ -28,6 +28,7 @@ from bridge import (
     ledger,
     legacy,
     postgres,
+    rehearsal,
     reports,
     runlog,
     scripts,
@@ -368,6 +369,8 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     """
     with run.connect() as conn:
         verdict = gates.evaluate(conn, batch.code, run.run_id)
+        if opens_door:
+            verdict = rehearsal.hold_if_astray(conn, batch, verdict, run.progress)
         bound = door.binding(conn, batch, run.run_id, run.as_of, verdict)
         written = reports.write(conn, verdict, settings().phase2_reports)
         with conn.transaction():
@@ -757,10 +760,10 @@ class BatchStatus:
     error: str | None
     stands: bool  # something of it is in the database: it can be rolled back
     changed: tuple[str, ...] = ()  # of a STALE pass: what is not as it was judged
+    waived: tuple[str, ...] = ()  # gates that fail within a waiver
 
 
 _STATUS = """
-    waived: tuple[str, ...] = ()  # gates that fail within a waiver
 select
     s.batch, s.status, s.blocked_by, s.as_of, s.ended_at, s.report_html_path, s.error_message,
     (
@@ -810,9 +813,9 @@ def status(ops_url: str) -> list[BatchStatus]:
                 error=row["error_message"] if row else None,
                 stands=row is not None and row["status"] not in ("PENDING", "ROLLED_BACK"),
                 changed=stale.get(code, ()),
+                waived=tuple(gate for gate, stands in waived.get(code, {}).items() if stands),
             )
         )
         if status == "FAIL" and not held_by:  # one FAIL puts every later batch on hold (gates.md)
-                waived=tuple(gate for gate, stands in waived.get(code, {}).items() if stands),
             held_by = lines[-1].blocked_by
     return lines

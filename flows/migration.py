@@ -9,7 +9,7 @@ from typing import Literal
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from bridge import recon, rollback, steps, stop
+from bridge import recon, rehearsal, rollback, steps, stop
 from bridge.batches import Batch, Step, batch, between
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted
 
@@ -105,6 +105,19 @@ async def recon_flow(code: Code) -> None:
     outcome = recon.evaluate(code, progress=say)
     await publish(outcome)
     steps.raise_unless_passed(outcome)
+
+
+@flow(name="rehearsal", flow_run_name="rehearsal {from_batch} to {to_batch}")
+async def rehearsal_flow(from_batch: Code = "A", to_batch: Code = "E", as_of: date | None = None) -> None:
+    """Rehearse batches on a copy of the ops database: run, gates, rollback, run again. The copy is dropped.
+
+    Args:
+        from_batch: The first batch that is rehearsed.
+        to_batch: The last one.
+        as_of: The day in Bali that statuses are computed for; empty is today.
+    """
+    run = steps.prepare(as_of, say)
+    rehearsal.raise_unless_passed(rehearsal.perform(run, between(from_batch, to_batch)))
 
 
 async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:

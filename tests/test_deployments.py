@@ -20,6 +20,7 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
 SCHEDULES = {
     "recon-hourly": "10 * * * *",
     "recon-daily": "30 18 * * *",
+    "rehearsal": "0 17 * * *",
     "retention": "0 19 * * *",
 }
 
