@@ -195,9 +195,9 @@ def take(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> F
 def versions(conn: psycopg.Connection) -> str:
     """A digest of which row versions the bridge is made of: as long as it is equal, nobody has written to it.
 
-    The canonical tables, our own state but for the logs, the seeds, the rulebook, working tables. Rows are not read, only where
-    each stands and which transaction wrote it: a tenth of the cost of `take`. A table that was moved (vacuum full,
-    restore) counts as written.
+    The canonical tables, our own state but for the logs, the seeds, the rulebook, and dbt's working tables. Rows are
+    not read, only where each stands and which transaction wrote it: a tenth of the cost of `take`. A table that was
+    moved (vacuum full, restore) counts as written.
     """
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute("set local jit = off")
