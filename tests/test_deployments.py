@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from prefect import Flow, flow
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
-from bridge.settings import ROOT
+from bridge.settings import ROOT, settings
+from flows import operating
 
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
     deployment["name"]: deployment
@@ -20,7 +22,7 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
 SCHEDULES = {
     "recon-hourly": "10 * * * *",
     "recon-daily": "30 18 * * *",
-    "rehearsal": "0 17 * * *",
+    "rehearsal-nightly": "0 17 * * *",
     "retention": "0 19 * * *",
 }
 
@@ -97,3 +99,22 @@ def test_the_page_for_operators_explains_each_deployment_and_each_kind_of_pool()
         assert f"`{name}`" in section
     for kind in ("process", "docker", "kubernetes"):
         assert f"--type {kind}" in section
+
+
+@pytest.mark.parametrize(("environment", "rehearsed"), [("staging", [("A", "E")]), ("production", []), ("local", [])])
+def test_the_nightly_rehearsal_is_for_staging_alone(
+    monkeypatch: pytest.MonkeyPatch, environment: str, rehearsed: list[tuple[str, str]]
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def rehearsal(first: str, last: str) -> None:
+        asked.append((first, last))
+
+    monkeypatch.setattr(operating, "rehearsal_flow", rehearsal)
+    monkeypatch.setenv("PHASE2_ENV", environment)
+    settings.cache_clear()
+    try:
+        asyncio.run(operating.nightly_rehearsal_flow.fn())
+    finally:
+        settings.cache_clear()
+    assert asked == rehearsed
