@@ -74,9 +74,9 @@ def test_a_parameter_without_type_or_help_is_found() -> None:
     assert unhelpful(planted) == ["untyped", "silent"]
 
 
-@pytest.mark.parametrize("name", DEPLOYMENTS)
+@pytest.mark.parametrize("name", sorted(DEPLOYMENTS.keys() - {"go-no-go"}))
 def test_what_writes_runs_one_at_a_time(name: str) -> None:
-    """All of them do: verdicts and reports at the least."""
+    """All of them do: verdicts and reports at the least. A go / no-go waits for a person, maybe beside another one."""
     assert DEPLOYMENTS[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     assert DEPLOYMENTS[name]["work_pool"] == {"name": "phase2"}
 
