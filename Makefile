@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model rehearse rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench docs clean
+.PHONY: help setup up down env demo run recon model rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -55,6 +55,9 @@ recon: setup ## Evaluate the gates of one batch on the state as it is (BATCH=D)
 model: setup ## Build one dbt model, test it and its parents, show which rows changed (M=booking_core)
 	@test -n "$(M)" || { echo 'name the model: make model M=booking_core' >&2; exit 2; }
 	@$(PHASE2) model $(M)
+go-no-go: setup ## May a batch start: every criterion, who has signed, who is missing (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) go-no-go --batch $(BATCH)
 rollback: setup ## Roll one batch back (BATCH=D)
 	$(need_batch)
 	@$(PHASE2) rollback --batch $(BATCH)
@@ -98,6 +101,7 @@ bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=1
 	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS) --runs $(RUNS)
 docs: setup ## dbt docs, with the rulebook
 	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .
-clean: ## Remove the embedded databases, dbt's target and the reports
+clean: ## Remove the embedded databases, dbt's target and the reports; copies (.phase2/backups) stay
 	@test ! -x $(PHASE2) || $(PHASE2) down
-	@rm -rf .phase2 reports dbt_project/target
+	@find .phase2 -mindepth 1 -maxdepth 1 ! -name backups -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf reports dbt_project/target

@@ -16,7 +16,14 @@ from rich.prompt import Confirm
 from rich.table import Table
 
 from bridge import batches, postgres
-from bridge.commands import door, evidence, ledger, operating, rehearsal  # noqa: F401  (a topic's commands register themselves)
+from bridge.commands import (  # noqa: F401  (a topic's commands register themselves)
+    door,
+    evidence,
+    ledger,
+    operating,
+    rehearsal,
+    signoff,
+)
 from bridge.commands.base import (
     AsOf,
     BatchCode,

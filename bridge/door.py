@@ -276,9 +276,9 @@ def criteria(conn: psycopg.Connection, one: Batch, asked: Policy | None = None) 
 
 def _others() -> tuple[Callable[[psycopg.Connection, Batch, Policy], list[Criterion]], ...]:
     """The criteria that stand elsewhere; imported here because they look at steps, which open this door."""
-    from bridge import rehearsal, stop
+    from bridge import readiness, rehearsal, signoff, stop
 
-    return (rehearsal.criteria, stop.criteria)
+    return (rehearsal.criteria, readiness.criteria, signoff.criteria, stop.criteria)
 
 
 def open_or_raise(conn: psycopg.Connection, one: Batch) -> None:
