@@ -1,5 +1,5 @@
--- The landed rows of one booking, by its ids in balisnap and bstadmin (phase2.explain_balisnap, phase2.explain_bstadmin),
--- and the key of the bridge's row that each of them makes.
+-- The landed rows of one booking, by its ids (phase2.explain_balisnap, phase2.explain_bstadmin), and the key of the
+-- bridge's row that each of them makes.
 with balisnap as materialized (
     select current_setting('phase2.explain_balisnap')::integer[] as ids
 ),
