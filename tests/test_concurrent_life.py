@@ -235,7 +235,7 @@ def test_a_source_that_is_gone_at_the_end_is_told_and_holds_nothing(pipeline: Pi
 def test_two_runners_at_once_one_works_and_the_other_leaves(pipeline: Pipeline, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.without_prefect", "run", "--from", "A", "--to", "B", "--as-of", f"{AS_OF}"]
     runners = [subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE) for _ in range(2)]
-    said = [runner.communicate(timeout=120)[1] for runner in runners]
+    said = [runner.communicate(timeout=300)[1] for runner in runners]
     codes = [runner.returncode for runner in runners]
     assert 0 in codes, said
     for code, text in zip(codes, said, strict=True):
