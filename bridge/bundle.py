@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import IsolationLevel, sql
 
-from bridge import fingerprint, ledger, postgres, verify_bundle, warehouse
+from bridge import door, fingerprint, ledger, postgres, verify_bundle, warehouse
 from bridge.batches import Batch
 from bridge.errors import CouldNotRun
 from bridge.ledger import Problem
@@ -57,13 +57,13 @@ class Unsound(Exception):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A written archive. `head` is the chain's; `stale` says that the dbt project has changed since the batch ran."""
+    """A written archive. `head` is the chain's; `stale` is what has changed since the verdict in it."""
 
     path: Path
     sha256: str
     files: int
     head: tuple[int, str]
-    stale: bool
+    stale: tuple[str, ...]
 
 
 def write(ops_url: str, batch: Batch, out: Path | None = None) -> Bundle:
@@ -71,8 +71,7 @@ def write(ops_url: str, batch: Batch, out: Path | None = None) -> Bundle:
 
     Raises CouldNotRun when the batch has no verdict yet, Unsound when something is not what the ledger says.
     """
-    project = warehouse.project(ops_url)
-    files, head, stale = _collect(ops_url, batch, project)
+    files, head, stale = _collect(ops_url, batch)
     listed = {name: verify_bundle.sha256(content) for name, content in sorted(files.items())}
     manifest = _json({"batch": batch.code, "head": {"no": head[0], "digest": head[1]}, "files": listed})
     files[verify_bundle.MANIFEST] = manifest
@@ -88,11 +87,7 @@ def write(ops_url: str, batch: Batch, out: Path | None = None) -> Bundle:
     return Bundle(path, verify_bundle.sha256(content), len(files), head, stale)
 
 
-def _collect(
-    ops_url: str, batch: Batch, project: list[dict[str, Any]]
-) -> tuple[dict[str, bytes], tuple[int, str], bool]:
-    with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True, autocommit=True) as conn:
-        taken = fingerprint.take(conn, schemas=["public"])
+def _collect(ops_url: str, batch: Batch) -> tuple[dict[str, bytes], tuple[int, str], tuple[str, ...]]:
     with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True) as conn:
         conn.isolation_level = IsolationLevel.REPEATABLE_READ
         verdict = ledger.latest(conn, "verdict", batch=batch.code)
@@ -105,12 +100,14 @@ def _collect(
         chain = conn.execute("select entry_no, entry, digest from phase2.ledger order by entry_no").fetchall()
         log = _run_log(conn, batch, verdict)
         results = _results(conn, batch)
+        stale = door.stale(conn, batch.code)
+    with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True, autocommit=True) as conn:
+        taken = fingerprint.take(conn, schemas=["public"])
     said = [json.loads(text) for _, text, _ in chain]
     certificates = [entry for entry in said if entry["kind"] == "rehearsal" and entry["batch"] == batch.code]
     decisions = [entry for entry in said if entry["kind"] not in _LOGGED]
     # of a backup's entry the files are the customers' data: they stay where they are
     named = [verdict.body.get("files"), *(entry["body"].get("files") for entry in certificates)]
-    digest = warehouse.digest()
     files = {
         **_named_files(named),
         verify_bundle.LEDGER: "".join(
@@ -119,7 +116,7 @@ def _collect(
         **{name: _json(rows) for name, rows in log.items()},
         "plan.json": _json(asdict(batch)),
         "gate_registry.csv": (DBT_PROJECT / "seeds" / "gate_registry.csv").read_bytes(),
-        "dbt/manifest.json": _json({"project_sha256": digest, "nodes": project}),
+        "dbt/manifest.json": _json({"project_sha256": warehouse.digest(), "nodes": warehouse.project(ops_url)}),
         "dbt/run_results.json": _json(results),
         **_scripts(),
         "fingerprint.json": _json({"digest": taken.digest, **taken.document()}),
@@ -134,7 +131,6 @@ def _collect(
             seal=verify_bundle.SEAL,
         ).encode(),
     }
-    stale = any(step["project_sha256"] != digest for step in results)
     return files, (chain[-1][0], chain[-1][2]), stale
 
 

@@ -22,7 +22,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from bridge import ledger
+from bridge import door, ledger
 from bridge.errors import CouldNotRun
 from bridge.reports.document import plain_json
 from bridge.reports.mask import mask, mask_text
@@ -540,6 +540,7 @@ def _around(
                 "result": entry.body["result"],
                 "at": entry.body["evaluated_at"],
                 "entry": entry.no,
+                "stale": list(door.stale(conn, entry.batch or "")),
                 "report": next((name for name in entry.body.get("files", {}) if name.endswith(".html")), None),
             }
             for entry in verdicts
@@ -557,7 +558,7 @@ def _events(conn: psycopg.Connection, core: Mapping[str, Any]) -> list[dict[str,
 def _in_short(around: Mapping[str, Any]) -> list[str]:
     opened = [row for row in around["queue"] if row["status"] in ("OPEN", "IN_REVIEW")]
     gates = sorted({row["gate_id"] for row in around["exceptions"]})
-    verdicts = ", ".join(f"{v['batch']} {v['result']}" for v in around["verdicts"])
+    verdicts = ", ".join(f"{v['batch']} {v['result']}{' (stale)' if v['stale'] else ''}" for v in around["verdicts"])
     return [
         f"{_count(len(around['queue']), 'row')} of the queue, {len(opened)} open."
         if around["queue"]

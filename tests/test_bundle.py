@@ -103,6 +103,7 @@ def test_the_same_content_makes_the_same_bytes(migrated: Pipeline, made: bundle.
     again = bundle.write(migrated.databases.ops, BATCHES["D"], tmp_path / "again.zip")
     assert again.path.read_bytes() == made.path.read_bytes()
     assert again.sha256 == made.sha256 == sha256(made.path.read_bytes())
+    assert again.stale == ()
 
 
 def test_it_holds_what_the_issue_asks_for(migrated: Pipeline, files: dict[str, bytes]) -> None:

@@ -195,7 +195,7 @@ def test_who_won_who_lost_and_why(shop: Shop, conn: psycopg.Connection) -> None:
     assert "norm_money" in core["total_price"]["decided_in"]
     payment = next(row for row in document["rows"] if row["table"] == "payment_event")
     assert payment["from"][0].startswith("balisnap:Payment:")
-    assert {verdict["batch"] for verdict in document["verdicts"]} == {"D", "E"}
+    assert {verdict["batch"]: verdict["stale"] for verdict in document["verdicts"]} == {"D": [], "E": []}
     assert {run["model"] for run in document["runs"]} >= {"booking_core", "payment_event", "booking_external_refs"}
 
 

@@ -51,7 +51,10 @@ def bundle(
         err.print("no bundle was written: the evidence does not hold together")
         raise typer.Exit(1) from None
     if written.stale:
-        err.print("the dbt project has changed since the batch ran: dbt/manifest.json is of now", style="yellow")
+        changed = ", ".join(written.stale)
+        err.print(
+            f"STALE: {changed} changed since the verdict; dbt/, scripts/ and plan.json are of now", style="yellow"
+        )
     if json:
         print_json(
             {
@@ -157,13 +160,18 @@ def _tell(told: dict[str, Any]) -> None:
             [f"{q['status']}  {q['queue_type']} {q['reason_code']}  {q['reason_detail']}" for q in told["queue"]],
         ),
         ("Gates that list it", [f"{e['gate_id']}  {e['status']}  {e['key']}" for e in told["exceptions"]]),
-        ("Verdicts", [f"{v['batch']}  {v['result']}  {v['at']}  entry {v['entry']}" for v in told["verdicts"]]),
+        ("Verdicts", [_verdict(verdict) for verdict in told["verdicts"]]),
         ("Runs", [f"{r['batch']}  {r['model']}  {r['status']}  {r['started_at']}" for r in told["runs"]]),
         ("Events", [f"{e['event_time']}  {e['event_type']}  {e['process_status']}" for e in told["events"]]),
     ):
         say(f"\n[bold]{name}[/]{'' if lines else '  none'}")
         for line in lines:
             say(f"  {escape(line)}")
+
+
+def _verdict(verdict: dict[str, Any]) -> str:
+    stale = f"  STALE: {', '.join(verdict['stale'])} changed since" if verdict["stale"] else ""
+    return f"{verdict['batch']}  {verdict['result']}  {verdict['at']}  entry {verdict['entry']}{stale}"
 
 
 def _short(value: Any) -> str:
