@@ -67,7 +67,7 @@ def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
 def _copied(conn: psycopg.Connection, run: Run, batch: Batch) -> ledger.Entry:
     """A proven copy of what stands, as a step of its own."""
     run.progress(f"{batch.code}  Copy what stands, and prove the copy")
-    with runlog.step(conn, run_id=run.run_id, batch=batch.code, name="backup ops", kind="backup") as entry:
+    with runlog.step(conn, run_id=run.run_id, batch=batch.code, name="backup ops", kind="rollback") as entry:
         why = f"before the rollback of batch {batch.code}"
         copy = backup.take(run.databases, "ops", why=why, batch=batch.code, run_id=run.run_id, indexes=False)
         entry.rows, entry.detail["file"] = sum(copy.body["rows"].values()), copy.body["file"]

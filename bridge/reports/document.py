@@ -114,9 +114,19 @@ def document(conn: psycopg.Connection, verdict: gates.Verdict) -> dict[str, Any]
         "waivers": [_waiver(waiver, verdict) for waiver in verdict.waivers],
         "door": _door(conn, batch),
         "ledger": _head(conn),
-        "signoffs": {"policy": _policy(), "given": []},
+        "signoffs": {"policy": _policy(), "given": _signed(conn, batch)},
     }
     return plain_json(content)
+
+
+def _signed(conn: psycopg.Connection, one: Batch) -> list[dict[str, Any]]:
+    """Who has signed the batch off, as far as it was not taken back; whether that counted, its door has asked."""
+    from bridge import signoff  # it looks at steps, which write reports
+
+    return [
+        {"role": held.role, "who": held.who, "at": held.entry.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        for held in signoff.given(conn, one)
+    ]
 
 
 def _gate(gate: gates.Gate) -> dict[str, Any]:
