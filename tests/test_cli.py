@@ -11,7 +11,21 @@ from pathlib import Path
 import pytest
 
 PHASE2 = str(Path(sys.executable).parent / "phase2")
-COMMANDS = ("up", "down", "env", "run", "recon", "rollback", "status", "fingerprint", "scenarios", "demo")
+COMMANDS = (
+    "up",
+    "down",
+    "env",
+    "run",
+    "recon",
+    "rollback",
+    "status",
+    "fingerprint",
+    "scenarios",
+    "demo",
+    "verify",
+    "bundle",
+    "explain",
+)
 
 
 def phase2(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
