@@ -547,6 +547,17 @@ def test_what_the_policy_demands_holds_every_batch_and_is_shown_where_it_is_not_
     assert ("production would demand" in content["signoffs"]["policy"]) is (environment != "production")
 
 
+def test_every_topic_has_its_lines_in_the_go_no_go(reading: Runs) -> None:
+    with reading.ops() as conn:
+        asked = {p: door.criteria(conn, BATCHES["C"], policy.POLICIES[p]) for p in ("local", "staging", "production")}
+    holds = {environment: {line.name for line in lines if line.holds} for environment, lines in asked.items()}
+    assert len({tuple(line.name for line in lines) for lines in asked.values()}) == 1, "shown in each, demanded or not"
+    assert {"gates of A", "gates of B", "taint of C", "no stop"} <= {line.name for line in asked["local"]}
+    assert holds["local"] == set()
+    assert holds["staging"] == {"rehearsal"}
+    assert holds["production"] > {"rehearsal", "sign-off Tech Lead", "sign-off Owner", "freeze window"}
+
+
 def test_a_report_prints_the_head_of_the_ledger(runs: Runs) -> None:
     with runs.ops() as conn:
         before = ledger.head(conn)
