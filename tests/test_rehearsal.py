@@ -26,6 +26,7 @@ from bridge import clone, door, gates, ledger, lockwatch, postgres, rehearsal, r
 from bridge.batches import BATCHES, ORDER, between
 from bridge.cli import app
 from bridge.errors import CouldNotRun, GateFailed
+from bridge.fingerprint import Fingerprint, difference, take
 from bridge.policy import POLICIES, Criterion
 from bridge.settings import ROOT, settings
 from tests.pipeline import Pipeline, fresh
@@ -401,6 +402,21 @@ def test_mismatches_are_compared_too(
     assert found(3) == []
     assert found(4) == ["B-02: 4 exceptions, 0 rehearsed, 3 may differ"]
     assert rehearsal.tolerances(conn)["certificate_days"] == Decimal(14)
+
+
+def test_a_batch_that_stands_is_rolled_back_in_the_copy_alone(live: Pipeline) -> None:
+    """It stands, on hold since its last run strayed: a new certificate is what lets it be run again."""
+
+    def state() -> tuple[Fingerprint, Criterion]:
+        with postgres.connect(live.databases.ops, autocommit=True) as conn:
+            return take(conn), asked(conn, "B")
+
+    before, held = state()
+    [entry] = rehearsal.perform(as_run(live), [BATCHES["B"]])
+    assert (entry.body["made_ready"], entry.body["failures"]) == (["B rolled back"], [])
+    after, open_again = state()
+    assert difference(before, after) == []
+    assert (held.state, open_again.state) == ("HOLD", "PASS")
 
 
 def test_a_rollback_that_does_nothing_fails_it(
