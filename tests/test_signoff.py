@@ -17,6 +17,7 @@ from bridge import cli, door, ledger, policy, postgres, runlog, signoff, steps
 from bridge.batches import BATCHES
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.policy import POLICIES, Criterion
+from bridge.reports.document import _signed
 from bridge.settings import Databases, settings
 
 D = BATCHES["D"]
@@ -247,3 +248,10 @@ def test_the_command_shows_who_is_missing(run: steps.Run, capsys: pytest.Capture
     assert "NO GO" in capsys.readouterr().out
     assert phase2("revoke", "--batch", "D", "--role", "Owner", "--as", "dewi", "--reason", "x") == 0
     assert phase2("sign", "--role", "Owner", "--as", "dewi") == 2
+
+
+def test_reports_name_who_has_signed(run: steps.Run) -> None:
+    with run.connect() as conn:
+        signoff.sign(conn, D, "Owner", "dewi")
+        (said,) = _signed(conn, D)
+    assert (said["role"], said["who"], said["at"][-1]) == ("Owner", "dewi", "Z")
