@@ -64,18 +64,20 @@ def take(
     not be made or is not proven; no file is left then.
     """
     url, began = getattr(dbs, name), time.monotonic()
-    file = folder() / f"{name}-{postgres.database_name(url)}-{runlog.utc_now():%Y-%m-%dT%H-%M-%S-%fZ}.dump"
+    where = hashlib.sha256(postgres.describe(url).encode()).hexdigest()[:6]  # databases of one name on two servers
+    file = folder() / f"{name}-{postgres.database_name(url)}-{where}-{runlog.utc_now():%Y-%m-%dT%H-%M-%S-%fZ}.dump"
+    unproven = file.with_suffix(".part")
     with postgres.connect(dbs.ops, application_name="phase2-backup", autocommit=True) as ops:
         _alone(ops)
-        file.touch(mode=0o600, exist_ok=False)
+        unproven.touch(mode=0o600, exist_ok=False)
         try:
-            content, encoding = _dump(url, file, _SCHEMAS[name])
+            content, encoding = _dump(url, unproven, _SCHEMAS[name])
             with _scratch(ops, dbs.ops, encoding) as scratch:
-                _load(scratch, file, indexes=indexes)
-                _prove(scratch, content, _SCHEMAS[name], file)
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
+                _load(scratch, unproven, indexes=indexes)
+                _prove(scratch, content, _SCHEMAS[name], unproven)
+            unproven.rename(file)
+        finally:
+            unproven.unlink(missing_ok=True)
         removed = _forget_older(file, keep)
         return ledger.append(
             ops,

@@ -212,10 +212,12 @@ def test_the_last_copies_stay(run: steps.Run, home: Path, monkeypatch: pytest.Mo
     other = home / "backups" / "ops-another-2026-01-01T00-00-00-000000Z.dump"
     other.parent.mkdir()
     other.touch()
+    unproven = other.with_suffix(".part")  # what a killed command leaves: it pushes out no copy
+    unproven.touch()
     made = [take(run, indexes=False) for _ in range(3)]
     assert made[2].body["removed"] == [made[0].body["file"]]
     left = {path.name for path in other.parent.iterdir()}
-    assert left == {other.name, made[1].body["file"], made[2].body["file"]}
+    assert left == {other.name, unproven.name, made[1].body["file"], made[2].body["file"]}
 
 
 # Before a rollback ---------------------------------------------------------------------------------------------------

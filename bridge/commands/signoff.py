@@ -223,7 +223,7 @@ def restore(
     touched: after a rollback of A or B run these first. Afterwards the copy's batches are ERROR: run them again, which
     writes nothing where nothing differs.
 
-    Example: `phase2 restore --copy ops-ops_db-2026-12-01T14-00-00-000000Z.dump`
+    Example: `phase2 restore --copy ops-ops_db-3f2a1c-2026-12-01T14-00-00-000000Z.dump`
     """
     run = steps.prepare(progress=progress)
     if sys.stdin.isatty() and not yes and not Confirm.ask(f"Replace all rows by those of {copy}?", default=False):
