@@ -58,7 +58,7 @@ def of_ops(run: steps.Run) -> Iterator[Clone]:
     Raises CouldNotRun: another rehearsal or a run is under way, or the user may not make a database.
     """
     name = name_of(postgres.database_name(run.databases.ops))
-    databases = replace(run.databases, ops=postgres.with_database(run.databases.ops, name))
+    databases = replace(run.databases, ops=conninfo.make_conninfo(run.databases.ops, dbname=name))
     copy = replace(run, databases=databases, full=True)
     with ExitStack() as stack:
         with steps.only_runner(run) as conn:

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from copy import deepcopy
 from dataclasses import replace
 from datetime import date, timedelta
@@ -20,6 +21,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 from typer.testing import CliRunner
 
 from bridge import clone, door, gates, ledger, lockwatch, postgres, rehearsal, rollback, runlog, scripts, sources, steps
@@ -28,7 +30,7 @@ from bridge.cli import app
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.fingerprint import Fingerprint, difference, take
 from bridge.policy import POLICIES, Criterion
-from bridge.settings import ROOT, settings
+from bridge.settings import ROOT, Databases, settings
 from tests.pipeline import Pipeline, fresh
 
 AS_OF = date(2026, 2, 19)
@@ -278,6 +280,23 @@ def test_a_watch_that_is_lost_is_told(shop: Pipeline) -> None:
 
 
 # The copy -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_the_database_on_each_server(database: str) -> None:
+    """By template and by dump; also where the URL is not written as one. PostgreSQL 15 is dumped by the tools of 17."""
+    url = conninfo.make_conninfo(database)
+    run = steps.Run(run_id=runlog.uuid7(), databases=Databases(url, url, url, None), as_of=AS_OF)
+    with postgres.connect(url, autocommit=True) as conn:
+        conn.execute("create schema kept; create unlogged table kept.t as select * from generate_series(1, 1000) as n")
+        before = take(conn)
+    for how in ("template", "dump and restore"):
+        with ExitStack() as stack:
+            if how != "template":
+                stack.enter_context(closing(postgres.connect(url)))
+            copy = stack.enter_context(clone.of_ops(run))
+            assert copy.how == how
+            with copy.run.connect() as own:
+                assert difference(before, take(own)) == []
 
 
 def test_a_copy_is_dumped_where_others_are_connected_and_a_leftover_goes(
