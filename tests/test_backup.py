@@ -31,37 +31,53 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     settings.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[dict[str, tuple[str, str]]]:
+    """An ops database and a source on each server, used by one test after the other: a drop costs more than a test."""
+    found: dict[str, tuple[str, str]] = {}
+    yield found
+    for server, urls in found.items():
+        with postgres.connect(server, autocommit=True) as conn:
+            for url in urls:
+                conn.execute(postgres.statement("drop database {} with (force)", postgres.database_name(url)))
+
+
 @pytest.fixture
-def run(server: str, home: Path) -> Iterator[steps.Run]:
+def run(server: str, home: Path, made: dict[str, tuple[str, str]]) -> Iterator[steps.Run]:
     """Batches A to E as if they had run, a booking or two in each table; and a source with odd names and values."""
-    tag = uuid4().hex[:8]
-    names = [f"t_{place}_{tag}" for place in ("ops", "balisnap")]
-    urls = [postgres.with_database(server, name) for name in names]
-    with postgres.connect(server, autocommit=True) as conn:
-        for name in names:
-            conn.execute(postgres.statement("create database {}", name))
-    steps.bootstrap(urls[0])
+    if server not in made:
+        tag = uuid4().hex[:8]
+        made[server] = tuple(postgres.with_database(server, f"t_{place}_{tag}") for place in ("ops", "balisnap"))
+        with postgres.connect(server, autocommit=True) as conn:
+            for url in made[server]:
+                conn.execute(postgres.statement("create database {}", postgres.database_name(url)))
+        with postgres.connect(made[server][1], autocommit=True) as conn:
+            conn.execute(ODD)
+    ops, balisnap = made[server]
+    with postgres.connect(ops, autocommit=True) as conn:
+        conn.execute(
+            "set client_min_messages = error; create schema if not exists public;"
+            " drop schema if exists public, phase2, landing_balisnap, landing_bstadmin cascade; create schema public"
+        )
+    steps.bootstrap(ops)
     for name in BATCH_A + BATCH_B:
-        scripts.run_script(urls[0], name)
+        scripts.run_script(ops, name)
     for load in (load_catalog, load_bookings, load_payments):
-        load(urls[0])
-    with postgres.connect(urls[1], autocommit=True) as conn:
-        conn.execute(ODD)
-    made = steps.Run(
+        load(ops)
+    now = steps.Run(
         run_id=runlog.uuid7(),
-        databases=Databases(ops=urls[0], balisnap=urls[1], bstadmin=urls[1], channel=None),
+        databases=Databases(ops=ops, balisnap=balisnap, bstadmin=balisnap, channel=None),
         as_of=date(2026, 2, 19),
     )
-    with made.connect() as conn:
+    with now.connect() as conn:
         conn.execute("insert into phase2.warehouse_state (part, digest) values ('review snapshot', 'x')")
         for code in ORDER:
-            steps.set_state(conn, made, code, "PASS")
-    yield made
-    with postgres.connect(server, autocommit=True) as conn:
-        left = [name for (name,) in conn.execute("select datname from pg_database where datname ~ %s", (tag,))]
-        for name in left:
-            conn.execute(postgres.statement("drop database if exists {} with (force)", name))
-    assert sorted(left) == sorted(names), "a scratch database was left behind"
+            steps.set_state(conn, now, code, "PASS")
+    yield now
+    with now.connect() as conn:
+        scratch = f"phase2_scratch_{postgres.database_name(ops)}"
+        left = conn.execute("select count(*) from pg_database where datname = %s", (scratch,)).fetchone()
+    assert left == (0,), "a scratch database was left behind"
 
 
 ODD = b"""
