@@ -25,17 +25,26 @@ PRODUCTION = POLICIES["production"]
 FOUR = {"Tech Lead": "ayu", "Backend Lead": "budi", "DevOps": "citra", "Owner": "dewi"}
 
 
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """An ops database, used by one test after the other: a drop costs more than a test."""
+    server, name = os.environ["TEST_PG_URL"], f"t_sign_{uuid4().hex[:8]}"
+    with postgres.connect(server, autocommit=True) as conn:
+        conn.execute(postgres.statement("create database {}", name))
+    yield postgres.with_database(server, name)
+    with postgres.connect(server, autocommit=True) as conn:
+        conn.execute(postgres.statement("drop database {} with (force)", name))
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[steps.Run]:
+def run(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[steps.Run]:
     """An ops database in which batch C was run by eka, and judged."""
     monkeypatch.setenv("PHASE2_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setenv("PHASE2_HOME", str(tmp_path))
     monkeypatch.setenv("PHASE2_ENV", "production")
-    name = f"t_sign_{uuid4().hex[:8]}"
     server = os.environ["TEST_PG_URL"]
-    with postgres.connect(server, autocommit=True) as conn:
-        conn.execute(postgres.statement("create database {}", name))
-    url = postgres.with_database(server, name)
+    with postgres.connect(url, autocommit=True) as conn:
+        conn.execute("set client_min_messages = error; drop schema if exists phase2 cascade")
     for variable in ("OPS_DB_URL", "BALISNAP_DB_URL", "BSTADMIN_DB_URL"):
         monkeypatch.setenv(variable, url if variable == "OPS_DB_URL" else server)
     settings.cache_clear()
@@ -50,8 +59,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[steps.Run]:
         judge(made, "0.001")
     yield made
     settings.cache_clear()
-    with postgres.connect(server, autocommit=True) as conn:
-        conn.execute(postgres.statement("drop database {} with (force)", name))
 
 
 def judge(run: steps.Run, value: str) -> Path:
