@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -13,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from bridge import backup, fingerprint, ledger, postgres, rollback, runlog, scripts, steps
+from bridge import backup, cli, fingerprint, ledger, postgres, rollback, runlog, scripts, steps
 from bridge.batches import BATCHES, ORDER
 from bridge.errors import CouldNotRun
 from bridge.settings import SQL, Databases, settings
@@ -370,3 +372,25 @@ def test_two_copies_at_once_are_one_after_the_other(run: steps.Run, monkeypatch:
         with pytest.raises(CouldNotRun, match="another copy is being proven"):
             take(run)
     take(run, indexes=False)
+
+
+@on_our_own
+def test_the_commands(run: steps.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("ops", "balisnap", "bstadmin"):
+        monkeypatch.setenv(f"{place.upper()}_DB_URL", getattr(run.databases, place))
+    settings.cache_clear()
+
+    def phase2(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["phase2", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    assert json.loads(phase2("backup", "-d", "balisnap", "--json"))["subject"] == "balisnap"
+    before = canonical(run)
+    phase2("rollback", "--batch", "E")
+    with run.connect() as conn:
+        file = backup.copies(conn)[-1].body["file"]
+    assert "rows are back" in phase2("restore", "--copy", file, "--yes")
+    assert canonical(run) == before
