@@ -7,7 +7,7 @@ import psycopg
 from bridge import backup, ledger, postgres, runlog, scripts
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
-from bridge.steps import Run, Step, forget_what_is_settled, set_state
+from bridge.steps import Run, Step, forget_what_is_settled, mark_error, set_state
 
 
 def check(conn: psycopg.Connection, batch: Batch) -> None:
@@ -39,10 +39,12 @@ def plan(conn: psycopg.Connection, batch: Batch) -> list[str]:
 
 
 def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
-    """Check, copy, then undo the batch in one transaction; the log says ROLLED_BACK. Interrupted, nothing has happened.
+    """Check, copy, then undo the batch in one transaction; the log says ROLLED_BACK.
 
-    Raises CouldNotRun, and removes nothing, when the copy of what stands is not proven complete. A database that is
-    itself a copy, to rehearse on (`on_a_copy`), is not copied once more.
+    From before that transaction the batch is no PASS any more: killed after it, no door stands open on rows that are
+    gone; killed before it, nothing has happened but that. Roll back again, or run the batch again. Raises CouldNotRun,
+    and removes nothing, when the copy of what stands is not proven complete. A database that is itself a copy, to
+    rehearse on (`on_a_copy`), is not copied once more.
     """
     with run.connect() as conn:
         check(conn, batch)
@@ -56,7 +58,12 @@ def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
             forget_what_is_settled(conn)
             if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
-            result = scripts.run_script(run.databases.ops, step.target, {})
+            set_state(conn, run, batch.code, "RUNNING")
+            try:
+                result = scripts.run_script(run.databases.ops, step.target, {})
+            except CouldNotRun as refused:
+                mark_error(run, batch, refused)
+                raise
             entry.checksum, entry.rows = result.checksum, result.rows
         with conn.transaction():
             set_state(conn, run, batch.code, "ROLLED_BACK")
