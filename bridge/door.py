@@ -294,14 +294,16 @@ def open_or_raise(conn: psycopg.Connection, one: Batch) -> None:
 
 
 def _passed(conn: psycopg.Connection, code: str) -> Criterion:
-    """Whether the batch before has passed, and its pass is of what is there now."""
+    """Whether the batch before has passed, and its pass is of what is there now: tables and ledger must both say so."""
     verdict = _verdict(conn, code)
     said = f"entry {verdict.no} of {verdict.at:%Y-%m-%d %H:%M} UTC" if verdict else "no verdict"
     try:
         gates.open_or_raise(conn, "?", code)
+        blocked_by = against(conn, code)
     except GateFailed as failed:
-        why = ", ".join(failed.blocked_by)
-        found = f"not passed: {why} ({said})" if failed.blocked_by != [code] else f"not passed ({said})"
+        blocked_by = tuple(failed.blocked_by)
+    if blocked_by:
+        found = f"not passed: {', '.join(blocked_by)} ({said})" if blocked_by != (code,) else f"not passed ({said})"
         return _line(f"gates of {code}", "HOLD", found, f"Run it: make run BATCH={code}")
     changed = stale(conn, code)
     if changed:
@@ -310,6 +312,24 @@ def _passed(conn: psycopg.Connection, code: str) -> Criterion:
     borne = waivers.covering(conn, code, waivers.failed_by(verdict))
     waived = "".join(f"; {gate} {waiver}" for gate, waiver in borne.items())
     return _line(f"gates of {code}", "PASS", f"passed ({said}){waived}", "")
+
+
+def against(conn: psycopg.Connection, code: str) -> tuple[str, ...]:
+    """What the ledger says against a pass of this batch, whatever the tables beside it say; empty: it has passed.
+
+    Its latest verdict is no PASS, a gate failed in it that no waiver bears today, or it was begun, stopped or rolled
+    back since.
+    """
+    verdict = _verdict(conn, code)
+    if verdict is None:
+        return (code,)
+    failed = waivers.failed_by(verdict)
+    borne = waivers.covering(conn, code, failed)
+    blocked_by = tuple(gate for gate in failed if gate not in borne)
+    if not blocked_by and verdict.body["result"] != "PASS":
+        blocked_by = tuple(verdict.body.get("blocked_by") or (code,))
+    since = ledger.entries(conn, "run", "error", "hold", "rollback", batch=code, after=verdict.no)
+    return blocked_by + tuple(f"{entry.kind} since (entry {entry.no})" for entry in since[-1:])
 
 
 def _untainted(conn: psycopg.Connection, one: Batch) -> Criterion:

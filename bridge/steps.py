@@ -387,6 +387,7 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
                     "evaluated_at": verdict.evaluated_at,
                     "opens_door": opens_door,
                     **bound,
+                    "exceptions": ledger.listed(conn, batch.code, verdict.evaluated_at),
                     "files": ledger.files(written.json, written.md, written.html),
                 },
             )
@@ -785,6 +786,7 @@ def status(ops_url: str) -> list[BatchStatus]:
         free = conn.execute("select pg_try_advisory_lock_shared(%s)", (_RUNNER_LOCK,)).fetchone() == (True,)
         passed = [row["batch"] for row in rows if row["status"] == "PASS"]
         waived = {code: door.waived(conn, code) for code in passed}
+        against = {code: door.against(conn, code) for code in passed}
         stale = {code: door.stale(conn, code) for code in passed}
     known = {row["batch"]: row for row in rows}
     lines: list[BatchStatus] = []
@@ -795,9 +797,9 @@ def status(ops_url: str) -> list[BatchStatus]:
         if status == "RUNNING" and free:
             status = "INTERRUPTED"  # its runner is gone: it was killed
         judged = status in ("PASS", "FAIL")
-        lapsed = tuple(gate for gate, stands in waived.get(code, {}).items() if not stands)
+        lapsed = against.get(code, ())
         if lapsed:
-            status = "FAIL"  # a waiver that it passed with stands no more
+            status = "FAIL"  # a waiver that it passed with stands no more, or the ledger knows of no such pass
         elif stale.get(code):
             status = "STALE"
         lines.append(

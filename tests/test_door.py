@@ -354,6 +354,22 @@ def test_a_pass_that_no_verdict_tells_of_opens_nothing(runs: Runs) -> None:
             door.open_or_raise(conn, BATCHES["D"])
 
 
+def test_the_ledger_is_believed_not_the_tables_beside_it(broken: Runs) -> None:
+    """Planted: gate results and state say PASS by hand. So does the state of a batch that was rolled back."""
+    with broken.ops() as conn:
+        failed = ledger.latest(conn, "verdict", batch="D")
+        conn.execute("update phase2.gate_results set status = 'PASS' where batch = 'D'")
+        conn.execute("update phase2.batch_state set status = 'PASS' where batch = 'D'")
+        assert failed is not None
+        with pytest.raises(GateFailed, match=f"gates of D: not passed: D-03.*entry {failed.no}"):
+            door.open_or_raise(conn, BATCHES["E"])
+        assert "D-03" in broken.line("D").blocked_by
+        assert door.against(conn, "C") == ()
+        undone = ledger.append(conn, "rollback", batch="C", body={})
+        assert door.against(conn, "C") == (f"rollback since (entry {undone.no})",)
+        assert broken.status()["C"] == "FAIL"
+
+
 def test_files_that_change_while_a_run_is_at_work_did_not_make_its_verdict(runs: Runs, files: Path) -> None:
     run = runs.shop.run()
     steps.start(run, BATCHES["C"])
