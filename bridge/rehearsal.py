@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -27,9 +28,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from bridge import fingerprint, gates, ledger, lockwatch, runlog
+from bridge import fingerprint, gates, ledger, lockwatch, runlog, stop
 from bridge.batches import BATCHES, GLOBAL_GATES, Batch, after, before
-from bridge.errors import CouldNotRun, GateFailed, plain
+from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.fingerprint import Fingerprint
 from bridge.policy import Criterion, Policy, policy
 from bridge.settings import settings
@@ -88,15 +89,19 @@ def perform(run: Run, planned: Sequence[Batch]) -> list[ledger.Entry]:
     """Rehearse these batches, one after another on one copy; their certificates, as far as it came.
 
     What stands of them, and after them, is rolled back in the copy first; what must stand before them and does not is
-    run there. Ends with the first that fails. Raises CouldNotRun when no copy can be made.
+    run there. Ends with the first that fails. Raises CouldNotRun when no copy can be made, and Stopped, without a
+    certificate of the batch that it was at, when somebody stops the migration.
     """
     from bridge import clone
 
+    stop.raise_if_asked(run.databases.ops, planned[0].code)
     kept: list[ledger.Entry] = []
     with clone.of_ops(run) as copy:
         run.progress(f"a copy of the ops database by {copy.how}, {copy.seconds:.1f} s")
         for one in planned:
-            kept.append(_certify(run, one, _rehearse(copy, one)))
+            # of the ops database itself: the copy does not hear of a stop that came after it
+            ask = partial(stop.raise_if_asked, run.databases.ops, one.code)
+            kept.append(_certify(run, one, _rehearse(copy, one, ask)))
             if kept[-1].body["result"] != "PASS":
                 break
     return kept
@@ -109,8 +114,11 @@ def raise_unless_passed(certificates: Sequence[ledger.Entry]) -> None:
             raise GateFailed(str(entry.batch), problems, next(iter(entry.body["files"]), None))
 
 
-def _rehearse(copy: Clone, one: Batch) -> dict[str, Any]:
-    """All that was seen, with complete lists; whatever went wrong is in its `errors`."""
+def _rehearse(copy: Clone, one: Batch, ask: Callable[[], None]) -> dict[str, Any]:
+    """All that was seen, with complete lists; whatever went wrong is in its `errors`.
+
+    `ask` raises Stopped, before each run and rollback: a rehearsal that somebody stopped says nothing of the batch.
+    """
     from bridge import door
 
     body: dict[str, Any] = {
@@ -128,10 +136,13 @@ def _rehearse(copy: Clone, one: Batch) -> dict[str, Any]:
         "errors": [],
         "expires_at": None,
     }
+    ask()
     try:
         _make_ready(copy.run, one, body["made_ready"])
-        _round_trip(copy.run, one, body)
+        _round_trip(copy.run, one, body, ask)
         _conditions(copy.run, one, body)
+    except Stopped:
+        raise
     except Exception as error:  # whatever it was: this batch was not rehearsed to its end
         body["errors"].append(plain(error, 1000) or type(error).__name__)
     return body
@@ -155,13 +166,14 @@ def _make_ready(run: Run, one: Batch, done: list[str]) -> None:
                 raise CouldNotRun(f"batch {code} does not pass before it: {', '.join(verdict.blocked_by)}")
 
 
-def _round_trip(run: Run, one: Batch, body: dict[str, Any]) -> None:
+def _round_trip(run: Run, one: Batch, body: dict[str, Any], ask: Callable[[], None]) -> None:
     """The two runs and the rollback between them, measured, and a fingerprint at each point."""
     from bridge import rollback
 
     taken: dict[str, Fingerprint] = {}
 
     def look(name: str) -> None:
+        ask()
         run.progress(f"{one.code}  fingerprint {name}")
         taken[name] = _fingerprint(run)
         body["fingerprints"][name] = _without_landing(taken[name]).digest

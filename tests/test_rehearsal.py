@@ -24,10 +24,24 @@ import pytest
 from psycopg import conninfo
 from typer.testing import CliRunner
 
-from bridge import clone, door, gates, ledger, lockwatch, postgres, rehearsal, rollback, runlog, scripts, sources, steps
+from bridge import (
+    clone,
+    door,
+    gates,
+    ledger,
+    lockwatch,
+    postgres,
+    rehearsal,
+    rollback,
+    runlog,
+    scripts,
+    sources,
+    steps,
+    stop,
+)
 from bridge.batches import BATCHES, ORDER, between
 from bridge.cli import app
-from bridge.errors import CouldNotRun, GateFailed
+from bridge.errors import CouldNotRun, GateFailed, Stopped
 from bridge.fingerprint import Fingerprint, difference, take
 from bridge.policy import POLICIES, Criterion
 from bridge.settings import ROOT, Databases, settings
@@ -329,6 +343,29 @@ def test_a_copy_goes_also_when_the_rehearsal_breaks(
     monkeypatch.setattr(rehearsal, "_make_ready", breaks)
     with pytest.raises(KeyboardInterrupt):
         rehearsal.perform(as_run(shop), [BATCHES["A"]])
+    assert copies(shop) == []
+
+
+def test_a_stop_leaves_the_certificate_that_there_is(
+    shop: Pipeline, conn: psycopg.Connection, rehearsed: dict[str, ledger.Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B lands nothing. Stopped before the copy is made, and while the copy, which does not know of it, is at work."""
+    before = [entry.no for entry in ledger.entries(conn, "rehearsal")]
+    ready = rehearsal._make_ready
+
+    def stopped_meanwhile(*arguments: Any) -> None:
+        ready(*arguments)
+        stop.ask(conn, "payments look wrong")
+
+    monkeypatch.setattr(rehearsal, "_make_ready", stopped_meanwhile)
+    try:
+        for _ in range(2):
+            with pytest.raises(Stopped, match="payments look wrong"):
+                rehearsal.perform(as_run(shop), [BATCHES["B"]])
+    finally:
+        stop.lift(conn, "a test")
+    assert [entry.no for entry in ledger.entries(conn, "rehearsal")] == before
+    assert len(ledger.entries(conn, "stop")) == 1, "the second one did not even begin"
     assert copies(shop) == []
 
 
