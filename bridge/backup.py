@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
 from uuid import UUID
@@ -29,7 +30,10 @@ from bridge.fingerprint import NOT_READABLE, Content, Fingerprint
 from bridge.settings import Databases, settings
 from bridge.steps import Run, set_state
 
-KEPT = 5  # copies of each database that stay; an older one goes when a newer one is proven
+# Of each database the last five copies stay, and all of the last week: five rollbacks in a row push out no older one
+# that somebody relies on.
+KEPT = 5
+KEPT_DAYS = 7
 PATIENCE = "5s"  # for another copy that is being proven
 
 # Of the ops database: what cannot be made again. Landed rows and dbt's tables are made by the next run.
@@ -60,7 +64,7 @@ def take(
     """Copy a database (ops, balisnap, bstadmin) and prove the copy; the entry "backup" tells of it.
 
     Without `indexes` the proof restores the rows alone: minutes less for a million bookings, and what a rollback could
-    lose are rows. Older copies go, but for the last KEPT and the file `keep`. Raises CouldNotRun when the copy could
+    lose are rows. Older copies go (`_forget_older`), but for the file `keep`. Raises CouldNotRun when the copy could
     not be made or is not proven; no file is left then.
     """
     url, began = getattr(dbs, name), time.monotonic()
@@ -201,10 +205,11 @@ def _scratch(ops: psycopg.Connection, ops_url: str, encoding: str) -> Iterator[s
     """An empty database beside the ops database, dropped in the end; what a killed command left of it goes first."""
     name = f"phase2_scratch_{postgres.database_name(ops_url)}"[:63]
     drop = postgres.statement("drop database if exists {} with (force)", name)
-    create = sql.SQL("create database {} template template0 encoding {} locale_provider libc locale 'C'")
+    create = sql.SQL("create database {} template template0 encoding {} locale_provider libc locale 'C' {}")
     try:
-        ops.execute(drop)
-        ops.execute(create.format(sql.Identifier(name), sql.Literal(encoding)))
+        if postgres.refuse_a_stranger(ops, name):
+            ops.execute(drop)
+        ops.execute(create.format(sql.Identifier(name), sql.Literal(encoding), postgres.MADE_TO_BE_DROPPED))
     except psycopg.errors.InsufficientPrivilege as error:
         raise CouldNotRun(
             f"not allowed to make the scratch database that proves a copy: {error.diag.message_primary}",
@@ -259,10 +264,11 @@ def _content(copy: ledger.Entry) -> dict[str, Content]:
 
 
 def _forget_older(file: Path, keep: Path | None) -> list[str]:
-    """Of the copies of the same database the last KEPT stay; the names of those that went."""
+    """Of the copies of the same database the last KEPT stay, and those of KEPT_DAYS; the names of those that went."""
     prefix = file.name.rsplit("-", 6)[0]  # without the time
     same = sorted(path for path in file.parent.glob("*.dump") if path.name.rsplit("-", 6)[0] == prefix)
-    gone = [path for path in same[:-KEPT] if path != keep]
+    oldest = (runlog.utc_now() - timedelta(days=KEPT_DAYS)).timestamp()
+    gone = [path for path in same[:-KEPT] if path != keep and path.stat().st_mtime < oldest]
     for path in gone:
         path.unlink()
     return [path.name for path in gone]

@@ -2,8 +2,8 @@
 
 Copied by `create database … template` where nobody else is connected and the user owns the database (a matter of
 seconds, whatever its size is), else by `pg_dump | pg_restore`. The copy's name is the database's with `__rehearsal`
-behind it: what a killed rehearsal left is found by that, and removed by the next one. The name is always the same, so
-that dbt's parse of the project, which is bound to a database, stays warm.
+behind it: what a killed rehearsal left is found by that, and removed by the next one, if it bears our mark. The name is
+always the same, so that dbt's parse of the project, which is bound to a database, stays warm.
 """
 
 from __future__ import annotations
@@ -72,13 +72,11 @@ def of_ops(run: steps.Run) -> Iterator[Clone]:
 
 
 def _remove_leftover(conn: psycopg.Connection, copy: steps.Run, name: str) -> None:
-    """Drop what a killed rehearsal left; CouldNotRun when its rehearsal lives."""
-    row = conn.execute(
-        "select d.datconnlimit = -2 from pg_catalog.pg_database as d where d.datname = %s", (name,)
-    ).fetchone()
-    if row is None:
+    """Drop what a killed rehearsal left; CouldNotRun when its rehearsal lives, or when it is none of ours."""
+    if not postgres.refuse_a_stranger(conn, name):
         return
-    if row == (False,):  # else a drop of it was interrupted: nobody can be in it
+    usable = "select d.datconnlimit <> -2 from pg_catalog.pg_database as d where d.datname = %s"
+    if conn.execute(usable, (name,)).fetchone() == (True,):  # else a drop of it was interrupted: nobody can be in it
         try:
             with steps.only_runner(copy):
                 pass
@@ -100,7 +98,11 @@ def _drop(ops_url: str, name: str) -> None:
 def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str) -> str:
     """Make the copy; how it was made."""
     try:
-        conn.execute(postgres.statement("create database {} template {}", name, postgres.database_name(ops_url)))
+        conn.execute(
+            sql.SQL("create database {} template {} {}").format(
+                sql.Identifier(name), sql.Identifier(postgres.database_name(ops_url)), postgres.MADE_TO_BE_DROPPED
+            )
+        )
         return "template"
     except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege):
         pass  # somebody else is connected, or the database is not this user's
@@ -110,8 +112,9 @@ def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str) -> s
         options.append(("icu_locale" if provider == "icu" else "builtin_locale", locale))
     try:
         conn.execute(
-            sql.SQL("create database {} template template0 {}").format(
+            sql.SQL("create database {} template template0 {} {}").format(
                 sql.Identifier(name),
+                postgres.MADE_TO_BE_DROPPED,
                 sql.SQL(" ").join(
                     sql.SQL("{} {}").format(sql.SQL(option), sql.Literal(value)) for option, value in options
                 ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -14,6 +16,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from bridge import backup, cli, fingerprint, ledger, postgres, rollback, runlog, scripts, steps
 from bridge.batches import BATCHES, ORDER
@@ -233,9 +236,31 @@ def test_the_last_copies_stay(run: steps.Run, home: Path, monkeypatch: pytest.Mo
     unproven = other.with_suffix(".part")  # what a killed command leaves: it pushes out no copy
     unproven.touch()
     made = [take(run, indexes=False) for _ in range(3)]
-    assert made[2].body["removed"] == [made[0].body["file"]]
+    assert made[2].body["removed"] == [], "five rollbacks of one day push out no copy of the day before"
+    week = time.time() - backup.KEPT_DAYS * 86400 - 60
+    os.utime(backup.folder() / made[0].body["file"], (week, week))
+    assert backup._forget_older(backup.folder() / made[2].body["file"], None) == [made[0].body["file"]]
     left = {path.name for path in other.parent.iterdir()}
     assert left == {other.name, unproven.name, made[1].body["file"], made[2].body["file"]}
+
+
+@on_our_own
+def test_a_database_of_that_name_which_is_not_ours_stays(run: steps.Run, home: Path) -> None:
+    name = f"phase2_scratch_{postgres.database_name(run.databases.ops)}"
+    with postgres.connect(run.databases.ops, autocommit=True) as conn:
+        conn.execute(postgres.statement("create database {}", name))
+        try:
+            with pytest.raises(CouldNotRun, match="was not made to be dropped"):
+                take(run, indexes=False)
+            assert conn.execute("select count(*) from pg_database where datname = %s", (name,)).fetchone() == (1,)
+            assert list(backup.folder().iterdir()) == []
+            # ours, left by a command that was killed: it goes
+            conn.execute(postgres.statement("drop database {}", name))
+            create = sql.SQL("create database {} {}").format(sql.Identifier(name), postgres.MADE_TO_BE_DROPPED)
+            conn.execute(create)
+            take(run, indexes=False)
+        finally:
+            conn.execute(postgres.statement("drop database if exists {}", name))
 
 
 # Before a rollback ---------------------------------------------------------------------------------------------------
@@ -306,6 +331,7 @@ def test_a_rolled_back_batch_is_restored_exactly(run: steps.Run, monkeypatch: py
     assert canonical(run) != before
     with run.connect() as conn:
         first = backup.copies(conn)[0]
+        monkeypatch.setattr(backup, "KEPT_DAYS", 0)
         monkeypatch.setattr(backup, "KEPT", 1)  # the copy of what stands now does not push out the one asked for
         restored = backup.restore(run, first.body["file"])
         assert canonical(run) == before

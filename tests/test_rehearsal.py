@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 from typer.testing import CliRunner
 
 from bridge import (
@@ -318,7 +318,8 @@ def test_a_copy_is_dumped_where_others_are_connected_and_a_leftover_goes(
 ) -> None:
     """`conn` is in the way of a template; a killed rehearsal has left its copy."""
     name = clone.name_of(postgres.database_name(shop.databases.ops))
-    conn.execute(postgres.statement("create database {}", name))
+    create = sql.SQL("create database {} {}").format(sql.Identifier(name), postgres.MADE_TO_BE_DROPPED)
+    conn.execute(create)
     told: list[str] = []
     with clone.of_ops(replace(as_run(shop), progress=told.append)) as copy:
         assert copy.how == "dump and restore"
@@ -331,6 +332,11 @@ def test_a_copy_is_dumped_where_others_are_connected_and_a_leftover_goes(
         assert copies(shop) == [(name,)]
     assert told == [f"removing {name}, which a rehearsal left behind"]
     assert copies(shop) == []
+    conn.execute(postgres.statement("create database {}", name))
+    with pytest.raises(CouldNotRun, match="was not made to be dropped"), clone.of_ops(as_run(shop)):
+        pass
+    assert copies(shop) == [(name,)], "somebody else's"
+    conn.execute(postgres.statement("drop database {}", name))
 
 
 def test_a_copy_goes_also_when_the_rehearsal_breaks(
