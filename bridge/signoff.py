@@ -1,12 +1,13 @@
 """Sign-offs (blueprint 10; gates.md, go / no-go): who, in which role, lets a batch start, and what exactly was signed.
 
 A sign-off is an entry "sign-off" of the ledger, bound to the digest of what was signed: the batch's plan and code, the
-numbers by which the batch before it was judged with all that its verdict rests on, and the certificate of its
-rehearsal. When one of these is another, the sign-off is void: it shows, and does not count. The same numbers judged
-again are the same. A "revocation" takes one back.
+numbers by which the batch before it was judged with all that its verdict rests on, the waivers that stand before it,
+and the certificate of its rehearsal. When one of these is another, the sign-off is void: it shows, and does not count.
+The same numbers judged again are the same. A "revocation" takes one back.
 
-Names are what people say of themselves (`--as`); who typed it is kept beside (`entered_by`). Nothing here proves who
-somebody is: the rights on the ops database do.
+Names are what people say of themselves (`--as`); who typed it is kept beside (`entered_by`), and who ran a batch is
+none of the other eyes on it, whatever names they type. Nothing here proves who somebody is: the rights on the ops
+database do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from bridge import door, ledger
+from bridge import door, ledger, waivers
 from bridge.batches import Batch, batch, before
 from bridge.errors import CouldNotRun
 from bridge.policy import Criterion, Policy
@@ -86,6 +87,7 @@ def what_is_signed(conn: psycopg.Connection, one: Batch) -> dict[str, Any]:
     for code in before(one.code)[-1:]:
         signed[f"verdict of {code}"] = _digest(conn.execute(_JUDGED, {"batch": code}).fetchall())
         signed[f"what {code} rests on"] = _digest(door.bound_to(conn, batch(code)))
+    signed["waivers"] = sorted(waiver.entry for waiver in waivers.standing(conn) if waiver.batch in before(one.code))
     certificate = ledger.latest(conn, "rehearsal", batch=one.code)
     return signed | {"rehearsal": certificate.digest if certificate else None}
 
@@ -197,19 +199,29 @@ def criteria(conn: psycopg.Connection, one: Batch, policy: Policy) -> list[Crite
 
 
 def _not_only_the_runner(conn: psycopg.Connection, one: Batch, signed: Iterable[SignOff], policy: Policy) -> Criterion:
-    """Four eyes: of those whose sign-offs count one has not run the batch that they approve."""
+    """Four eyes: of those whose sign-offs count one has neither run the batch that they approve, nor typed for who has.
+
+    Everybody has run it who did since it was last not in. Who typed is nobody's to choose with the name; an entry that
+    does not tell it is nobody else's.
+    """
     name = "approved by another than ran it"
     approved = before(one.code)[-1:]
-    runs = ledger.entries(conn, "run", batch=approved[0]) if approved else []
+    undone = ledger.latest(conn, "rollback", batch=approved[0]) if approved else None
+    runs = ledger.entries(conn, "run", batch=approved[0], after=undone.no if undone else 0) if approved else []
     if not runs:
         return _line(name, "N/A", "nothing ran before it", "", policy)
-    runners = {runs[-1].actor}
-    approvers = [held.who for held in signed if not held.void]
-    others = [who for who in approvers if not any(_same(who, runner) for runner in runners)]
-    found = f"{approved[0]} was run by {', '.join(runners)}; approved by {', '.join(approvers) or 'nobody'}"
-    if others:
+    runners = list(dict.fromkeys(run.actor for run in runs))
+
+    def ran(who: str | None) -> bool:
+        return not who or any(_same(who, runner) for runner in runners)
+
+    approvers = [(held.who, held.entry.body.get("entered_by")) for held in signed if not held.void]
+    told = ", ".join(f"{who} (entered by {typed or 'nobody knows'})" for who, typed in approvers) or "nobody"
+    found = f"{approved[0]} was run by {', '.join(runners)}; approved by {told}"
+    if any(not ran(who) and not ran(typed) for who, typed in approvers):
         return _line(name, "PASS", found, "", policy)
-    return _line(name, "HOLD", found, "Let somebody sign who did not run it.", policy)
+    todo = "Let somebody sign who did not run it, as who they are (PHASE2_ACTOR, or a user of their own)."
+    return _line(name, "HOLD", found, todo, policy)
 
 
 def _reports(conn: psycopg.Connection, code: str, policy: Policy) -> Criterion:

@@ -13,12 +13,12 @@ from uuid import uuid4
 
 import pytest
 
-from bridge import cli, door, ledger, policy, postgres, runlog, signoff, steps
+from bridge import cli, door, ledger, policy, postgres, runlog, signoff, steps, waivers
 from bridge.batches import BATCHES
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.policy import POLICIES, Criterion
 from bridge.reports.document import _signed
-from bridge.settings import Databases, settings
+from bridge.settings import ROOT, Databases, settings
 
 D = BATCHES["D"]
 PRODUCTION = POLICIES["production"]
@@ -148,7 +148,12 @@ def test_one_person_in_two_roles_counts_once_though_the_ledger_was_written_by_ha
 
 @pytest.mark.parametrize(
     ("change", "part"),
-    [("numbers", "verdict of C"), ("gate definitions", "its plan and code"), ("rehearsal", "rehearsal")],
+    [
+        ("numbers", "verdict of C"),
+        ("gate definitions", "its plan and code"),
+        ("rehearsal", "rehearsal"),
+        ("waiver", "waivers"),
+    ],
 )
 def test_a_change_of_what_was_signed_voids_it(
     run: steps.Run, monkeypatch: pytest.MonkeyPatch, change: str, part: str
@@ -161,6 +166,9 @@ def test_a_change_of_what_was_signed_voids_it(
     elif change == "rehearsal":
         with run.connect() as conn:
             ledger.append(conn, "rehearsal", batch="D")
+    elif change == "waiver":
+        with run.connect() as conn:
+            waivers.waive(conn, batch="C", gate="C-02", reason="known", expires=waivers.today(), at_most=1)
     else:
         code_of = door.code_of
         monkeypatch.setattr(door, "code_of", lambda one: code_of(one) | {"gate definitions": "another"})
@@ -185,12 +193,31 @@ def test_a_revoked_sign_off_does_not_count(run: steps.Run) -> None:
     assert "revoked by dewi" in lines(run)["sign-off Owner"].evidence
 
 
-def test_who_ran_it_is_not_its_only_approver(run: steps.Run) -> None:
+def test_who_ran_it_is_not_its_only_approver(run: steps.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither under the own name, nor under names that were typed."""
+    four_eyes = "approved by another than ran it"
+    typing(monkeypatch, "Eka")
+    sign(run)
+    assert holding(run) == {four_eyes}
+    assert "C was run by eka; approved by ayu (entered by Eka), " in lines(run)[four_eyes].evidence
+    typing(monkeypatch, "ayu")
     with run.connect() as conn:
-        signoff.sign(conn, D, "DevOps", "Eka")
-        assert "approved by another than ran it" in holding(run)
-        signoff.sign(conn, D, "Owner", "dewi")
-        assert "approved by another than ran it" not in holding(run)
+        signoff.sign(conn, D, "Tech Lead", "eka")
+        assert holding(run) == {four_eyes}
+        signoff.sign(conn, D, "Tech Lead", "ayu")
+        assert holding(run) == set()
+        # it is the word of who ran it before, too
+        ledger.append(conn, "run", batch="C", actor="ayu")
+        ledger.append(conn, "run", batch="C", actor="eka")
+        assert holding(run) == {four_eyes}
+        ledger.append(conn, "rollback", batch="C")
+        ledger.append(conn, "run", batch="C", actor="eka")
+        assert holding(run) == set()
+
+
+def typing(monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    monkeypatch.setenv("PHASE2_ACTOR", who)
+    settings.cache_clear()
 
 
 def test_reports_are_there_and_are_those_of_the_ledger(run: steps.Run) -> None:
@@ -215,6 +242,7 @@ def test_neither_roles_nor_names_are_made_up(run: steps.Run, role: str, who: str
 def test_the_door_asks_for_them(run: steps.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the sign-offs the door is shut though all else holds nothing."""
     monkeypatch.setattr(door.gates, "open_or_raise", lambda *_: None)
+    monkeypatch.setattr(door, "against", lambda *_: ())
     monkeypatch.setattr(door, "stale", lambda *_: ())
     only = replace(PRODUCTION, rehearsal=False, readiness=False, freeze_window=False)
     monkeypatch.setitem(policy.POLICIES, "production", only)
@@ -257,8 +285,14 @@ def test_the_command_shows_who_is_missing(run: steps.Run, capsys: pytest.Capture
     assert phase2("sign", "--role", "Owner", "--as", "dewi") == 2
 
 
-def test_reports_name_who_has_signed(run: steps.Run) -> None:
+def test_reports_name_who_has_signed_and_what_is_void(run: steps.Run) -> None:
     with run.connect() as conn:
         signoff.sign(conn, D, "Owner", "dewi")
         (said,) = _signed(conn, D)
-    assert (said["role"], said["who"], said["at"][-1]) == ("Owner", "dewi", "Z")
+        assert (said["role"], said["who"], said["at"][-1], said["void"]) == ("Owner", "dewi", "Z", "")
+        judge(run, "0.002")
+        (said,) = _signed(conn, D)
+    assert said["void"] == "changed since it was signed: verdict of C"
+    for template in ("report.md.j2", "report.html.j2"):
+        text = (ROOT / "bridge" / "reports" / template).read_text()
+        assert "{{ given.who }}{% if given.void %} (void: {{ given.void }}){% endif %}" in text

@@ -120,11 +120,19 @@ def document(conn: psycopg.Connection, verdict: gates.Verdict) -> dict[str, Any]
 
 
 def _signed(conn: psycopg.Connection, one: Batch) -> list[dict[str, Any]]:
-    """Who has signed the batch off, as far as it was not taken back; whether that counted, its door has asked."""
+    """Who has signed the batch off, as far as it was not taken back, and why that does not count now (empty: it does).
+
+    Whether it counted when the batch began, its door has asked.
+    """
     from bridge import signoff  # it looks at steps, which write reports
 
     return [
-        {"role": held.role, "who": held.who, "at": held.entry.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        {
+            "role": held.role,
+            "who": held.who,
+            "at": held.entry.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "void": held.void,
+        }
         for held in signoff.given(conn, one)
     ]
 
