@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model rollback status scenarios fault-matrix crash-matrix test lint format bench serve docs clean
+.PHONY: help setup up down env demo run recon model rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench serve docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -55,13 +55,24 @@ recon: setup ## Evaluate the gates of one batch on the state as it is (BATCH=D)
 model: setup ## Build one dbt model, test it and its parents, show which rows changed (M=booking_core)
 	@test -n "$(M)" || { echo 'name the model: make model M=booking_core' >&2; exit 2; }
 	@$(PHASE2) model $(M)
+go-no-go: setup ## May a batch start: every criterion, who has signed, who is missing (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) go-no-go --batch $(BATCH)
 rollback: setup ## Roll one batch back (BATCH=D)
 	$(need_batch)
 	@$(PHASE2) rollback --batch $(BATCH)
+rehearse: setup ## One batch on a copy of the ops database: run, gates, rollback, run again (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) rehearse --batch $(BATCH)
 status: setup ## Where each batch stands
 	@$(PHASE2) status
+bundle: setup ## The evidence of one batch as one archive that verifies itself (BATCH=D)
+	$(need_batch)
+	@$(PHASE2) bundle --batch $(BATCH)
 scenarios: setup ## Sample sources that break a gate each
 	@$(PHASE2) scenarios
+round-trip: setup ## Rehearse every batch, and write docs/round-trip.md anew
+	@ROUND_TRIP=write $(VENV)/bin/pytest -n0 tests/test_rehearsal.py
 fault-matrix: setup ## Run every fault against the gates, and write docs/fault-matrix.md anew
 	@FAULT_MATRIX=write $(VENV)/bin/pytest -n0 tests/test_faults.py
 crash-matrix: BOOKINGS := 2000
@@ -78,8 +89,8 @@ lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed sin
 	  eval "$$($(PHASE2) env)" && $(SQLFLUFF) --processes 2 $$files; }
 # plain SQL has no place in dbt's project, whose templater leaves it out without a word; sql/sources stay as the
 # applications wrote them
-	@files="$$($(call stale,$(addprefix sql/,phase2 ingest landing sample compose roles state.sql ledger.sql \
-	  status_snapshot.sql review_snapshot.sql fingerprint.sql) tests/floor))"; test -z "$$files" || $(SQLFLUFF) --processes 2 --templater raw $$files
+	@files="$$($(call stale,$(addprefix sql/,phase2 ingest landing sample compose roles explain state.sql ledger.sql status_snapshot.sql \
+	  review_snapshot.sql fingerprint.sql) tests/floor))"; test -z "$$files" || $(SQLFLUFF) --processes 2 --templater raw $$files
 # nor does it read dbt's functions; the two left out call methods of ref() and source(), which only dbt has
 	@files="$$($(call stale,$(filter-out %/current_as_of.sql %/placeholders.sql,$(wildcard dbt_project/functions/*.sql))))"; \
 	  test -z "$$files" || $(SQLFLUFF) --templater jinja $$files
@@ -92,6 +103,7 @@ serve: setup ## API and worker on the embedded parts, flags of ingestion on, unt
 	@$(PHASE2) serve
 docs: setup ## dbt docs, with the rulebook
 	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .
-clean: ## Remove the embedded databases, dbt's target and the reports
+clean: ## Remove the embedded databases, dbt's target and the reports; copies (.phase2/backups) stay
 	@test ! -x $(PHASE2) || $(PHASE2) down
-	@rm -rf .phase2 reports dbt_project/target
+	@find .phase2 -mindepth 1 -maxdepth 1 ! -name backups -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf reports dbt_project/target

@@ -15,7 +15,15 @@ from rich.prompt import Confirm
 from rich.table import Table
 
 from bridge import batches, postgres
-from bridge.commands import ledger, operating, serve  # noqa: F401  (a topic's commands register themselves)
+from bridge.commands import (  # noqa: F401  (a topic's commands register themselves)
+    door,
+    evidence,
+    ledger,
+    operating,
+    rehearsal,
+    serve,
+    signoff,
+)
 from bridge.commands.base import (
     AsOf,
     BatchCode,
@@ -97,18 +105,24 @@ def run(
     full: Annotated[
         bool, typer.Option("--full", help="Compare every row, also where nothing it reads or wrote has changed.")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show steps, scripts and doors.")] = False,
     json: Json = False,
 ) -> None:
     """Run batches in their order, through the Prefect flows.
 
     A batch starts only when every batch before it is PASS. When a gate fails the batch is on hold (exit code 1): look
     at its report, mend the cause, run it again. With `--on-fail rollback` the failed batch is rolled back at once.
+    A batch that failed is not run again as it was: something of its sources, code, gates or decisions must be another.
+
+    `--dry-run` shows what would be done and what the doors say, needs no right to write, and changes nothing.
 
     Example: `phase2 run --from C --to E --as-of 2026-02-19`
     """
     planned = _between(from_batch, to_batch)
     if on_fail not in ("hold", "rollback"):
         raise CouldNotRun(f"--on-fail {on_fail}", todo="Use hold or rollback.")
+    if dry_run:
+        raise typer.Exit(door.dry_run(planned, json))
     code = flow(
         ["run", "--from", planned[0].code, "--to", planned[-1].code, "--on-fail", on_fail]
         + (["--as-of", as_of.date().isoformat()] if as_of else [])
@@ -386,9 +400,12 @@ def _why(line: Any) -> str:
     """What a person wants to know of a batch: the error, what blocks it, or how many gates passed."""
     if line.error:
         return escape(line.error.splitlines()[0][:90])
+    if line.status == "STALE":
+        return f"changed since: {', '.join(line.changed)}"
     if line.blocked_by:
         return f"blocked by {', '.join(line.blocked_by)}"
-    return f"{line.gates} pass" if line.gates else ""
+    waived = f", {', '.join(line.waived)} waived" if line.waived else ""
+    return f"{line.gates} pass{waived}" if line.gates else ""
 
 
 def _show_gates(rows: list[dict[str, str]]) -> None:

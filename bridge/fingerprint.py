@@ -64,12 +64,13 @@ _LOGS = frozenset(
     }
 )
 
-# What only gates read: the run fills it around a batch.
-_FOR_GATES = frozenset({"phase2.audit_sample", "phase2.paid_bookings"})
+# What only gates and rollbacks read: the run fills it around a batch.
+_AROUND_A_BATCH = frozenset(
+    {"phase2.audit_sample", "phase2.paid_bookings", "phase2.review_snapshot", "phase2.status_snapshot"}
+)
 
 # Whatever the session, role or database is set to, a value has one text.
 _SETTINGS = """
-set transaction isolation level repeatable read, read only;
 set local search_path = '';
 set local timezone = 'UTC';
 set local datestyle = 'ISO, YMD';
@@ -172,12 +173,9 @@ def take(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> F
     `conn` must not be inside a transaction (psycopg.errors.ActiveSqlTransaction). One statement a table; tables that
     this user may not select are NOT_READABLE.
     """
-    asked = None if schemas is None else list(schemas)
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(_SETTINGS)
-        cursor.execute(
-            "select set_config('phase2.fingerprint_schemas', coalesce(%s::text[]::text, ''), true)", (asked,)
-        )
+        cursor.execute("set transaction isolation level repeatable read, read only")
+        _settle(cursor, schemas)
         catalog = dict(cursor.execute((SQL / "fingerprint.sql").read_bytes()).fetchall())
         content: dict[str, Content] = {}
         for schema, table, name, readable, columns in cursor.execute(_TABLES).fetchall():
@@ -197,14 +195,14 @@ def take(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> F
 def versions(conn: psycopg.Connection) -> str:
     """A digest of which row versions the bridge is made of: as long as it is equal, nobody has written to it.
 
-    The canonical tables, our own state but for the logs, the seeds, and the rulebook. Rows are not read, only where
-    each stands and which transaction wrote it: a tenth of the cost of `take`. A table that was moved (vacuum full,
-    restore) counts as written.
+    The canonical tables, our own state but for the logs, the seeds, the rulebook, and dbt's working tables. Rows are
+    not read, only where each stands and which transaction wrote it: a tenth of the cost of `take`. A table that was
+    moved (vacuum full, restore) counts as written.
     """
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute("set local jit = off")
         cursor.execute("select set_config('phase2.fingerprint_schemas', '{public,phase2,dbt_seeds}', true)")
-        tables = [row for row in cursor.execute(_TABLES).fetchall() if row[2] not in _LOGS | _FOR_GATES]
+        tables = [row for row in cursor.execute(_TABLES).fetchall() if row[2] not in _LOGS | _AROUND_A_BATCH]
         parts = [
             sql.SQL("select {}, count(*), sum(hash_record_extended(row(t.ctid, t.xmin), 0)) from only {} as t").format(
                 sql.Literal(name), sql.Identifier(schema, table)
@@ -218,8 +216,39 @@ def versions(conn: psycopg.Connection) -> str:
                 " join pg_catalog.pg_namespace as n on n.oid = p.pronamespace and n.nspname = 'rulebook'"
             )
         )
+        parts.append(  # of working tables and views: whether they are the ones that were made
+            sql.SQL(
+                "select 'working tables', count(*), sum(hash_record_extended(row(c.oid, c.relfilenode), 0))"
+                " from pg_catalog.pg_class as c"
+                " join pg_catalog.pg_namespace as n"
+                " on n.oid = c.relnamespace and n.nspname in ('dbt_staging', 'dbt_intermediate')"
+            )
+        )
         rows = [cursor.execute(part).fetchone() for part in parts]
     return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def catalog(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> dict[str, str]:
+    """The catalog alone, as `take` has it, in the transaction that `conn` is in."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        _settle(cursor, schemas)
+        return dict(cursor.execute((SQL / "fingerprint.sql").read_bytes()).fetchall())
+
+
+def rows(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> dict[str, Content]:
+    """All rows of every table, logs and bookkeeping too, in the transaction of `conn`: what a copy must hold."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        _settle(cursor, schemas)
+        return {
+            name: _digest(cursor, schema, table, sorted(columns)) if readable else Content(-1, NOT_READABLE)
+            for schema, table, name, readable, columns in cursor.execute(_TABLES).fetchall()
+        }
+
+
+def _settle(cursor: psycopg.Cursor, schemas: Sequence[str] | None) -> None:
+    cursor.execute(_SETTINGS)
+    asked = None if schemas is None else list(schemas)
+    cursor.execute("select set_config('phase2.fingerprint_schemas', coalesce(%s::text[]::text, ''), true)", (asked,))
 
 
 def _digest(cursor: psycopg.Cursor, schema: str, table: str, columns: list[str]) -> Content:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from bridge import ledger
+from bridge import ledger, waivers
 from bridge.batches import BATCHES, GLOBAL_GATES, before
 from bridge.errors import CouldNotRun, GateFailed
 
@@ -59,6 +59,8 @@ class Gate:
     listed_apart: int
     note: str
     detail: Any = None
+    waivable: bool = True  # a failure is one of the measured value, and no hard stop
+    waiver: waivers.Waiver | None = None  # it fails, within what somebody answers for
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Verdict:
     queries: tuple[Query, ...]
     exceptions: tuple[GateException, ...]
     seconds: Mapping[str, float]
+    waivers: tuple[waivers.Waiver, ...] = ()  # all that stand, of every batch
 
     @property
     def unaccounted_rows(self) -> int:
@@ -153,7 +156,7 @@ _UNREGISTERED = {
     "threshold": None,
     "unit": "count",
     "counts": "failures",
-    "severity": "critical",
+    "severity": waivers.STOP,
     "na_when_empty": False,
     "note": "dbt_seeds.gate_registry has no row of it",
 }
@@ -237,7 +240,7 @@ where p.captures is distinct from excluded.captures
 """
 
 _LATEST = """
-select g.gate_id, g.status
+select g.gate_id, g.status, g.run_id
 from phase2.gate_results as g
 where
     g.batch = %(batch)s
@@ -311,12 +314,14 @@ def open_or_raise(conn: psycopg.Connection, batch: str, predecessor: str) -> Non
     """Let `batch` start only behind a predecessor whose latest verdict is PASS; GateFailed names what blocks it.
 
     Both words count: the gates' latest results, and the state that the runner keeps (an interrupted, failed or rolled
-    back batch is shut whatever its gates said before).
+    back batch is shut whatever its gates said before). A failed gate that a waiver bears today is no reason.
     """
     code = predecessor.upper()
     state = conn.execute("select status from phase2.batch_state where batch = %s", (code,)).fetchone()
     latest = conn.execute(_LATEST, {"batch": code}).fetchall()
-    failed = [gate_id for gate_id, status in latest if status not in ("PASS", "N/A")]
+    said = ledger.entries(conn, "verdict", batch=code, run_id=latest[0][2])[-1:] if latest else []
+    borne = waivers.covering(conn, code, waivers.failed_by(said[0] if said else None))
+    failed = [gate_id for gate_id, status, _ in latest if status not in ("PASS", "N/A") and gate_id not in borne]
     if latest:  # a gate that the latest verdict did not ask has not passed
         failed += [gate_id for gate_id in _asked(code) if gate_id not in {row[0] for row in latest}]
     if failed:
@@ -361,7 +366,10 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
     lines = (_parity_line(row["detail"]) for row in said if row["kind"] == "parity")
     parity = tuple(sorted(lines, key=lambda line: (_ENTITIES.index(line.entity), line.unit != "rows", line.unit)))
     gates = tuple(_gate(conn, row, measures.get(row["gate_id"]), exceptions, batch) for row in registry)
-    blocked_by = tuple(gate.gate_id for gate in gates if gate.status == "FAIL")
+    standing = waivers.standing(conn)
+    borne = waivers.covering(conn, batch, failures(gates))
+    gates = tuple(replace(gate, waiver=borne.get(gate.gate_id)) for gate in gates)
+    blocked_by = tuple(gate.gate_id for gate in gates if gate.status == "FAIL" and not gate.waiver)
     result: Result = "FAIL" if blocked_by else "PASS"
     if result == "PASS":
         # one batch that is not PASS puts every later one on hold, however good it looks
@@ -379,7 +387,24 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
         queries=_queries(said),
         exceptions=tuple(exceptions),
         seconds={part: round(taken, 3) for part, taken in seconds.items()},
+        waivers=standing,
     )
+
+
+def failures(gates: Iterable[Gate]) -> dict[str, dict[str, Any]]:
+    """The gates that failed, waived or not, with what a waiver is held against: a verdict's entry keeps it."""
+    return {
+        gate.gate_id: {
+            "severity": gate.severity,
+            "waivable": gate.waivable,
+            "value": gate.value,
+            "threshold": gate.threshold,
+            "exceptions": gate.exceptions,
+            "waiver": gate.waiver and gate.waiver.entry,
+        }
+        for gate in gates
+        if gate.status == "FAIL"
+    }
 
 
 def _asked(batch: str) -> tuple[str, ...]:
@@ -475,6 +500,7 @@ def _gate(
     denominator = measured["denominator"] if measured else None
     value = measured["value"] if measured else None
     note = row["note"] or ""
+    sound = True
     judged = conn.execute(
         _JUDGE,
         {
@@ -488,18 +514,19 @@ def _gate(
     ).fetchone()
     status: Status = judged[0] if judged else "FAIL"
     if measured is None:
-        status = "FAIL"
+        status, sound = "FAIL", False
         views = " or ".join(f"dbt_recon.{view}" for view in _views(batch))
         note = f"not measured: {views} or a table that it reads is missing"
     elif row["na_when_empty"] is False and denominator == 0:
+        sound = False
         note = f"nothing was measured. {note}"
     else:
         expected = numerator if row["counts"] == "failures" else (denominator or 0) - numerator
         if expected != counted:
-            status = "FAIL"
+            status, sound = "FAIL", False
             note = f"the measure counts {expected}, its list of exceptions {counted}: not to be trusted. {note}"
     if not has_limit:
-        status = "FAIL"
+        status, sound = "FAIL", False
         note = f"no limit in the registry. {note}"
     return Gate(
         gate_id=row["gate_id"],
@@ -518,6 +545,7 @@ def _gate(
         listed_apart=len(mine) - counted,
         note=note.strip(),
         detail=measured["detail"] if measured else None,
+        waivable=sound and value is not None and value.is_finite() and row["severity"] != waivers.STOP,
     )
 
 
@@ -551,7 +579,7 @@ def _keep(conn: psycopg.Connection, verdict: Verdict) -> None:
                     "comparator": gate.comparator,
                     "threshold": gate.threshold,
                     "status": gate.status,
-                    "note": gate.note,
+                    "note": f"{gate.waiver}. {gate.note}" if gate.waiver else gate.note,
                 }
                 for gate in verdict.gates
             ],

@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from bridge.settings import settings
+from bridge.verify_bundle import Problem, chain_problems
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,6 @@ class Entry:
     digest: str
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What `verify` found: where, and what is wrong with it."""
-
-    where: str
-    what: str
-
-
 # Tables whose rows an entry mirrors: kind of entry -> table, its key. Written by `mirror`.
 MIRRORED: dict[str, tuple[str, str, str]] = {
     "step": ("phase2", "step_log", "step_log_id"),
@@ -56,6 +49,46 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
 }
 
 _COLUMNS = "l.entry_no, l.entry, l.digest"
+
+# Entries of rows that must still be there: batch A's rollback takes migration_run_log along, and what was in it.
+_TOLD = """
+(
+    select b.*
+    from phase2.ledger as b
+    where
+        b.kind = {kind}
+        and ({kind} <> 'script' or b.entry_no > (
+            select coalesce(max(u.entry_no), 0) from phase2.ledger as u where u.kind = 'rollback' and u.batch = 'A'
+        ))
+)
+"""
+
+# The list behind each gate of one evaluation: how long it is, and the digest of its rows in whatever order.
+_LISTED = """
+select r.gate_id, count(*), encode(sha256(string_agg(r.said, ''::bytea order by r.said)), 'hex')
+from (
+    select
+        e.gate_id,
+        sha256(convert_to(jsonb_build_array(e.entity, e.key, e.status, e.detail)::text, 'UTF8')) as said
+    from phase2.exceptions as e
+    where e.batch = %(batch)s and e.evaluated_at = %(at)s::timestamptz
+) as r
+group by r.gate_id
+order by r.gate_id collate "C"
+"""
+
+# The last verdict of each batch that tells of its lists; a later evaluation, whose gates are told, has let them go.
+_LISTS = """
+select distinct on (v.batch) v.entry_no, v.batch, v.body ->> 'evaluated_at', v.body -> 'exceptions'
+from phase2.ledger as v
+where
+    v.kind = 'verdict'
+    and v.body ? 'exceptions'
+    and not exists (
+        select 1 from phase2.ledger as g where g.kind = 'gate' and g.batch = v.batch and g.entry_no > v.entry_no
+    )
+order by v.batch, v.entry_no desc
+"""
 
 
 def who() -> str:
@@ -111,7 +144,7 @@ def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any]) -> None:
 def adopt(conn: psycopg.Connection) -> None:
     """Begin the chain with what older tables hold already: rows from before there was a ledger."""
     for kind, (schema, table, key) in MIRRORED.items():
-        if conn.execute("select to_regclass(%s) is null", (f"{schema}.{table}",)).fetchone() == (True,):
+        if not _is_there(conn, f"{schema}.{table}"):
             continue
         rows = conn.execute(
             sql.SQL("select t.{} from {} as t where to_jsonb(t) ->> 'status' is distinct from 'RUNNING'").format(
@@ -163,6 +196,14 @@ def latest(conn: psycopg.Connection, *kinds: str, batch: str | None = None, subj
     return _entry(row) if row else None
 
 
+def listed(conn: psycopg.Connection, batch: str, at: datetime | str) -> dict[str, dict[str, Any]]:
+    """What a verdict's entry keeps of its exceptions: of each gate that lists some, `rows` and their `sha256`."""
+    if not _is_there(conn, "phase2.exceptions"):
+        return {}
+    rows = conn.execute(_LISTED, {"batch": batch, "at": at}).fetchall()
+    return {gate: {"rows": count, "sha256": digest} for gate, count, digest in rows}
+
+
 def verify(conn: psycopg.Connection, *, pinned: str | None = None) -> list[Problem]:
     """Recompute everything: the chain, what its rows say beside it, and the files of every report.
 
@@ -177,53 +218,25 @@ def verify(conn: psycopg.Connection, *, pinned: str | None = None) -> list[Probl
         )
     for kind, (schema, table, key) in MIRRORED.items():
         problems += _mirror_problems(conn, kind, schema, table, key)
+    problems += _list_problems(conn)
     for _, text, _ in rows:
         problems += _file_problems(text)
     return problems
 
 
-def chain_problems(rows: Iterable[tuple[int, str, str]]) -> list[Problem]:
-    """What is wrong with a chain of (number, text, digest), from its first entry on. Needs no database."""
-    problems: list[Problem] = []
-    expected_no, previous = 1, None
-    for no, text, digest in rows:
-        where = f"entry {no}"
-        if no != expected_no:
-            problems.append(Problem(where, f"entry {expected_no} is missing"))
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
-            problems.append(Problem(where, "its text does not have the digest that stands beside it"))
-        try:
-            said = json.loads(text)
-        except ValueError:
-            said = {}
-            problems.append(Problem(where, "its text is not JSON"))
-        if said.get("no") != no:
-            problems.append(Problem(where, f"its text says that it is entry {said.get('no')}"))
-        if said.get("previous") != previous and no == expected_no:
-            problems.append(Problem(where, "it does not follow the entry before it"))
-        expected_no, previous = no + 1, digest
-    return problems
-
-
 def _mirror_problems(conn: psycopg.Connection, kind: str, schema: str, table: str, key: str) -> list[Problem]:
     """Rows that differ from their entry, lost rows, and rows without an entry (a step under way has none yet)."""
-    name = f"{schema}.{table}"
-    if conn.execute("select to_regclass(%s) is null", (name,)).fetchone() == (True,):
-        return []  # batch A's rollback takes migration_run_log along
+    name, told = f"{schema}.{table}", sql.SQL(_TOLD).format(kind=sql.Literal(kind))
+    if not _is_there(conn, name):
+        count = conn.execute(sql.SQL("select count(*) from {} as l").format(told)).fetchone()
+        return [Problem(name, f"the table is gone; {count[0]} entries tell of its rows")] if count and count[0] else []
     rows = conn.execute(
         sql.SQL(
             """
             with told as (
                 select distinct on (l.body -> 'row' ->> {key_name})
                     l.entry_no, l.body -> 'row' as said, l.body -> 'row' ->> {key_name} as id
-                from phase2.ledger as l
-                where
-                    l.kind = {kind}
-                    -- batch A's rollback takes migration_run_log along, and what was in it
-                    and ({kind} <> 'script' or l.entry_no > (
-                        select coalesce(max(b.entry_no), 0) from phase2.ledger as b
-                        where b.kind = 'rollback' and b.batch = 'A'
-                    ))
+                from {told} as l
                 order by l.body -> 'row' ->> {key_name}, l.entry_no desc
             )
             select t.entry_no, coalesce(t.id, r.{key}::text), t.said is null, r.{key} is null
@@ -236,7 +249,7 @@ def _mirror_problems(conn: psycopg.Connection, kind: str, schema: str, table: st
             """
         ).format(
             key_name=sql.Literal(key),
-            kind=sql.Literal(kind),
+            told=told,
             key=sql.Identifier(key),
             table=sql.Identifier(schema, table),
         )
@@ -251,6 +264,30 @@ def _mirror_problems(conn: psycopg.Connection, kind: str, schema: str, table: st
             what = f"is not what entry {entry_no} says"
         problems.append(Problem(f"{name} {id_}", what))
     return problems
+
+
+def _list_problems(conn: psycopg.Connection) -> list[Problem]:
+    """Lists of exceptions that are not those of their verdict; older ones may be gone (retention)."""
+    problems = []
+    for entry_no, batch, at, told in conn.execute(_LISTS).fetchall():
+        found = listed(conn, batch, at)
+        problems += [
+            Problem(
+                f"phase2.exceptions {gate} of batch {batch}",
+                f"the list is not what entry {entry_no} says: {told.get(gate, _NONE)['rows']} rows,"
+                f" {found.get(gate, _NONE)['rows']} found",
+            )
+            for gate in sorted(told | found)
+            if told.get(gate, _NONE) != found.get(gate, _NONE)
+        ]
+    return problems
+
+
+_NONE = {"rows": 0}
+
+
+def _is_there(conn: psycopg.Connection, name: str) -> bool:
+    return conn.execute("select to_regclass(%s) is not null", (name,)).fetchone() == (True,)
 
 
 def _file_problems(text: str) -> list[Problem]:

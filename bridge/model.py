@@ -8,8 +8,9 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from bridge import postgres, steps, warehouse
+from bridge import ledger, postgres, steps, stop, warehouse
 from bridge.errors import CouldNotRun
+from bridge.policy import policy
 
 _SHOWN_KEYS = 5
 _WRITTEN_WITH_A_ROW = ("created_at", "updated_at", "read_at", "run_id")  # no difference of what the model says
@@ -50,13 +51,22 @@ class Built:
 def build(run: steps.Run, name: str) -> Built:
     """Build the model `name` with its unit and data tests, and run the data tests of its parents.
 
-    The parents are taken as they are. Writes like a batch does, so it holds the runner's lock. Raises CouldNotRun when
-    there is no such model, or when something else runs.
+    The parents are taken as they are. Writes like a batch does, so it holds the runner's lock, heeds a stop, and is in
+    the ledger; but past the doors, so only where the policy is local. Raises CouldNotRun when it is not, when there is
+    no such model, or when something else runs; Stopped when the migration is.
     """
+    if (environment := policy().environment) != "local":
+        raise CouldNotRun(
+            f"one model by itself goes past the doors, and the policy here is {environment}",
+            where="PHASE2_ENV",
+            todo="Build it in a database of your own; here run its batch: make run BATCH=…",
+        )
     found = warehouse.find(run.databases.ops, name)
     if found is None:
         raise CouldNotRun(f"there is no model {name!r}", where="dbt_project/models", todo="Name a file there, no .sql.")
     with steps.only_runner(run), run.connect() as conn:
+        stop.raise_if_asked(run.databases.ops, name)
+        ledger.append(conn, "model", subject=name, run_id=run.run_id)
         if found.relation:
             _keep(conn, found.relation)
         nodes = warehouse.invoke(run.databases.ops, ["build", "--select", name], progress=run.progress)

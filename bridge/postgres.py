@@ -96,6 +96,28 @@ def database_name(url: str) -> str:
     return str(conninfo.conninfo_to_dict(url).get("dbname", ""))
 
 
+# How many connections a database that we made to drop it again allows: given by the statement that makes it, so that
+# none is without it whenever that was killed. Never reached, and nobody gives it to a database of their own.
+_OURS = 7062
+MADE_TO_BE_DROPPED = sql.SQL("connection limit {}").format(sql.Literal(_OURS))
+
+
+def refuse_a_stranger(conn: psycopg.Connection, name: str) -> bool:
+    """Whether a database of that name is there to be dropped; CouldNotRun when it is not one that we made for that."""
+    row = conn.execute(
+        "select d.datconnlimit from pg_catalog.pg_database as d where d.datname = %s", (name,)
+    ).fetchone()
+    if row is None:
+        return False
+    if row[0] not in (_OURS, -2):  # -2: its drop was interrupted, nobody can use it any more
+        raise CouldNotRun(
+            f"there is a database {name}, which was not made to be dropped",
+            where=f"{conn.info.host}:{conn.info.port}",
+            todo="See what it is; then drop it, or give it another name.",
+        )
+    return True
+
+
 def with_database(url: str, database: str) -> str:
     """The same server and user, another database."""
     parts = urlsplit(url)

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
+
+import psycopg
 
 from bridge import landing, postgres, steps, warehouse
 from bridge.batches import batch
 from bridge.errors import CouldNotRun
 from bridge.settings import databases
+
+_JUDGED = ("PASS", "FAIL")
 
 
 def standing(*, progress: Callable[[str], None] = lambda _: None) -> list[str]:
@@ -32,7 +37,7 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
     one = batch(code)
     run = steps.prepare(progress=progress)
     with run.connect() as conn:
-        state = conn.execute("select status, as_of from phase2.batch_state where batch = %s", (one.code,)).fetchone()
+        state = _state(conn, one.code)
         if not state or state[0] in ("PENDING", "ROLLED_BACK"):
             raise CouldNotRun(
                 f"batch {one.code} is not in: nothing to reconcile",
@@ -44,11 +49,25 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
                 "; ".join(problems), where="the landed rows", todo=f"Land them again: make run BATCH={one.code}"
             )
     run = replace(run, as_of=state[1] or run.as_of)
-    if state[0] not in ("PASS", "FAIL"):
+    if state[0] not in _JUDGED:
         return steps.conclude(run, one, opens_door=False)
     with steps.only_runner(run):
         with run.connect() as conn:
+            now = _state(conn, one.code)
+            if not now or now[0] not in _JUDGED:  # it was waited for another run, or a rollback
+                raise CouldNotRun(
+                    f"batch {one.code} is {now[0] if now else 'out'} since a moment ago",
+                    where=postgres.describe(run.databases.ops),
+                    todo="`phase2 status` shows where each batch is.",
+                )
+            run = replace(run, as_of=now[1] or run.as_of)
             digest = warehouse.digest()
             steps.refresh(run, conn, "ground", digest)
             steps.refresh(run, conn, "recon", digest)
         return steps.conclude(run, one)
+
+
+def _state(conn: psycopg.Connection, code: str) -> tuple[str, date | None] | None:
+    """What the batch is, and as of which day."""
+    row = conn.execute("select status, as_of from phase2.batch_state where batch = %s", (code,)).fetchone()
+    return (row[0], row[1]) if row else None

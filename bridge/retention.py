@@ -13,7 +13,7 @@ BATCH = "F"  # whose gate F-05 it serves
 def clean(*, progress: Callable[[str], None] = lambda _: None) -> dict[str, int]:
     """Rows removed by rule; empty before batch A has made the tables. Stopped while the migration is stopped."""
     run = steps.prepare(progress=progress)
-    stop.raise_if_asked(run.databases.ops, BATCH)
+    stop.raise_if_asked(run.databases.ops, "retention")
     with steps.only_runner(run), run.connect() as conn:
         if conn.execute("select to_regclass('public.unmapped_queue') is null").fetchone() == (True,):
             return {}

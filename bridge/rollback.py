@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import psycopg
 
-from bridge import ledger, postgres, runlog, scripts
+from bridge import backup, ledger, postgres, runlog, scripts
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
-from bridge.steps import Run, Step, forget_what_is_settled, set_state
+from bridge.steps import Run, Step, forget_what_is_settled, mark_error, set_state
 
 
 def check(conn: psycopg.Connection, batch: Batch) -> None:
@@ -38,19 +38,44 @@ def plan(conn: psycopg.Connection, batch: Batch) -> list[str]:
     return lines
 
 
-def roll_back(run: Run, batch: Batch) -> None:
-    """Check, then undo the batch in one transaction; the log says ROLLED_BACK. Interrupted, nothing has happened."""
+def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
+    """Check, copy, then undo the batch in one transaction; the log says ROLLED_BACK.
+
+    From before that transaction the batch is no PASS any more: killed after it, no door stands open on rows that are
+    gone; killed before it, nothing has happened but that. Roll back again, or run the batch again. Raises CouldNotRun,
+    and removes nothing, when the copy of what stands is not proven complete. A database that is itself a copy, to
+    rehearse on (`on_a_copy`), is not copied once more.
+    """
     with run.connect() as conn:
         check(conn, batch)
+        copy = None if on_a_copy else _copied(conn, run, batch)
         step = Step("script", scripts.rollback_script(batch.code), f"Roll back batch {batch.code}")
         run.progress(f"{batch.code}  {step.title}")
         with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind="rollback") as entry:
+            if copy:
+                backup.still_as_copied(run.databases.ops, copy)
             conn.execute("delete from phase2.warehouse_state where part = 'work of batch_d'")  # its tables go
             forget_what_is_settled(conn)
             if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
-            result = scripts.run_script(run.databases.ops, step.target, {})
+            set_state(conn, run, batch.code, "RUNNING")
+            try:
+                result = scripts.run_script(run.databases.ops, step.target, {})
+            except CouldNotRun as refused:
+                mark_error(run, batch, refused)
+                raise
             entry.checksum, entry.rows = result.checksum, result.rows
         with conn.transaction():
             set_state(conn, run, batch.code, "ROLLED_BACK")
-            ledger.append(conn, "rollback", batch=batch.code, run_id=run.run_id, body={"rows": entry.rows})
+            body = {"rows": entry.rows, "copy": copy.no if copy else None}
+            ledger.append(conn, "rollback", batch=batch.code, run_id=run.run_id, body=body)
+
+
+def _copied(conn: psycopg.Connection, run: Run, batch: Batch) -> ledger.Entry:
+    """A proven copy of what stands, as a step of its own."""
+    run.progress(f"{batch.code}  Copy what stands, and prove the copy")
+    with runlog.step(conn, run_id=run.run_id, batch=batch.code, name="backup ops", kind="rollback") as entry:
+        why = f"before the rollback of batch {batch.code}"
+        copy = backup.take(run.databases, "ops", why=why, batch=batch.code, run_id=run.run_id, indexes=False)
+        entry.rows, entry.detail["file"] = sum(copy.body["rows"].values()), copy.body["file"]
+    return copy

@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 
 from bridge import ledger
 from bridge.errors import plain
+from bridge.reports.mask import mask_text
 
 _START = """
 insert into phase2.step_log (run_id, batch, step, kind, checksum, status, started_at)
@@ -74,7 +75,7 @@ def step(conn: psycopg.Connection, *, run_id: UUID, batch: str, name: str, kind:
     try:
         yield entry
     except BaseException as raised:
-        status, error = "FAILED", f"{type(raised).__name__}: {plain(raised, 2000)}"
+        status, error = "FAILED", mask_text(f"{type(raised).__name__}: {plain(raised, 2000)}")
         raise
     finally:
         if not conn.closed:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import CouldNotRun
@@ -20,7 +20,8 @@ DBT_PROJECT = ROOT / "dbt_project"
 class Settings(BaseSettings):
     """What a command may be told by its environment. Names are those of the variables, in lower case."""
 
-    model_config = SettingsConfigDict(env_file=ROOT / ".env", extra="ignore", frozen=True)
+    # `NAME=` is a variable that is not set
+    model_config = SettingsConfigDict(env_file=ROOT / ".env", extra="ignore", frozen=True, env_ignore_empty=True)
 
     ops_db_url: SecretStr | None = None
     channel_db_url: SecretStr | None = None
@@ -44,11 +45,11 @@ class Settings(BaseSettings):
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
     phase2_disk_used_bytes: int | None = None
 
-    @field_validator("phase2_home", "phase2_reports")
+    @field_validator("phase2_home", "phase2_reports", "phase2_stop_file")
     @classmethod
-    def _below_the_project(cls, value: Path) -> Path:
-        """A relative folder is one of the project's, wherever the command is called."""
-        return value if value.is_absolute() else ROOT / value
+    def _below_the_project(cls, value: Path | None) -> Path | None:
+        """A relative path is one of the project's, wherever the command is called."""
+        return value and ROOT / value
 
     @property
     def is_embedded(self) -> bool:
@@ -71,8 +72,17 @@ class Databases:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once; CouldNotRun names those that cannot be read, without their values."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        said = error.errors(include_url=False, include_input=False, include_context=False)
+        wrong = {str(problem["loc"][0]).upper(): problem["msg"] for problem in said}
+        raise CouldNotRun(
+            "; ".join(f"{name}: {message}" for name, message in wrong.items()),
+            where="environment, .env",
+            todo=f"Set {', '.join(wrong)} to what .env.example says, or not at all.",
+        ) from None
 
 
 def databases() -> Databases:

@@ -19,6 +19,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from bridge import (
+    arrivals,
+    door,
     embedded,
     fingerprint,
     gates,
@@ -26,6 +28,7 @@ from bridge import (
     ledger,
     legacy,
     postgres,
+    rehearsal,
     reports,
     runlog,
     scripts,
@@ -33,9 +36,10 @@ from bridge import (
     warehouse,
     watch,
 )
-from bridge.batches import BATCHES, ORDER, Batch, Step, before
-from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
+from bridge.batches import BATCHES, ORDER, Batch, Step
+from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted, plain
 from bridge.reports import draw
+from bridge.reports.mask import mask_text
 from bridge.settings import SQL, Databases, databases, settings
 
 Progress = Callable[[str], None]
@@ -204,11 +208,10 @@ def _in_time(
 
 
 def begin(run: Run, batch: Batch) -> None:
-    """Open the door of a batch: every batch before it has passed (GateFailed when not); then start it."""
+    """Open the door of a batch: whatever the policy demands is there (GateFailed when not); then start it."""
     stop.raise_if_asked(run.databases.ops, batch.code)
     with run.connect() as conn:
-        for code in before(batch.code):
-            gates.open_or_raise(conn, batch.code, code)
+        door.open_or_raise(conn, batch)
     start(run, batch)
 
 
@@ -223,7 +226,8 @@ def start(run: Run, batch: Batch) -> None:
         )
         with conn.transaction():
             set_state(conn, run, batch.code, "RUNNING")
-            ledger.append(conn, "run", batch=batch.code, run_id=run.run_id, body={"as_of": run.as_of})
+            body = {"as_of": run.as_of, "code": door.code_of(batch)}
+            ledger.append(conn, "run", batch=batch.code, run_id=run.run_id, body=body)
 
 
 def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
@@ -270,6 +274,22 @@ def _watched(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry
                 entry.detail["backed_off"] = backed_off
 
 
+def tell_what_arrived(run: Run, batch: Batch) -> None:
+    """What came to the sources while the batch ran: a line of progress and a step of its log; only reads."""
+    if not any(step.kind == "land" for step in batch.plan):
+        return
+    name = "arrivals since the snapshot"
+    with (
+        run.connect() as conn,
+        runlog.step(conn, run_id=run.run_id, batch=batch.code, name=name, kind="arrivals") as entry,
+    ):
+        found, problems = arrivals.since_the_landing(conn, run.databases)
+        entry.detail["arrived"] = found
+        entry.detail["told"] = [arrivals.words(found), *(f"not counted: {problem}" for problem in problems)]
+    for line in entry.detail["told"]:
+        run.progress(f"{batch.code}  {line}")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A verdict, and the report that was written of it."""
@@ -296,7 +316,7 @@ def gates_table(document: dict[str, Any]) -> list[dict[str, str]]:
             "value": draw.value_of(gate),
             "limit": draw.threshold_of(gate),
             "of": draw.fraction_of(gate),
-            "status": gate["status"],
+            "status": gate["status"] + (", waived" if gate.get("waived") else ""),
         }
         for gate in document["gates"]
     ]
@@ -319,6 +339,32 @@ def refuse_if_unfit(run: Run, batch: Batch) -> None:
     raise GateFailed(batch.code, sorted({check[0] for check in failed}))
 
 
+def refuse_if_tainted(run: Run, batch: Batch) -> None:
+    """A batch whose last run failed a hard gate is not run again as it was: Tainted, and nothing was written.
+
+    Asked when the sources are landed: what they hold now is compared with what they held then.
+    """
+    with run.connect() as conn:
+        found = door.taint(conn, batch, run.as_of)
+        if found is None:
+            return
+        gates_failed = list(found.gates)
+        body = {"verdict": found.entry, "gates": gates_failed, "changed": list(found.changed)}
+        with conn.transaction():
+            if found.stands:
+                report = reports.found(found.files, settings().phase2_reports)
+                undone = ledger.entries(conn, "rollback", batch=batch.code, after=found.entry)
+                status = "ROLLED_BACK" if undone else "FAIL"
+                set_state(conn, run, batch.code, status, blocked_by=gates_failed, written=report)
+            kind = "taint" if found.stands else "taint lifted"
+            ledger.append(conn, kind, batch=batch.code, run_id=run.run_id, body=body)
+    if found.stands:
+        run.progress(f"{batch.code}  not run again: nothing has changed since the failed verdict (entry {found.entry})")
+        run.progress(f"{batch.code}  {door.mend(batch, found)}")
+        raise Tainted(batch.code, gates_failed)
+    run.progress(f"{batch.code}  failed before; changed since: {', '.join(found.changed)}")
+
+
 def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     """Ask the gates, write the report, keep the verdict. The door itself is `raise_unless_passed`.
 
@@ -326,6 +372,9 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
     """
     with run.connect() as conn:
         verdict = gates.evaluate(conn, batch.code, run.run_id)
+        if opens_door:
+            verdict = rehearsal.hold_if_astray(conn, batch, verdict, run.progress)
+        bound = door.binding(conn, batch, run.run_id, run.as_of, verdict)
         written = reports.write(conn, verdict, settings().phase2_reports)
         with conn.transaction():
             if opens_door:
@@ -340,6 +389,8 @@ def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
                     "blocked_by": verdict.blocked_by,
                     "evaluated_at": verdict.evaluated_at,
                     "opens_door": opens_door,
+                    **bound,
+                    "exceptions": ledger.listed(conn, batch.code, verdict.evaluated_at),
                     "files": ledger.files(written.json, written.md, written.html),
                 },
             )
@@ -357,7 +408,7 @@ def raise_unless_passed(outcome: Outcome) -> None:
 def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
     """A batch that could not run to its verdict: ERROR, never PASS."""
     with run.connect() as conn:
-        words = plain(error, 2000) or type(error).__name__
+        words = mask_text(plain(error, 2000)) or type(error).__name__
         with conn.transaction():
             set_state(conn, run, batch.code, "ERROR", error=words)
             ledger.append(conn, "error", batch=batch.code, run_id=run.run_id, body={"error": words})
@@ -366,8 +417,8 @@ def mark_error(run: Run, batch: Batch, error: BaseException) -> None:
 def mark_stopped(run: Run, batch: Batch, stopped: Stopped) -> None:
     """A batch that somebody stopped: HOLD, with who, why and how to lift it."""
     with run.connect() as conn, conn.transaction():
-        set_state(conn, run, batch.code, "HOLD", blocked_by=stopped.blocked_by, error=str(stopped))
-        ledger.append(conn, "hold", batch=batch.code, run_id=run.run_id, body={"reason": str(stopped)})
+        set_state(conn, run, batch.code, "HOLD", blocked_by=stopped.blocked_by, error=stopped.why)
+        ledger.append(conn, "hold", batch=batch.code, run_id=run.run_id, body={"reason": stopped.why})
 
 
 def set_state(
@@ -429,10 +480,12 @@ def _require_schema(conn: psycopg.Connection, batch: Batch) -> None:
 
 
 def _script(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
-    entry.detail["script"] = step.target
+    file = scripts.FOLDER / step.target
+    if file.is_file():  # before it runs: a failure is logged with what failed
+        entry.detail["script"], entry.checksum = step.target, scripts.checksum(file)
     parameters = _capacity(run.databases.ops) if step.target.startswith("000") else {}
     result = scripts.run_script(run.databases.ops, step.target, parameters)
-    entry.checksum, entry.rows = result.checksum, result.rows
+    entry.rows = result.rows
     if result.results:
         entry.detail["checks"] = [list(map(str, row)) for row in result.results]
     if step.target.startswith("000"):
@@ -710,6 +763,8 @@ class BatchStatus:
     report: Path | None
     error: str | None
     stands: bool  # something of it is in the database: it can be rolled back
+    changed: tuple[str, ...] = ()  # of a STALE pass: what is not as it was judged
+    waived: tuple[str, ...] = ()  # gates that fail within a waiver
 
 
 _STATUS = """
@@ -732,6 +787,10 @@ def status(ops_url: str) -> list[BatchStatus]:
     with postgres.connect(ops_url, application_name="phase2-status", read_only=True) as conn:
         rows = conn.cursor(row_factory=dict_row).execute(_STATUS).fetchall()
         free = conn.execute("select pg_try_advisory_lock_shared(%s)", (_RUNNER_LOCK,)).fetchone() == (True,)
+        passed = [row["batch"] for row in rows if row["status"] == "PASS"]
+        waived = {code: door.waived(conn, code) for code in passed}
+        against = {code: door.against(conn, code) for code in passed}
+        stale = {code: door.stale(conn, code) for code in passed}
     known = {row["batch"]: row for row in rows}
     lines: list[BatchStatus] = []
     held_by: tuple[str, ...] = ()
@@ -741,18 +800,25 @@ def status(ops_url: str) -> list[BatchStatus]:
         if status == "RUNNING" and free:
             status = "INTERRUPTED"  # its runner is gone: it was killed
         judged = status in ("PASS", "FAIL")
+        lapsed = against.get(code, ())
+        if lapsed:
+            status = "FAIL"  # a waiver that it passed with stands no more, or the ledger knows of no such pass
+        elif stale.get(code):
+            status = "STALE"
         lines.append(
             BatchStatus(
                 batch=code,
                 focus=BATCHES[code].focus,
                 status="HOLD" if held_by else status,
                 gates=row["gates"] if row and judged else "",
-                blocked_by=held_by or (tuple(row["blocked_by"] or ()) if row else ()),
+                blocked_by=held_by or lapsed or (tuple(row["blocked_by"] or ()) if row else ()),
                 as_of=row["as_of"] if row else None,
                 ended_at=row["ended_at"] if row else None,
                 report=Path(row["report_html_path"]) if row and row["report_html_path"] else None,
                 error=row["error_message"] if row else None,
                 stands=row is not None and row["status"] not in ("PENDING", "ROLLED_BACK"),
+                changed=stale.get(code, ()),
+                waived=tuple(gate for gate, stands in waived.get(code, {}).items() if stands),
             )
         )
         if status == "FAIL" and not held_by:  # one FAIL puts every later batch on hold (gates.md)

@@ -19,6 +19,7 @@ from bridge import ledger, postgres
 from bridge.batches import Batch
 from bridge.errors import CouldNotRun, Stopped
 from bridge.policy import Criterion, Policy
+from bridge.reports.mask import mask_text
 from bridge.settings import settings
 
 HOW_TO_LIFT = 'A person lifts it: phase2 resume --reason "…"'
@@ -95,7 +96,7 @@ def raise_if_asked(ops_url: str, batch: str) -> None:
         _note_the_file(conn)
         stops = standing(conn)
     if stops:
-        raise Stopped(batch, f"{'; '.join(map(str, stops))}. {HOW_TO_LIFT}")
+        raise Stopped(batch, "; ".join(map(str, stops)), HOW_TO_LIFT)
 
 
 def criteria(conn: psycopg.Connection, batch: Batch, policy: Policy) -> list[Criterion]:
@@ -170,4 +171,5 @@ def _needed(reason: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300] or "no reason was given"
+    """As the ledger and everybody may see it: a person's reason may quote a guest's mail or phone."""
+    return mask_text(" ".join(text.split())[:300]) or "no reason was given"

@@ -113,6 +113,24 @@ def find(ops_url: str, name: str) -> Found | None:
     return Found(node.unique_id, (node.schema, node.name), next(unique, None))
 
 
+def project(ops_url: str) -> list[dict[str, Any]]:
+    """Every node as dbt parsed it, by its id, without what differs by machine or time: the manifest in short."""
+    with _environment(ops_url):
+        manifest = _manifest(ops_url, digest())
+    parts = (manifest.functions, manifest.nodes, manifest.sources, manifest.unit_tests)
+    return [
+        {
+            "unique_id": node.unique_id,
+            "kind": str(node.resource_type),
+            "file": node.original_file_path,
+            "relation": f"{node.schema}.{node.identifier}" if hasattr(node, "identifier") else None,
+            "sha256": _checksum(node),
+            "depends_on": sorted(getattr(getattr(node, "depends_on", None), "nodes", [])),
+        }
+        for node in sorted((n for part in parts for n in part.values()), key=lambda n: n.unique_id)
+    ]
+
+
 @lru_cache(maxsize=1)
 def _manifest(ops_url: str, project: str) -> Any:
     """The project as dbt parsed it, kept while this process works on one version of it and one database."""
@@ -174,7 +192,6 @@ def digest() -> str:
 def _node(result: Any) -> Node:
     node = result.node
     rows = (result.adapter_response or {}).get("rows_affected")
-    checksum = getattr(getattr(node, "checksum", None), "checksum", "") or ""
     return Node(
         unique_id=node.unique_id,
         kind=str(node.resource_type),
@@ -184,9 +201,14 @@ def _node(result: Any) -> Node:
         rows=int(rows) if isinstance(rows, int) and rows >= 0 else None,
         failures=result.failures,
         message=str(result.message or ""),
-        checksum=checksum,
+        checksum=_checksum(node),
         selector_path=str(Path("dbt_project") / node.original_file_path),
     )
+
+
+def _checksum(node: Any) -> str:
+    """SHA-256 of a node's file; empty where dbt keeps none (tests, sources)."""
+    return getattr(getattr(node, "checksum", None), "checksum", "") or ""
 
 
 def _reporter(progress: Progress) -> Callable[[Any], None]:

@@ -41,8 +41,11 @@ waiting as materialized (
         l.mode,
         coalesce(l.relation::regclass::text, 'a row of ours') as relation,
         coalesce(extract(epoch from clock_timestamp() - l.waitstart), 0)::double precision as seconds,
-        pg_catalog.pg_blocking_pids(l.pid) as blockers
+        pg_catalog.pg_blocking_pids(l.pid) as blockers,
+        coalesce(n.nspname ~ '^(landing|dbt)_|^rulebook$', false) as is_working_table
     from pg_catalog.pg_locks as l
+    left join pg_catalog.pg_class as c on l.relation = c.oid
+    left join pg_catalog.pg_namespace as n on c.relnamespace = n.oid
     where not l.granted and (l.database is null or l.database in (0, (
         select d.oid from pg_catalog.pg_database as d
         where d.datname = current_database()
@@ -64,7 +67,13 @@ select
     ) as by_others
 from waiting as w
 inner join pg_catalog.pg_stat_activity as a on w.pid = a.pid
-where w.is_ours or (a.application_name not like 'phase2%%' and coalesce(a.backend_type, '') in ('client backend', ''))
+where
+    w.is_ours
+    or (
+        -- who looks into our working tables is at work on the migration, and waits until they are made
+        not w.is_working_table
+        and a.application_name not like 'phase2%%' and coalesce(a.backend_type, '') in ('client backend', '')
+    )
 """
 
 _OLD = """

@@ -9,9 +9,9 @@ from typing import Literal
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from bridge import recon, rollback, steps, stop
+from bridge import recon, rehearsal, rollback, steps, stop
 from bridge.batches import Batch, Step, batch, between
-from bridge.errors import CouldNotRun, GateFailed, Stopped
+from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted
 
 Code = Literal["A", "B", "C", "D", "E"]
 OnFail = Literal["hold", "rollback"]
@@ -107,17 +107,36 @@ async def recon_flow(code: Code) -> None:
     steps.raise_unless_passed(outcome)
 
 
+@flow(name="rehearsal", flow_run_name="rehearsal {from_batch} to {to_batch}")
+async def rehearsal_flow(from_batch: Code = "A", to_batch: Code = "E", as_of: date | None = None) -> None:
+    """Rehearse batches on a copy of the ops database: run, gates, rollback, run again. The copy is dropped.
+
+    Args:
+        from_batch: The first batch that is rehearsed.
+        to_batch: The last one.
+        as_of: The day in Bali that statuses are computed for; empty is today.
+    """
+    run = steps.prepare(as_of, say)
+    rehearsal.raise_unless_passed(rehearsal.perform(run, between(from_batch, to_batch)))
+
+
 async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
     steps.begin(run, one)
     try:
         for step in one.prechecks:
             run_step(run, one, step)
         steps.refuse_if_unfit(run, one)
+        steps.refuse_if_tainted(run, one)
         for step in one.steps + one.postchecks:
             run_step(run, one, step)
+        steps.tell_what_arrived(run, one)
         outcome = conclude(run, one)
     except Stopped as stopped:
         steps.mark_stopped(run, one, stopped)
+        raise
+    except Tainted as failed:
+        if on_fail == "rollback":
+            await _try_to_roll_back(run, one, failed)
         raise
     except GateFailed:
         raise

@@ -1,4 +1,4 @@
-"""What runs on a schedule: reconciliation of what stands, and retention. prefect.yaml says when."""
+"""What runs on a schedule: reconciliation of what stands, retention, the nightly rehearsal. prefect.yaml says when."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from prefect import flow
 
 from bridge import recon, retention
 from bridge.errors import GateFailed
-from flows.migration import publish, say
+from bridge.policy import policy
+from flows.migration import publish, rehearsal_flow, say
 
 Which = Literal["latest", "all"]
 
@@ -36,3 +37,12 @@ async def retention_flow() -> None:
     """Forget what has served its time (091), until nothing more goes. Waits its turn behind a run."""
     for rule, rows in retention.clean(progress=say).items():
         say(f"{rule}: {rows} rows removed")
+
+
+@flow(name="nightly rehearsal")
+async def nightly_rehearsal_flow() -> None:
+    """Rehearse every batch where the policy is staging's; elsewhere nothing is copied and nothing runs."""
+    if (here := policy().environment) == "staging":
+        await rehearsal_flow("A", "E")
+    else:
+        say(f"nothing is rehearsed: this is {here}, not staging (PHASE2_ENV)")

@@ -17,7 +17,7 @@ create table if not exists phase2.ledger (
 create index if not exists ix_ledger_kind on phase2.ledger (kind, batch, entry_no desc);
 create index if not exists ix_ledger_run on phase2.ledger (run_id, entry_no);
 comment on table phase2.ledger is
-'Append only. One row a step, gate, verdict, waiver, sign-off, rollback, rehearsal, backup, stop …, made by phase2.log.';
+'Append only. One row a step, gate, verdict, waiver, sign-off, rollback, rehearsal, backup, stop, by phase2.log.';
 comment on column phase2.ledger.entry is
 'The entry as JSON text: no, at (UTC), kind, batch, subject, run_id, actor, body, previous. All other columns follow.';
 comment on column phase2.ledger.digest is

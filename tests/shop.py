@@ -9,10 +9,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import psycopg
+import pytest
 
-from bridge import gates, postgres, reports, rollback, runlog, sources, steps
+from bridge import gates, postgres, rollback, runlog, sources, steps
 from bridge.batches import ORDER, Batch, batch, between
-from bridge.settings import Databases
+from bridge.settings import Databases, settings
 
 AS_OF = date(2026, 11, 22)
 _PLACES = ("ops", "balisnap", "bstadmin")
@@ -86,10 +87,11 @@ class Shop:
         steps.begin(run, one)
         for step in one.plan:
             steps.execute(run, one, step)
-        with run.connect() as ops:
-            verdict = gates.evaluate(ops, one.code, run.run_id)
-            kept = reports.write(ops, verdict, written)
-            steps.set_state(ops, run, one.code, verdict.result, verdict=verdict, written=kept)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PHASE2_REPORTS", str(written))
+            settings.cache_clear()
+            verdict = steps.conclude(run, one).verdict
+        settings.cache_clear()
         return verdict
 
     def fill(self, scenario: str) -> None:

@@ -10,8 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from bridge.settings import Settings
+
 PHASE2 = str(Path(sys.executable).parent / "phase2")
-COMMANDS = ("up", "down", "env", "run", "recon", "rollback", "status", "fingerprint", "scenarios", "demo")
+COMMANDS = (
+    "up",
+    "down",
+    "env",
+    "run",
+    "recon",
+    "rollback",
+    "status",
+    "fingerprint",
+    "scenarios",
+    "demo",
+    "verify",
+    "bundle",
+    "explain",
+)
 
 
 def phase2(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -61,6 +77,22 @@ def test_some_urls_set_and_some_not_is_a_mistake() -> None:
     done = phase2("status", OPS_DB_URL="postgresql://phase2@127.0.0.1:1/ops_db")
     assert done.returncode == 2
     assert "BALISNAP_DB_URL, BSTADMIN_DB_URL not set" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["producton", " "])
+def test_a_setting_that_cannot_be_read_is_named(value: str) -> None:
+    done = phase2("status", PHASE2_ENV=value)
+    assert done.returncode == 2
+    assert "PHASE2_ENV: Input should be 'local', 'staging' or 'production'" in done.stderr
+    assert "https://" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_setting_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PHASE2_ENV", "PHASE2_STOP_FILE", "PHASE2_DISK_TOTAL_BYTES"):
+        monkeypatch.setenv(name, "")
+    empty = Settings()
+    assert (empty.phase2_env, empty.phase2_stop_file, empty.phase2_disk_total_bytes) == (None, None, None)
 
 
 def test_an_unreachable_database_is_named_without_its_password() -> None:

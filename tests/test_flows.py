@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from bridge import postgres, sources
 from bridge.fingerprint import Fingerprint, difference, take
@@ -162,6 +167,61 @@ def test_verdicts_are_prefect_artifacts(shop: Shop, prefect_url: str) -> None:
     assert "D-01" in report["data"]
 
 
+# a process with the flow in it, once for each number of hours
+ASK = """
+import asyncio, sys
+from flows.go_no_go import go_no_go_flow
+
+for hours in sys.argv[1:]:
+    try:
+        asyncio.run(go_no_go_flow(code="D", hours=float(hours)))
+        print("go")
+    except Exception as error:
+        print(error)
+"""
+
+
+def test_a_go_no_go_waits_for_a_person_and_only_a_yes_is_one(shop: Shop, prefect_url: str) -> None:
+    """Answered yes, answered with nothing but the form's defaults, and not answered in time."""
+    yes = {"go": True, "role": "Owner", "name": "dewi", "note": "window agreed"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", ASK, "1", "1", "0.002"], env=shop.env, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for answer in (yes, {}):
+        asyncio.run(answered(prefect_url, answer, process))
+    said = process.communicate(timeout=120)[0].splitlines()
+    assert said == ["go"] + [
+        f"batch D is on hold: no go: {why}" for why in ("nobody said yes", "nobody answered in time")
+    ]
+    decisions = shop.ops(
+        "select subject, actor, body ->> 'note' from phase2.ledger where kind = 'decision' order by 1, 3"
+    )
+    assert decisions[0] == ("go", "dewi", "window agreed")
+    assert [(subject, note) for subject, _, note in decisions[1:]] == [
+        ("no-go", ""),
+        ("no-go", "nobody answered in time"),
+    ]
+    assert shop.ops("select subject, actor from phase2.ledger where kind = 'sign-off'") == [("Owner", "dewi")]
+    shown = httpx.post(f"{prefect_url}/artifacts/filter", json={"limit": 200}, timeout=20).json()
+    table = next(artifact["data"] for artifact in shown if artifact["key"] == "phase2-go-no-go-d")
+    assert "sign-off Owner" in table
+    assert "gates of C" in table
+
+
+async def answered(prefect_url: str, answer: dict[str, object], process: subprocess.Popen[str]) -> None:
+    """Answer the go / no-go that is paused."""
+    with temporary_settings({PREFECT_API_URL: prefect_url}):
+        async with get_client() as client:
+            paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+            for _ in range(600):
+                assert process.poll() is None, "it did not wait"
+                if runs := await client.read_flow_runs(flow_run_filter=paused):
+                    await client.resume_flow_run(runs[0].id, run_input=answer)
+                    return
+                await asyncio.sleep(0.1)
+    raise AssertionError("it never paused")
+
+
 def test_public_holds_the_canonical_tables_and_nothing_else(shop: Shop) -> None:
     [(tables,)] = shop.ops(
         "select count(*) from pg_catalog.pg_class where relnamespace = 'public'::regnamespace and relkind <> 'i'"
@@ -198,6 +258,7 @@ def test_a_deployment_runs_on_a_worker(shop: Shop, prefect_url: str) -> None:
     for command in (
         [prefect, "work-pool", "create", "phase2", "--type", "process"],
         [prefect, "--no-prompt", "deploy", "--all"],
+        [prefect, "--no-prompt", "deployment", "schedule", "pause", "--all"],  # it is this test that starts runs
     ):
         done = subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, timeout=200)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -210,22 +271,35 @@ def test_a_deployment_runs_on_a_worker(shop: Shop, prefect_url: str) -> None:
         start_new_session=True,
     )
     try:
-        done = subprocess.run(
-            [prefect, "deployment", "run", "batch/batch", "--param", "code=C", "--param", f"as_of={AS_OF}", "--watch"],
-            env=env,
-            cwd=ROOT,
-            text=True,
-            capture_output=True,
-            timeout=400,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + (shop.home / "worker.log").read_text()[-3000:]
+        for asked in (
+            ["batch/batch", "--param", "code=C", "--param", f"as_of={AS_OF}"],
+            ["retention/retention"],
+        ):
+            done = subprocess.run(
+                [prefect, "deployment", "run", *asked, "--watch"],
+                env=env,
+                cwd=ROOT,
+                text=True,
+                capture_output=True,
+                timeout=400,
+            )
+            assert done.returncode == 0, done.stdout[-2000:] + (shop.home / "worker.log").read_text()[-3000:]
     finally:
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait(30)
     runs = httpx.post(
-        f"{prefect_url}/flow_runs/filter", json={"flow_runs": {"name": {"any_": ["batch C"]}}}, timeout=20
+        f"{prefect_url}/flow_runs/filter",
+        json={"flow_runs": {"deployment_id": {"is_null_": False}}},
+        timeout=20,
     ).json()
-    assert [run["state_type"] for run in runs] == ["COMPLETED"]
+    assert {run["state_type"] for run in runs} == {"COMPLETED"}
+    assert len(runs) == 2
+    assert shop.ops("select status from phase2.step_log where step like '%091%'") == [("SUCCEEDED",)]
+    deployed = httpx.post(f"{prefect_url}/deployments/filter", json={}, timeout=20).json()
+    schema = next(one for one in deployed if one["name"] == "batch")["parameter_openapi_schema"]
+    assert schema["properties"]["on_fail"]["enum"] == ["hold", "rollback"]
+    assert "rollback" in schema["properties"]["on_fail"]["description"]
+    assert all(one["global_concurrency_limit"]["limit"] == 1 for one in deployed)
 
 
 def test_rollback_refuses_while_later_batches_stand_on_it(shop: Shop) -> None:

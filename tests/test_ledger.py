@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import psycopg
@@ -170,3 +171,49 @@ def test_gate_results_are_mirrored(conn):
     assert ledger.latest(conn, "gate", batch="A", subject="A-01").body["row"]["status"] == "FAIL"
     conn.execute("update phase2.gate_results set status = 'PASS'")
     assert [problem.what for problem in ledger.verify(conn)] == ["is not what entry 1 says"]
+
+
+def test_a_dropped_table_is_named(conn, logged):
+    ledger.append(conn, "script", batch="A", body={"row": {"run_key": str(uuid4())}})
+    conn.execute("drop table phase2.step_log")
+    assert ledger.verify(conn) == [
+        ledger.Problem("phase2.step_log", "the table is gone; 2 entries tell of its rows"),
+        ledger.Problem("public.migration_run_log", "the table is gone; 1 entries tell of its rows"),
+    ]
+    ledger.append(conn, "rollback", batch="A")  # takes the scripts' log along, and no other
+    assert [problem.where for problem in ledger.verify(conn)] == ["phase2.step_log"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        ("delete from phase2.exceptions", 0),
+        ("delete from phase2.exceptions where key = '1'", 1),
+        ("update phase2.exceptions set detail = '{\"left\": 2}' where key = '1'", 2),
+        ("insert into phase2.exceptions (run_id, evaluated_at, batch, gate_id, entity, key, status)"
+         " select run_id, evaluated_at, batch, gate_id, entity, '3', status from phase2.exceptions limit 1", 3),
+        ("drop table phase2.exceptions", 0),
+    ],
+)  # fmt: skip
+def test_a_verdicts_exceptions_are_held_by_their_digest(conn, statement, rows):
+    at = datetime(2026, 2, 19, tzinfo=UTC)
+    conn.execute(
+        "insert into phase2.exceptions (run_id, evaluated_at, batch, gate_id, entity, key, status, detail)"
+        " select gen_random_uuid(), %s, 'C', 'C-02', 'rates', n::text, 'DIFFERS', '{\"left\": 1}'"
+        " from generate_series(1, 2) as n",
+        (at,),
+    )
+    body = {"evaluated_at": at, "exceptions": ledger.listed(conn, "C", at)}
+    ledger.append(conn, "verdict", batch="C", body=body)
+    assert ledger.verify(conn) == []
+    conn.execute(statement)
+    found = ledger.Problem(
+        "phase2.exceptions C-02 of batch C", f"the list is not what entry 1 says: 2 rows, {rows} found"
+    )
+    assert ledger.verify(conn) == [found]
+    conn.execute(
+        "insert into phase2.gate_results (run_id, batch, gate_id, comparator, status)"
+        " values (gen_random_uuid(), 'C', 'C-02', '=', 'PASS')"
+    )
+    ledger.mirror(conn, "gate", [conn.execute("select gate_result_id from phase2.gate_results").fetchone()[0]])
+    assert ledger.verify(conn) == []  # a later evaluation has let the list go

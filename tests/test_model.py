@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge import model, postgres, runlog, sources, steps, warehouse
-from bridge.errors import CouldNotRun
-from bridge.settings import DBT_PROJECT
+from bridge import ledger, model, postgres, runlog, sources, steps, stop, warehouse
+from bridge.errors import CouldNotRun, Stopped
+from bridge.settings import DBT_PROJECT, settings
 from tests.pipeline import Pipeline, fresh
 
 AS_OF = date(2026, 2, 19)
@@ -114,3 +114,27 @@ def _copy(to: Path) -> None:
         if path.is_file() and relative.parts[0] not in ("target", "logs"):
             (to / relative).parent.mkdir(parents=True, exist_ok=True)
             (to / relative).write_bytes(path.read_bytes())
+
+
+def test_a_model_is_built_in_no_environment_but_ones_own_and_not_while_stopped(
+    run: steps.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built() -> int:
+        with run.connect() as conn:
+            return len(ledger.entries(conn, "model", subject="booking_party"))
+
+    monkeypatch.setenv("PHASE2_ENV", "production")
+    settings.cache_clear()
+    with pytest.raises(CouldNotRun, match="policy here is production"):
+        model.build(run, "booking_party")
+    monkeypatch.setenv("PHASE2_ENV", "local")
+    settings.cache_clear()
+    with run.connect() as conn:
+        stop.ask(conn, "a look first")
+    with pytest.raises(Stopped):
+        model.build(run, "booking_party")
+    assert built() == 0
+    with run.connect() as conn:
+        stop.lift(conn, "looked")
+    model.build(run, "booking_party")
+    assert built() == 1

@@ -87,6 +87,7 @@ def verdict(**other: object) -> gates.Verdict:
 def conn(database: str):
     with postgres.connect(database, autocommit=True) as opened:
         opened.execute((SQL / "state.sql").read_bytes())
+        opened.execute((SQL / "ledger.sql").read_bytes())
         yield opened
 
 
@@ -181,6 +182,24 @@ def test_report_names_what_ran_with_checksum_rows_and_duration(conn, tmp_path: P
     assert (step["checksum"], step["rows"], round(step["seconds"])) == ("abc123", 5, 3)
     assert step["nodes"][0]["name"] == "booking_core"
     assert content["ran"]["rows_changed"] == 5, "another batch's model of the same run is not this batch's change"
+
+
+def test_report_shows_what_a_step_told(conn, tmp_path: Path) -> None:
+    detail = {"told": ["came after the snapshot: bstadmin.bookings 3 new"], "backed_off": ["7 (web shop) waited 4.0 s"]}
+    conn.execute(
+        "insert into phase2.step_log (run_id, batch, step, kind, status, started_at, detail)"
+        " values (%s, 'D', 'arrivals since the snapshot', 'arrivals', 'SUCCEEDED', now(), %s)",
+        (RUN, json.dumps(detail)),
+    )
+
+    written = reports.write(conn, verdict(), tmp_path)
+
+    content = json.loads(written.json.read_text("utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(content)
+    for line in (detail["told"][0], "backed off: 7 (web shop) waited 4.0 s"):
+        assert line in content["ran"]["steps"][0]["told"]
+        assert line in written.md.read_text("utf-8")
+        assert line in written.html.read_text("utf-8")
 
 
 def test_evaluation_without_a_run_shows_the_last_run_of_the_batch(conn, tmp_path: Path) -> None:

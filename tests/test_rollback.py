@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge import postgres, rollback, runlog, scripts, sources, steps
+from bridge import gates, postgres, recon, rollback, runlog, scripts, sources, steps
 from bridge.batches import BATCHES, ORDER
-from bridge.errors import CouldNotRun
+from bridge.errors import CouldNotRun, GateFailed
 from bridge.fingerprint import Fingerprint, difference, take
 from bridge.settings import settings
 from tests.pipeline import Pipeline, fresh
@@ -250,3 +250,49 @@ def test_rollback_of_e_on_a_newer_landing_leaves_the_reviews_as_d_did(shop: Pipe
     assert reviews(shop) != as_d_left
     roll_back(shop, "E")
     assert reviews(shop) == as_d_left
+
+
+def test_a_rollback_killed_after_its_script_leaves_no_door_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def run_and_die(*arguments: object, **words: object) -> None:
+        run_script(*arguments, **words)  # type: ignore[arg-type]
+        raise Killed
+
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs = pipeline.databases
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=60, seed=7, as_of=AS_OF)
+        assert [outcome.verdict.result for outcome in pipeline.run("A", "B", AS_OF)] == ["PASS", "PASS"]
+        one, run_script = as_run(pipeline), scripts.run_script
+        monkeypatch.setattr(scripts, "run_script", run_and_die)
+        with pytest.raises(Killed):
+            rollback.roll_back(one, BATCHES["B"])
+        monkeypatch.undo()
+        assert pipeline.rows("select count(*) from public.channel_registry") == [(0,)]
+        with one.connect() as conn, pytest.raises(GateFailed):
+            gates.open_or_raise(conn, "C", "B")
+        assert [line.status for line in steps.status(dbs.ops)][1] == "INTERRUPTED"
+        rollback.roll_back(one, BATCHES["B"])
+        assert [line.status for line in steps.status(dbs.ops)][1] == "ROLLED_BACK"
+
+
+def test_a_recon_that_waited_for_a_rollback_does_not_revive_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs = pipeline.databases
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=60, seed=7, as_of=AS_OF)
+        pipeline.run("A", "B", AS_OF)
+        one = as_run(pipeline)
+
+        @contextmanager
+        def after_a_rollback(run: steps.Run) -> Iterator[None]:
+            rollback.roll_back(one, BATCHES["B"])
+            with only_runner(run):
+                yield
+
+        only_runner = steps.only_runner
+        monkeypatch.setattr(steps, "prepare", lambda **_: one)
+        monkeypatch.setattr(steps, "only_runner", after_a_rollback)
+        with pytest.raises(CouldNotRun, match="ROLLED_BACK since a moment ago"):
+            recon.evaluate("B")
+        assert pipeline.rows("select status from phase2.batch_state where batch = 'B'") == [("ROLLED_BACK",)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,16 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from bridge import batches, ledger, policy, postgres, retention, sources, steps, stop
+from bridge import batches, ledger, policy, postgres, retention, scripts, sources, steps, stop
 from bridge.cli import app
-from bridge.errors import CouldNotRun, Stopped
+from bridge.errors import CouldNotRun, GateFailed, Stopped
 from bridge.settings import settings
-from flows import migration
+from flows import operating
 from tests.pipeline import Pipeline, fresh
 from tests.shop import AS_OF
+from tests.without_prefect import migrate
 
 BY_SQL = "select phase2.log('stop', null, null, null, 'ayu', '{\"reason\": \"payments look wrong\"}')"
-
-
-async def no_artifacts(_: steps.Outcome) -> None:
-    """In the place of `publish`."""
-
-
-WITHOUT_PREFECT = {"run_step": migration.run_step.fn, "conclude": migration.conclude.fn, "publish": no_artifacts}
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +66,6 @@ def state(pipeline: Pipeline, code: str) -> tuple:
     return rows[0] if rows else ("PENDING", None, None)
 
 
-async def run_flow(pipeline: Pipeline, first: str, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flow's own functions without Prefect around them."""
-    for name, function in WITHOUT_PREFECT.items():
-        monkeypatch.setattr(migration, name, function)
-    await migration.migration_flow.fn(first, last, AS_OF)
-
-
 def by_file(pipeline: Pipeline) -> None:
     stop.file().write_text("the webhook sends rubbish\nmore words")
 
@@ -109,8 +97,9 @@ def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
 
     monkeypatch.setattr(steps, "execute", one_step)
     with pytest.raises(Stopped, match=words) as raised:
-        asyncio.run(run_flow(pipeline, "A", "A", monkeypatch))
+        asyncio.run(migrate("A", "A", AS_OF))
     assert done == ["sources check"], "it went on"
+    assert str(raised.value).startswith("batch A is on hold: stopped by ")
     assert "phase2 resume --reason" in str(raised.value)
     status, blocked_by, error = state(pipeline, "A")
     assert (status, blocked_by) == ("HOLD", ["stop"])
@@ -121,7 +110,7 @@ def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
 
     stop.file().unlink(missing_ok=True)  # taking the file away is no lifting: a run has seen it
     with pytest.raises(Stopped, match=words):
-        asyncio.run(run_flow(pipeline, "A", "A", monkeypatch))
+        asyncio.run(migrate("A", "A", AS_OF))
     assert done == ["sources check"], "it started"
 
     lifted = phase2("resume", "--reason", "it was a test")
@@ -136,7 +125,7 @@ def test_a_run_stops_before_its_next_step_and_only_a_person_lifts_it(
 
 
 def test_nothing_stands_and_a_batch_runs_after_the_lifting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    asyncio.run(run_flow(pipeline, "A", "B", monkeypatch))
+    asyncio.run(migrate("A", "B", AS_OF))
     assert [state(pipeline, code)[0] for code in "AB"] == ["PASS", "PASS"]
 
 
@@ -145,7 +134,7 @@ def test_a_batch_that_has_passed_stays_passed_when_its_rerun_may_not_start(
 ) -> None:
     by_sql(pipeline)
     with pytest.raises(Stopped):
-        asyncio.run(run_flow(pipeline, "A", "B", monkeypatch))
+        asyncio.run(migrate("A", "B", AS_OF))
     assert [state(pipeline, code)[0] for code in "AB"] == ["PASS", "PASS"]
 
 
@@ -153,10 +142,11 @@ def test_a_landing_stops_between_its_tables_and_leaves_the_one_before(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
+    first = threading.Lock()
 
     def progress(line: str) -> None:
         said.append(line)
-        if line.startswith("landed") and not stop.file().exists():
+        if line.startswith("landed") and first.acquire(blocking=False):
             said.append("stopped")
             Path(f"{stop.file()}.new").write_text("now")
             Path(f"{stop.file()}.new").replace(stop.file())
@@ -178,12 +168,12 @@ def test_a_resume_needs_a_reason_and_something_to_lift(pipeline: Pipeline) -> No
     with connected(pipeline) as conn:
         with pytest.raises(CouldNotRun, match="nothing is stopped"):
             stop.lift(conn, "why not")
-        stop.ask(conn, "one")
+        stop.ask(conn, "one\nof guest@example.com")
         stop.ask(conn, "two")
         with pytest.raises(CouldNotRun, match="a reason is missing"):
             stop.lift(conn, "  ")
         conn.execute("select phase2.log('resume', null, null, null, 'ayu', '{}')")
-        assert [one.reason for one in stop.standing(conn)] == ["one", "two"], "lifted without a reason"
+        assert [one.reason for one in stop.standing(conn)] == ["one of g•••@e•••", "two"], "lifted without a reason"
         assert len(stop.lift(conn, "both")) == 2
 
 
@@ -226,7 +216,7 @@ def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
             " 'PRODUCT_MAPPING', 'CLOSED', now() - interval '91 days')"
         )
         stop.ask(conn, "an incident")
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped, match="retention is on hold: stopped by made"):
             retention.clean()
         stop.lift(conn, "over")
     assert json.loads(phase2("retention", "--json").stdout)["unmapped queue"] == 1
@@ -240,3 +230,49 @@ def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
     ) == [(1,)]
     with connected(pipeline) as conn:
         assert ledger.verify(conn) == []
+
+
+def test_scheduled_recon_renews_what_is_in_and_leaves_a_run_alone(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[tuple[str, str]] = []
+
+    async def published(outcome: steps.Outcome) -> None:
+        judged.append((outcome.verdict.batch, outcome.verdict.result))
+
+    def recon(which: operating.Which) -> None:
+        asyncio.run(operating.reconciliation_flow.fn(which))
+
+    monkeypatch.setattr(operating, "publish", published)
+    recon("all")
+    recon("latest")
+    assert judged == [("A", "PASS"), ("B", "PASS"), ("B", "PASS")]
+
+    judged.clear()
+    run = steps.Run(run_id=steps.runlog.uuid7(), databases=pipeline.databases, as_of=AS_OF)
+    with connected(pipeline) as conn, steps.only_runner(run):
+        conn.execute("update phase2.batch_state set status = 'RUNNING' where batch = 'B'")
+        recon("all")
+        assert judged == []
+        conn.execute("update phase2.batch_state set status = 'PASS' where batch = 'B'")
+
+    with connected(pipeline) as conn:
+        conn.execute("update public.channel_registry set channel_code = 'OTHER' where channel_code = 'BOKUN'")
+        with pytest.raises(GateFailed, match="B-01"):
+            recon("latest")
+        conn.execute("update public.channel_registry set channel_code = 'BOKUN' where channel_code = 'OTHER'")
+        recon("latest")
+    assert judged == [("B", "FAIL"), ("B", "PASS")]
+
+
+def test_a_script_that_fails_says_so_and_is_logged(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = batches.BATCHES["B"].steps[0]
+    (tmp_path / step.target).write_text("begin; select 1 / 0; commit;")
+    monkeypatch.setattr(scripts, "FOLDER", tmp_path)
+    run = steps.Run(run_id=steps.runlog.uuid7(), databases=pipeline.databases, as_of=AS_OF)
+    with pytest.raises(CouldNotRun, match="010_seed_channel_registry.sql failed: division by zero"):
+        steps.execute(run, batches.BATCHES["B"], step)
+    logged = "select run_status, script_checksum from public.migration_run_log order by started_at desc limit 1"
+    assert pipeline.rows(logged) == [("FAILED", scripts.checksum(tmp_path / step.target))]

@@ -183,6 +183,22 @@ def test_a_step_that_nobody_waits_for_is_left_alone(pipeline: Pipeline, monkeypa
     assert said == ["C  Hold a lock"]
 
 
+def test_who_looks_into_our_working_tables_waits(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(conn: psycopg.Connection, _: int) -> None:
+        conn.execute("lock table landing_bstadmin.bookings in access exclusive mode")
+        asked.start()
+        conn.execute("select pg_sleep(1.5)")
+
+    shop = Shop(pipeline.databases.ops)
+    statement = "select count(*) from landing_bstadmin.bookings"
+    asked = threading.Thread(target=shop._ask, args=(statement, lambda: True))
+    attempts = holding(monkeypatch, pipeline, work)
+    assert executed(pipeline, SCRIPT, []).detail == {}
+    asked.join()
+    assert attempts == [0]
+    assert shop.waited[0] > LIMIT
+
+
 def test_tries_are_bounded_and_then_it_says_who_waited(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "pauses", lambda: (0.1, 0.1))
     attempts = holding(monkeypatch, pipeline, lambda conn, _: conn.execute("select pg_sleep(10)") and None)

@@ -84,6 +84,8 @@ _COLOURS = {
     "PASS": "green",
     "FAIL": "red",
     "HOLD": "yellow",
+    "STALE": "yellow",
+    "FAIL, waived": "yellow",
     "ERROR": "red",
     "INTERRUPTED": "red",
     "RUNNING": "cyan",

@@ -7,6 +7,6 @@ The JSON follows `report.schema.json`. `Written.digest` is the SHA-256 of the JS
 
 from bridge.reports.document import document
 from bridge.reports.mask import mask
-from bridge.reports.write import Written, markdown, write
+from bridge.reports.write import Written, found, markdown, write
 
-__all__ = ["Written", "document", "markdown", "mask", "write"]
+__all__ = ["Written", "document", "found", "markdown", "mask", "write"]

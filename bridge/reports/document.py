@@ -13,8 +13,9 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from bridge import gates
-from bridge.batches import BATCHES
+from bridge import door, gates, ledger, waivers
+from bridge.batches import BATCHES, Batch
+from bridge.policy import policy
 from bridge.reports.mask import mask, mask_text
 
 MOST_EXCEPTIONS = 100
@@ -110,9 +111,30 @@ def document(conn: psycopg.Connection, verdict: gates.Verdict) -> dict[str, Any]
             "python": platform.python_version(),
             **{name: _version(name) for name in ("phase2-bridge", "dbt-core", "dbt-postgres", "prefect", "psycopg")},
         },
-        "signoffs": {"policy": "local policy demands none", "given": []},
+        "waivers": [_waiver(waiver, verdict) for waiver in verdict.waivers],
+        "door": _door(conn, batch),
+        "ledger": _head(conn),
+        "signoffs": {"policy": _policy(), "given": _signed(conn, batch)},
     }
-    return _plain(content)
+    return plain_json(content)
+
+
+def _signed(conn: psycopg.Connection, one: Batch) -> list[dict[str, Any]]:
+    """Who has signed the batch off, as far as it was not taken back, and why that does not count now (empty: it does).
+
+    Whether it counted when the batch began, its door has asked.
+    """
+    from bridge import signoff  # it looks at steps, which write reports
+
+    return [
+        {
+            "role": held.role,
+            "who": held.who,
+            "at": held.entry.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "void": held.void,
+        }
+        for held in signoff.given(conn, one)
+    ]
 
 
 def _gate(gate: gates.Gate) -> dict[str, Any]:
@@ -131,9 +153,59 @@ def _gate(gate: gates.Gate) -> dict[str, Any]:
         "severity": gate.severity,
         "exceptions": gate.exceptions,
         "listed_apart": gate.listed_apart,
+        "waived": mask_text(str(gate.waiver)) if gate.waiver else None,
         "note": gate.note,
         "detail": mask(gate.detail),
     }
+
+
+def _waiver(waiver: waivers.Waiver, verdict: gates.Verdict) -> dict[str, Any]:
+    used = any(gate.waiver == waiver for gate in verdict.gates)
+    return {
+        "batch": waiver.batch,
+        "gate": waiver.gate,
+        "by": waiver.by,
+        "reason": mask_text(waiver.reason),
+        "scope": waiver.scope,
+        "expires": waiver.expires,
+        "entry": waiver.entry,
+        "used": used,
+    }
+
+
+def _door(conn: psycopg.Connection, batch: Batch) -> list[dict[str, Any]]:
+    """The go / no-go before this batch as it stands now; what the policy does not demand is in it as well."""
+    return [
+        {
+            "name": line.name,
+            "state": line.state,
+            "evidence": mask_text(line.evidence),
+            "todo": line.todo,
+            "paragraph": line.paragraph,
+            "demanded": line.demanded,
+        }
+        for line in door.criteria(conn, batch)
+    ]
+
+
+def _head(conn: psycopg.Connection) -> dict[str, Any]:
+    """The end of the ledger before this report: pinned outside the database, it shows a chain that was cut."""
+    entries, digest = ledger.head(conn)
+    return {"entries": entries, "head": digest}
+
+
+def _policy() -> str:
+    chosen = policy()
+    demands = {
+        "rehearsals": chosen.rehearsal,
+        "readiness": chosen.readiness,
+        "sign-offs": chosen.sign_offs,
+        "a freeze window": chosen.freeze_window,
+    }
+    asked = [name for name, demanded in demands.items() if demanded]
+    left = [name for name, demanded in demands.items() if not demanded]
+    words = f"policy {chosen.environment} demands {', '.join(asked) or 'none of them'}"
+    return words + (f"; production would demand {', '.join(left)}" if left else "")
 
 
 def _exceptions(gate: gates.Gate, verdict: gates.Verdict) -> dict[str, Any]:
@@ -182,6 +254,10 @@ def _step(step: dict[str, Any]) -> dict[str, Any]:
         "seconds": step["seconds"],
         "rows": step["rows"],
         "error": mask_text(step["error_message"]) if step["error_message"] else None,
+        "told": [
+            *(mask_text(line) for line in detail.get("told", [])),
+            *(f"backed off: {mask_text(reason)}" for reason in detail.get("backed_off", [])),
+        ],
         "nodes": [
             {
                 "name": node.get("name", ""),
@@ -203,10 +279,10 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """JSON's own types: times in UTC with Z, whole numbers as integers."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime):
@@ -216,5 +292,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -48,6 +49,15 @@ def write(conn: psycopg.Connection, verdict: gates.Verdict, root: Path) -> Writt
     return written
 
 
+def found(files: Mapping[str, str], root: Path) -> Written | None:
+    """The report that an entry of the ledger names by its `files`; None when it names none."""
+    record = next((name for name in files if name.endswith(".json")), None)
+    if record is None:
+        return None
+    path = root / record
+    return Written(path, path.with_suffix(".md"), path.with_suffix(".html"), files[record])
+
+
 def markdown(content: dict[str, Any], digest: str) -> str:
     """The document as Markdown."""
     return _templates(False).get_template("report.md.j2").render(report=content, digest=digest, draw=draw)
@@ -56,6 +66,11 @@ def markdown(content: dict[str, Any], digest: str) -> str:
 def html(content: dict[str, Any], digest: str) -> str:
     """The document as one self-contained page: no script, no outside host."""
     return _templates(True).get_template("report.html.j2").render(report=content, digest=digest, draw=draw)
+
+
+def explanation(document: dict[str, Any]) -> str:
+    """What `phase2 explain` found, as one self-contained page."""
+    return _templates(True).get_template("explain.html.j2").render(told=document, draw=draw)
 
 
 def _place(folder: Path, at: datetime) -> Path:

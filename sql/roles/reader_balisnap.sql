@@ -14,8 +14,9 @@ begin
 end
 $$;
 
+-- a rehearsal takes three a source: the landing, and two that watch locks
 alter role phase2_reader login noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls
-connection limit 5;
+connection limit 8;
 
 -- A session could switch these off; it still has no right to write.
 alter role phase2_reader set default_transaction_read_only = on;

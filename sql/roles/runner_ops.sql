@@ -16,7 +16,8 @@ begin
 end
 $$;
 
-alter role phase2_runner login inherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls
+-- createdb: a copy is proven in a scratch database before anything is removed
+alter role phase2_runner login inherit nosuperuser createdb nocreaterole noreplication nobypassrls
 connection limit 30;
 
 grant usage, create on schema public to phase2_runner;

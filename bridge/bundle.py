@@ -1,0 +1,223 @@
+"""`phase2 bundle`: the evidence of one batch as one archive, which a standard-library file inside it can verify.
+
+What goes in (gates.md, artefacts): the report of the latest verdict, the run log, the whole ledger, the plan with the
+gates' limits, the dbt project and what ran of it, the scripts with their checksums, a fingerprint, the certificates of
+rehearsals, what people decided, and `verify.py`. It is verified before it is written. Equal content makes equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel, sql
+
+from bridge import door, fingerprint, ledger, postgres, verify_bundle, warehouse
+from bridge.batches import Batch
+from bridge.errors import CouldNotRun
+from bridge.ledger import Problem
+from bridge.reports.mask import mask, mask_text
+from bridge.settings import DBT_PROJECT, SQL, settings
+
+# What a run logs of itself; every other kind is what people decided, or was done in their name.
+_LOGGED = frozenset({"run", "step", "gate", "script", "verdict", "error", "rehearsal"})
+
+MOST_EXCEPTIONS = 10_000  # of one gate; the count beside them is of all
+
+_README = """\
+Evidence of batch {code} ({focus}): {result} at {at}.
+
+    python verify.py                 recomputes every digest in here; needs Python 3.9 or later and nothing else
+    sha256sum --check {seal}
+
+files/               what entries of the ledger name: the report of the latest verdict, certificates
+ledger.jsonl         the whole chain: number, text and digest (SHA-256 of the text) of each entry
+run_log/             rows of this batch: steps, gates, scripts, and the latest verdict's exceptions (masked)
+plan.json            the batch as planned; gate_registry.csv has the gates' limits
+dbt/                 manifest.json: the project's nodes with their digests; run_results.json: what ran of them
+scripts/             sql/phase2 with its checksums
+fingerprint.json     what schema public held when the bundle was made: objects, rows and their digest, no values
+certificates.json    rehearsals of this batch; decisions.json: sign-offs, waivers and the like, of every batch
+MANIFEST.json        SHA-256 of each file, and the head of the chain: compare it with one that was kept elsewhere
+"""
+
+
+class Unsound(Exception):
+    """The evidence does not hold together: no bundle is written (exit code 1)."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{problem.where} {problem.what}" for problem in problems))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A written archive. `head` is the chain's; `stale` is what has changed since the verdict in it."""
+
+    path: Path
+    sha256: str
+    files: int
+    head: tuple[int, str]
+    stale: tuple[str, ...]
+
+
+def write(ops_url: str, batch: Batch, out: Path | None = None) -> Bundle:
+    """Write the bundle of a batch; by default below the reports' folder, named by the chain's head.
+
+    Raises CouldNotRun when the batch has no verdict yet, Unsound when something is not what the ledger says.
+    """
+    files, head, stale = _collect(ops_url, batch)
+    listed = {name: verify_bundle.sha256(content) for name, content in sorted(files.items())}
+    manifest = _json({"batch": batch.code, "head": {"no": head[0], "digest": head[1]}, "files": listed})
+    files[verify_bundle.MANIFEST] = manifest
+    files[verify_bundle.SEAL] = verify_bundle.seal(manifest)
+    if problems := verify_bundle.content_problems(files):
+        raise Unsound(problems)
+    content = verify_bundle.pack(files)
+    path = out or settings().phase2_reports / "bundles" / f"{batch.code}-{head[0]}-{head[1][:12]}.zip"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+    return Bundle(path, verify_bundle.sha256(content), len(files), head, stale)
+
+
+def _collect(ops_url: str, batch: Batch) -> tuple[dict[str, bytes], tuple[int, str], tuple[str, ...]]:
+    with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True) as conn:
+        conn.isolation_level = IsolationLevel.REPEATABLE_READ
+        verdict = ledger.latest(conn, "verdict", batch=batch.code)
+        if verdict is None:
+            raise CouldNotRun(
+                f"batch {batch.code} has no verdict to give evidence of",
+                where=postgres.describe(ops_url),
+                todo=f"Run it first: make run BATCH={batch.code}",
+            )
+        chain = conn.execute("select entry_no, entry, digest from phase2.ledger order by entry_no").fetchall()
+        log = _run_log(conn, batch, verdict)
+        results = _results(conn, batch)
+        stale = door.stale(conn, batch.code)
+    with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True, autocommit=True) as conn:
+        taken = fingerprint.take(conn, schemas=["public"])
+    said = [json.loads(text) for _, text, _ in chain]
+    certificates = [entry for entry in said if entry["kind"] == "rehearsal" and entry["batch"] == batch.code]
+    decisions = [entry for entry in said if entry["kind"] not in _LOGGED]
+    # of a backup's entry the files are the customers' data: they stay where they are
+    named = [verdict.body.get("files"), *(entry["body"].get("files") for entry in certificates)]
+    files = {
+        **_named_files(named),
+        verify_bundle.LEDGER: "".join(
+            json.dumps({"no": no, "entry": text, "digest": sha}, ensure_ascii=False) + "\n" for no, text, sha in chain
+        ).encode(),
+        **{name: _json(rows) for name, rows in log.items()},
+        "plan.json": _json(asdict(batch)),
+        "gate_registry.csv": (DBT_PROJECT / "seeds" / "gate_registry.csv").read_bytes(),
+        "dbt/manifest.json": _json({"project_sha256": warehouse.digest(), "nodes": warehouse.project(ops_url)}),
+        "dbt/run_results.json": _json(results),
+        **_scripts(),
+        "fingerprint.json": _json({"digest": taken.digest, **taken.document()}),
+        "certificates.json": _json(certificates),
+        "decisions.json": _json(decisions),
+        "verify.py": Path(verify_bundle.__file__).read_bytes(),
+        "README.txt": _README.format(
+            code=batch.code,
+            focus=batch.focus,
+            result=verdict.body["result"],
+            at=verdict.body["evaluated_at"],
+            seal=verify_bundle.SEAL,
+        ).encode(),
+    }
+    return files, (chain[-1][0], chain[-1][2]), stale
+
+
+def _run_log(conn: psycopg.Connection, batch: Batch, verdict: ledger.Entry) -> dict[str, list[Any]]:
+    """The batch's rows of each table that the ledger mirrors, and the exceptions of its latest verdict."""
+    log: dict[str, list[Any]] = {}
+    for name, (kind, key) in verify_bundle.MIRRORED.items():
+        schema, table, _ = ledger.MIRRORED[kind]
+        column = "batch_code" if kind == "script" else "batch"
+        there = conn.execute("select to_regclass(%s) is not null", (f"{schema}.{table}",)).fetchone() == (True,)
+        rows = conn.execute(
+            sql.SQL(
+                "select to_jsonb(t) - 'recorded' from {} as t"
+                " where t.{} = %s and to_jsonb(t) ->> 'status' is distinct from 'RUNNING' order by t.{}"
+            ).format(sql.Identifier(schema, table), sql.Identifier(column), sql.Identifier(key)),
+            (batch.code,),
+        )
+        log[name] = [row for (row,) in rows] if there else []
+    log["run_log/exceptions.json"] = [
+        {
+            "gate": gate,
+            "rows": rows,
+            "listed": [{**item, "key": mask_text(item["key"]), "detail": mask(item["detail"])} for item in listed],
+        }
+        for gate, rows, listed in conn.execute(
+            """
+            select
+                n.gate_id,
+                max(n.rows),
+                jsonb_agg(
+                    jsonb_build_object('entity', n.entity, 'key', n.key, 'status', n.status, 'detail', n.detail)
+                    order by n.place
+                )
+            from (
+                select
+                    e.*,
+                    count(*) over (partition by e.gate_id) as rows,
+                    row_number() over (
+                        partition by e.gate_id order by e.entity collate "C", e.key collate "C", e.exception_id
+                    ) as place
+                from phase2.exceptions as e
+                where e.batch = %(batch)s and e.evaluated_at = %(at)s
+            ) as n
+            where n.place <= %(most)s
+            group by n.gate_id
+            order by n.gate_id collate "C"
+            """,
+            {"batch": batch.code, "at": verdict.body["evaluated_at"], "most": MOST_EXCEPTIONS},
+        )
+    ]
+    return log
+
+
+def _results(conn: psycopg.Connection, batch: Batch) -> list[dict[str, Any]]:
+    """What dbt did for the batch, as the step log has it: dbt's own run_results has paths and times in it.
+
+    Of each step the last run that built something: a settled batch is not built again.
+    """
+    rows = conn.execute(
+        """
+        select distinct on (s.step) s.step, s.run_id::text, s.status, s.checksum, s.detail -> 'nodes'
+        from phase2.step_log as s
+        where s.batch = %s and s.kind = 'dbt' and coalesce(s.detail -> 'nodes', '[]') <> '[]'
+        order by s.step, s.step_log_id desc
+        """,
+        (batch.code,),
+    ).fetchall()
+    return [
+        {"step": step, "run_id": run, "status": status, "project_sha256": digest, "nodes": nodes}
+        for step, run, status, digest, nodes in sorted(rows)
+    ]
+
+
+def _named_files(named: list[Mapping[str, str] | None]) -> dict[str, bytes]:
+    """What entries name in `body.files`, as far as it is still there: whether it must be, the verifier says."""
+    root = settings().phase2_reports
+    paths = {name: root / name for files in named for name in files or {}}
+    return {verify_bundle.FILES + name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+
+
+def _scripts() -> dict[str, bytes]:
+    folder = SQL / "phase2"
+    return {
+        verify_bundle.SCRIPTS + path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in (*folder.rglob("*.sql"), folder / "checksums.txt")
+    }
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n").encode()

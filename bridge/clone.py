@@ -1,0 +1,178 @@
+"""A copy of the ops database to rehearse on, dropped afterwards.
+
+Copied by `create database … template` where nobody else is connected and the user owns the database (a matter of
+seconds, whatever its size is), else by `pg_dump | pg_restore`. The copy's name is the database's with `__rehearsal`
+behind it: what a killed rehearsal left is found by that, and removed by the next one, if it bears our mark. The name is
+always the same, so that dbt's parse of the project, which is bound to a database, stays warm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg import conninfo, sql
+
+from bridge import embedded, postgres, steps
+from bridge.errors import CouldNotRun, plain
+
+_SUFFIX = "__rehearsal"
+
+_LIKE = """
+select
+    pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
+    case d.datlocprovider when 'i' then 'icu' when 'b' then 'builtin' else 'libc' end,
+    coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')
+from pg_catalog.pg_database as d
+where d.datname = pg_catalog.current_database()
+"""
+
+
+@dataclass(frozen=True)
+class Clone:
+    """The copy: a run on it, how it was made (`template`, `dump and restore`), and how long that took."""
+
+    run: steps.Run
+    how: str
+    seconds: float
+
+
+def name_of(database: str) -> str:
+    """The copy's name; a long one is shortened, as Postgres knows 63 bytes of it."""
+    if len(database.encode()) + len(_SUFFIX) <= 63:
+        return database + _SUFFIX
+    return f"phase2_{hashlib.sha256(database.encode()).hexdigest()[:24]}{_SUFFIX}"
+
+
+@contextmanager
+def of_ops(run: steps.Run) -> Iterator[Clone]:
+    """A copy of the run's ops database, dropped at the end whatever happens. While it is made nobody runs a batch.
+
+    Raises CouldNotRun: another rehearsal or a run is under way, or the user may not make a database.
+    """
+    name = name_of(postgres.database_name(run.databases.ops))
+    databases = replace(run.databases, ops=conninfo.make_conninfo(run.databases.ops, dbname=name))
+    copy = replace(run, databases=databases, full=True)
+    with ExitStack() as stack:
+        with steps.only_runner(run) as conn:
+            _remove_leftover(conn, copy, name)
+            stack.callback(_drop, run.databases.ops, name)
+            began = time.monotonic()
+            how = _copy(conn, run.databases.ops, databases.ops, name)
+            seconds = time.monotonic() - began
+            stack.enter_context(steps.only_runner(copy))  # as long as it is held, this is no leftover
+        yield Clone(copy, how, seconds)
+
+
+def _remove_leftover(conn: psycopg.Connection, copy: steps.Run, name: str) -> None:
+    """Drop what a killed rehearsal left; CouldNotRun when its rehearsal lives, or when it is none of ours."""
+    if not postgres.refuse_a_stranger(conn, name):
+        return
+    usable = "select d.datconnlimit <> -2 from pg_catalog.pg_database as d where d.datname = %s"
+    if conn.execute(usable, (name,)).fetchone() == (True,):  # else a drop of it was interrupted: nobody can be in it
+        try:
+            with steps.only_runner(copy):
+                pass
+        except CouldNotRun as busy:
+            raise CouldNotRun(
+                f"another rehearsal is under way: {busy.what}",
+                where=postgres.describe(copy.databases.ops),
+                todo="Wait until it has ended.",
+            ) from None
+    copy.progress(f"removing {name}, which a rehearsal left behind")
+    conn.execute(postgres.statement("drop database {} with (force)", name))
+
+
+def _drop(ops_url: str, name: str) -> None:
+    with postgres.connect(ops_url, application_name="phase2-rehearsal", autocommit=True) as conn:
+        conn.execute(postgres.statement("drop database if exists {} with (force)", name))
+
+
+def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str) -> str:
+    """Make the copy; how it was made."""
+    try:
+        conn.execute(
+            sql.SQL("create database {} template {} {}").format(
+                sql.Identifier(name), sql.Identifier(postgres.database_name(ops_url)), postgres.MADE_TO_BE_DROPPED
+            )
+        )
+        return "template"
+    except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege):
+        pass  # somebody else is connected, or the database is not this user's
+    encoding, collate, ctype, provider, locale = conn.execute(_LIKE).fetchone() or ("UTF8", "C", "C", "libc", None)
+    options = [("encoding", encoding), ("lc_collate", collate), ("lc_ctype", ctype), ("locale_provider", provider)]
+    if locale:
+        options.append(("icu_locale" if provider == "icu" else "builtin_locale", locale))
+    try:
+        conn.execute(
+            sql.SQL("create database {} template template0 {} {}").format(
+                sql.Identifier(name),
+                postgres.MADE_TO_BE_DROPPED,
+                sql.SQL(" ").join(
+                    sql.SQL("{} {}").format(sql.SQL(option), sql.Literal(value)) for option, value in options
+                ),
+            )
+        )
+    except psycopg.errors.InsufficientPrivilege:
+        raise CouldNotRun(
+            "this user may not make a database to rehearse on",
+            where=postgres.describe(ops_url),
+            todo="Have an administrator grant it: alter role … createdb.",
+        ) from None
+    _restore(conn, ops_url, copy_url)
+    return "dump and restore"
+
+
+def _restore(conn: psycopg.Connection, ops_url: str, copy_url: str) -> None:
+    """`pg_dump | pg_restore`, without a file in between that could be left behind."""
+    dump, restore = (_tool(name, conn.info.server_version // 10000) for name in ("pg_dump", "pg_restore"))
+    (source, secret), (target, _) = (_without_password(url) for url in (ops_url, copy_url))
+    env = {**os.environ, "LC_ALL": "C", **({"PGPASSWORD": secret} if secret else {})}
+    with subprocess.Popen(
+        [dump, "--format=custom", "--compress=0", "--no-password", f"--dbname={source}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+    ) as reading:
+        # the copy is this user's alone: other owners and grants are of no use to it, and not this user's to give
+        writing = subprocess.run(
+            [restore, "--no-owner", "--no-privileges", "--no-comments", "--no-password", f"--dbname={target}"],
+            stdin=reading.stdout,
+            capture_output=True,
+            env=env,
+        )
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        reading.stdout.close()  # a dump that nobody reads any more must end
+        said = reading.stderr.read() + writing.stderr
+    # pg_restore 17 asks older servers for a setting that they do not have; all else is an error
+    errors = [line for line in said.decode(errors="replace").splitlines() if "error:" in line]
+    errors = [line for line in errors if "transaction_timeout" not in line]
+    if reading.returncode or errors:
+        raise CouldNotRun(
+            f"the ops database could not be dumped and restored: {plain('; '.join(errors[:3]))}",
+            where=postgres.describe(ops_url),
+            todo="Its user must be able to read every table of it.",
+        )
+
+
+def _without_password(url: str) -> tuple[str, str]:
+    """A connection string for a command line, which others may see, and the password for its environment."""
+    parts = conninfo.conninfo_to_dict(url)
+    secret = str(parts.pop("password", None) or os.environ.get("PGPASSWORD", ""))
+    return conninfo.make_conninfo(**parts), secret
+
+
+def _tool(name: str, server: int) -> str:
+    """The client tool of the embedded PostgreSQL; of the system's when the server is newer, or there is no other."""
+    found = embedded.client(name, server) or shutil.which(name)
+    if not found:
+        raise CouldNotRun(f"{name} is not here", where="PATH", todo=f"Install the client tools of PostgreSQL {server}.")
+    return found

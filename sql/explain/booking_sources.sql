@@ -1,0 +1,119 @@
+-- The landed rows of one booking, by its ids (phase2.explain_balisnap, phase2.explain_bstadmin), and the key of the
+-- bridge's row that each of them makes.
+with balisnap as materialized (
+    select current_setting('phase2.explain_balisnap')::integer[] as ids
+),
+
+bstadmin as materialized (
+    select current_setting('phase2.explain_bstadmin')::integer[] as ids
+),
+
+items as materialized (
+    select t.*
+    from landing_balisnap."BookingItem" as t
+    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
+),
+
+finances as materialized (
+    select t.*
+    from landing_bstadmin.booking_finances as t
+    where t.booking_id = any((select b.ids from bstadmin as b)::integer[])
+),
+
+found as (
+    select
+        1 as place,
+        'balisnap' as source_system,
+        'Booking' as source_table,
+        t.booking_id as id,
+        t.booking_id,
+        null::uuid as makes,
+        to_jsonb(t) as said
+    from landing_balisnap."Booking" as t
+    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
+    union all
+    select
+        2 as place,
+        'bstadmin' as source_system,
+        'bookings' as source_table,
+        t.booking_id as id,
+        t.booking_id,
+        null::uuid as makes,
+        to_jsonb(t) as said
+    from landing_bstadmin.bookings as t
+    where t.booking_id = any((select b.ids from bstadmin as b)::integer[])
+    union all
+    select
+        3 as place,
+        'balisnap' as source_system,
+        'BookingItem' as source_table,
+        t.booking_item_id as id,
+        t.booking_id,
+        rulebook.named_key('booking', 'balisnap:BookingItem:' || t.booking_item_id) as makes,
+        to_jsonb(t) as said
+    from items as t
+    union all
+    select distinct
+        3 as place,
+        'balisnap' as source_system,
+        'Departure' as source_table,
+        t.departure_id as id,
+        items.booking_id,
+        null::uuid as makes,
+        to_jsonb(t) as said
+    from landing_balisnap."Departure" as t
+    inner join items on t.departure_id = items.departure_id
+    union all
+    select
+        4 as place,
+        'balisnap' as source_system,
+        'BookingTraveler' as source_table,
+        t.traveler_id as id,
+        items.booking_id,
+        null::uuid as makes,
+        to_jsonb(t) as said
+    from landing_balisnap."BookingTraveler" as t
+    inner join items on t.booking_item_id = items.booking_item_id
+    union all
+    select
+        5 as place,
+        'balisnap' as source_system,
+        'Payment' as source_table,
+        t.payment_id as id,
+        t.booking_id,
+        rulebook.row_key('payment', 'balisnap', 'Payment', t.payment_id::text) as makes,
+        to_jsonb(t) as said
+    from landing_balisnap."Payment" as t
+    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
+    union all
+    select
+        6 as place,
+        'bstadmin' as source_system,
+        'booking_finances' as source_table,
+        t.booking_finance_id as id,
+        t.booking_id,
+        rulebook.row_key('finance', 'bstadmin', 'booking_finances', t.booking_finance_id::text) as makes,
+        to_jsonb(t) as said
+    from finances as t
+    union all
+    select
+        7 as place,
+        'bstadmin' as source_system,
+        'booking_finance_items' as source_table,
+        t.finance_item_id as id,
+        finances.booking_id,
+        null::uuid as makes,
+        to_jsonb(t) as said
+    from landing_bstadmin.booking_finance_items as t
+    inner join finances on t.booking_finance_id = finances.booking_finance_id
+)
+
+select
+    source_system,
+    source_table,
+    id::text as source_pk,
+    booking_id::text as booking_pk,
+    makes,
+    said
+from found
+order by place, source_table, id

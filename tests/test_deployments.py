@@ -1,0 +1,120 @@
+"""prefect.yaml against the flows and the page that explains it. tests/test_flows.py deploys it and runs a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import yaml
+from prefect import Flow, flow
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+
+from bridge.settings import ROOT, settings
+from flows import operating
+
+DEPLOYMENTS: dict[str, dict[str, Any]] = {
+    deployment["name"]: deployment
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
+}
+# What runs by itself, and when (UTC); everything else is started by a person.
+SCHEDULES = {
+    "recon-hourly": "10 * * * *",
+    "recon-daily": "30 18 * * *",
+    "rehearsal-nightly": "0 17 * * *",
+    "retention": "0 19 * * *",
+}
+
+
+def flow_of(deployment: dict[str, Any]) -> Flow:
+    return load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+
+
+def unhelpful(one: Flow) -> list[str]:
+    """Parameters that the form of the Prefect page would show without a type or without help."""
+    properties = parameter_schema(one.fn).properties
+    return [
+        name
+        for name, shown in properties.items()
+        if not shown.get("description") or not {"type", "anyOf", "enum", "allOf", "$ref"} & shown.keys()
+    ]
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_names_a_flow_and_gives_it_parameters_that_it_takes(name: str) -> None:
+    deployment = DEPLOYMENTS[name]
+    one = flow_of(deployment)
+    assert one.validate_parameters(deployment.get("parameters", {}) | missing(one, deployment)) is not None
+    assert deployment["description"]
+    assert (one.description or "").strip()
+
+
+def missing(one: Flow, deployment: dict[str, Any]) -> dict[str, str]:
+    """What only the person who starts it can say: which batch."""
+    required = parameter_schema(one.fn).required or []
+    return {name: "C" for name in required if name not in deployment.get("parameters", {})}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_each_parameter_has_a_type_and_help(name: str) -> None:
+    assert unhelpful(flow_of(DEPLOYMENTS[name])) == []
+
+
+def test_a_parameter_without_type_or_help_is_found() -> None:
+    @flow(name="planted")
+    def planted(told: int, untyped, silent: str) -> None:
+        """Planted.
+
+        Args:
+            told: What it is.
+            untyped: What it is.
+        """
+
+    assert unhelpful(planted) == ["untyped", "silent"]
+
+
+@pytest.mark.parametrize("name", sorted(DEPLOYMENTS.keys() - {"go-no-go"}))
+def test_what_writes_runs_one_at_a_time(name: str) -> None:
+    """All of them do: verdicts and reports at the least. A go / no-go waits for a person, maybe beside another one."""
+    assert DEPLOYMENTS[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert DEPLOYMENTS[name]["work_pool"] == {"name": "phase2"}
+
+
+def test_what_runs_by_itself_is_what_should() -> None:
+    found = {
+        name: [schedule["cron"] for schedule in deployment["schedules"]]
+        for name, deployment in DEPLOYMENTS.items()
+        if "schedules" in deployment
+    }
+    assert found == {name: [cron] for name, cron in SCHEDULES.items()}
+    zones = {s["timezone"] for deployment in DEPLOYMENTS.values() for s in deployment.get("schedules", [])}
+    assert zones == {"UTC"}
+
+
+def test_the_page_for_operators_explains_each_deployment_and_each_kind_of_pool() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    section = page.split("## On a Prefect server", 1)[1]
+    for name in DEPLOYMENTS:
+        assert f"`{name}`" in section
+    for kind in ("process", "docker", "kubernetes"):
+        assert f"--type {kind}" in section
+
+
+@pytest.mark.parametrize(("environment", "rehearsed"), [("staging", [("A", "E")]), ("production", []), ("local", [])])
+def test_the_nightly_rehearsal_is_for_staging_alone(
+    monkeypatch: pytest.MonkeyPatch, environment: str, rehearsed: list[tuple[str, str]]
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def rehearsal(first: str, last: str) -> None:
+        asked.append((first, last))
+
+    monkeypatch.setattr(operating, "rehearsal_flow", rehearsal)
+    monkeypatch.setenv("PHASE2_ENV", environment)
+    settings.cache_clear()
+    try:
+        asyncio.run(operating.nightly_rehearsal_flow.fn())
+    finally:
+        settings.cache_clear()
+    assert asked == rehearsed
