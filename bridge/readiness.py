@@ -110,7 +110,7 @@ def criteria(conn: psycopg.Connection, one: Batch, policy: Policy) -> list[Crite
     return [
         *(_backup(conn, source, policy) for source in ("balisnap", "bstadmin")),
         _settings(policy),
-        _flags(policy),
+        _flags(conn, policy),
         *(_signed(conn, item, role, policy) for item in ITEMS.values() for role in item.roles),
         window,
     ]
@@ -204,9 +204,11 @@ def _settings(policy: Policy) -> Criterion:
     return _line("settings", "PASS", f"set here: {', '.join(SETTINGS)}", "", policy)
 
 
-def _flags(policy: Policy) -> Criterion:
+def _flags(conn: psycopg.Connection, policy: Policy) -> Criterion:
     here = _environment()
     on = [name for name in FLAGS if (here.get(name) or "").strip().lower() not in _OFF]
+    if conn.execute("select to_regclass('phase2.flags') is not null").fetchone() == (True,):
+        on += [row[0] for row in conn.execute("select f.flag from phase2.flags as f where f.enabled order by f.flag")]
     if on:
         return _line("flags off", "HOLD", f"on: {', '.join(on)}", "Switch them off (blueprint 5).", policy)
     return _line("flags off", "PASS", f"all {len(FLAGS)} are off", "", policy)

@@ -5,7 +5,6 @@ One rule for every process (cutover.md, Flags); each looks again after `FRESH_SE
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Literal
 
@@ -22,12 +21,11 @@ Flag = Literal[
     "EMAIL_PIPELINE_CORE_ENABLED",
 ]
 FRESH_SECONDS = 2.0
-KILL = "PHASE2_KILL"  # names of flags, or `all`, separated by commas
 
 
 def state(flag: Flag, rows: dict[str, bool]) -> bool:
     """Whether a flag is on, by the rows that are in force."""
-    killed = {name.strip() for name in os.environ.get(KILL, "").split(",")}
+    killed = {name.strip() for name in core_settings().phase2_kill.split(",")}
     if flag in killed or "all" in killed:
         return False
     return rows.get(flag, bool(getattr(core_settings(), flag.lower())))

@@ -46,6 +46,7 @@ class CoreSettings(BaseSettings):
         (30.0, 120.0, 600.0, 1800.0, 7200.0), description="delays of the retries (blueprint 6.7); tests shorten them"
     )
 
+    phase2_kill: str = Field("", description="flags that are off here whatever else says on: names, commas; or `all`")
     ingest_webhook_enabled: bool = False
     ingest_queue_enabled: bool = False
     ingest_replay_enabled: bool = False

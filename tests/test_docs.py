@@ -14,6 +14,7 @@ import yaml
 from bridge.batches import BATCHES, GLOBAL_GATES
 from bridge.cli import app
 from bridge.settings import DBT_PROJECT, ROOT, Settings
+from core_api.settings import CoreSettings
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), DBT_PROJECT / "models" / "overview.md"]
 RULES = ROOT / "docs" / "mapping-rules.md"
@@ -82,7 +83,7 @@ def test_each_phase2_command_and_option_exists(page: Path) -> None:
 
 
 def test_each_variable_of_the_documents_is_a_setting() -> None:
-    settings = {name.upper() for name in Settings.model_fields}
+    settings = {name.upper() for name in (*Settings.model_fields, *CoreSettings.model_fields)}
     profile = set(re.findall(r"env_var\('([A-Z0-9_]+)'", text_of(ROOT / "profiles.yml")))
     for page in [*PAGES, ENVIRONMENT]:
         named = set(re.findall(r"\b(?:PHASE2_[A-Z0-9_]+|[A-Z]+_DB_URL)\b", text_of(page)))
@@ -91,7 +92,7 @@ def test_each_variable_of_the_documents_is_a_setting() -> None:
 
 def test_each_setting_is_documented() -> None:
     readme, example = text_of(ROOT / "README.md"), text_of(ENVIRONMENT)
-    for name in Settings.model_fields:
+    for name in (*Settings.model_fields, *CoreSettings.model_fields):
         assert name.upper() in example
         assert name.upper() in readme
 
