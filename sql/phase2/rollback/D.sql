@@ -105,6 +105,7 @@ where source_table in ('Booking', 'BookingItem', 'BookingTraveler', 'Departure',
 
 -- What is noted about bookings that are gone: a backfill from nothing must not take them for fresher than the sources.
 delete from phase2.booking_freshness;
+delete from phase2.booking_source_times;
 delete from phase2.status_snapshot;
 delete from phase2.review_snapshot;
 delete from phase2.warehouse_state
