@@ -163,6 +163,14 @@ comment on table phase2.booking_freshness is
 comment on column phase2.booking_freshness.last_event_time is 'Largest event_time_normalized applied.';
 comment on column phase2.booking_freshness.last_core_write_at is 'Time of the last write through the core API.';
 
+create table if not exists phase2.booking_source_times (
+    booking_key uuid not null,
+    source_updated_at timestamptz not null,
+    constraint booking_source_times_pkey primary key (booking_key)
+);
+comment on table phase2.booking_source_times is
+'How fresh the backfill is that last wrote a booking: the largest updated_at of all its candidates (mapping 4.13).';
+
 create table if not exists phase2.status_snapshot (
     booking_key uuid not null,
     customer_payment_status varchar(32) not null,

@@ -31,14 +31,6 @@ comment on column phase2.booking_event_times.tour_times is
 comment on column phase2.booking_event_times.pickup_stands_in is
 'The pickup is a meeting point that stands in for one (mapping 4.6): any real pickup replaces it.';
 
-create table if not exists phase2.booking_source_times (
-    booking_key uuid not null,
-    source_updated_at timestamptz not null,
-    constraint booking_source_times_pkey primary key (booking_key)
-);
-comment on table phase2.booking_source_times is
-'How fresh the backfill is that last wrote a booking: the largest updated_at of all its candidates (mapping 4.13).';
-
 create or replace function phase2.uuid7() returns uuid
 language sql volatile parallel safe
 as $$
