@@ -5,6 +5,7 @@ Everything here is a plain function over a `Run`; the flows call them in order, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -703,14 +704,43 @@ select
 
 
 def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> list[warehouse.Node]:
-    """Build what a selector names, unless this version of the dbt project made it already; the nodes built."""
+    """Build what a selector names, unless it stands as this version of the dbt project made it; the nodes built.
+
+    What judges is made again too when anybody has changed it in the database: a list, a function, a view.
+    """
     stands = conn.execute(_STANDS, (list(_VIEWS[selector]),)).fetchone() == (True,)
     if stands and _remembered(conn, selector) == digest:
-        return []
-    run.progress(f"the dbt project has changed: building {selector}")
+        if _remembered(conn, f"{selector} as made") == _as_it_is(conn, selector):
+            return []
+        run.progress(f"somebody has changed it in the database: building {selector} again")
+    else:
+        run.progress(f"the dbt project has changed: building {selector}")
     nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
     _remember(conn, selector, digest)
+    _remember(conn, f"{selector} as made", _as_it_is(conn, selector))
     return nodes
+
+
+def _as_it_is(conn: psycopg.Connection, selector: str) -> str:
+    """A digest of the functions and views of a selector, and of the rows of the lists; not of who may read them."""
+    schemas = {"ground": ["rulebook", "dbt_staging", "dbt_seeds"], "recon": ["dbt_recon"]}[selector]
+    with conn.transaction():
+        made: list[Any] = conn.execute(_DEFINITIONS, {"schemas": schemas}).fetchall()
+        if selector == "ground":
+            made += sorted(fingerprint.rows(conn, schemas=["dbt_seeds"]).items())
+    return hashlib.sha256(repr(made).encode()).hexdigest()
+
+
+_DEFINITIONS = """
+select p.pronamespace::regnamespace::text, pg_get_functiondef(p.oid)
+from pg_catalog.pg_proc as p
+where p.pronamespace::regnamespace::text = any(%(schemas)s) and p.prokind in ('f', 'p')
+union all
+select c.oid::regclass::text, pg_get_viewdef(c.oid)
+from pg_catalog.pg_class as c
+where c.relnamespace::regnamespace::text = any(%(schemas)s) and c.relkind = 'v'
+order by 1, 2
+"""
 
 
 # What of a selector may vanish: a landing schema or a table that is made anew takes the views on it along.

@@ -467,6 +467,11 @@ def test_beyond_its_scope_a_gate_fails_again(broken: Runs) -> None:
         ("D-05", ("--at-most", "3"), -1, "is past"),
         ("D-05", ("--at-most", "-3"), 30, "holds nothing"),
         ("D-05", ("--value", "much"), 30, "is no number"),
+        ("D-05", ("--value", "0"), 30, "passes D-05"),
+        ("G-02", ("--value", "0"), 30, "passes G-02"),
+        ("G-02", ("--value", "0.5"), 30, "too far from the threshold"),
+        ("G-02", ("--at-most", "1000000"), 30, "too many"),
+        ("G-02", ("--at-most", "3"), 91, "is too far"),
     ],
 )
 def test_what_cannot_be_waived_is_refused(
@@ -485,6 +490,8 @@ def test_an_entry_by_hand_waives_no_hard_stop_and_nothing_that_was_not_measured(
             body = {"reason": "because", "at_most": 9999, "expires": last}
             ledger.append(conn, "waiver", batch="D", subject=gate, body=body)
         ledger.append(conn, "waiver", batch="D", subject="D-02", body={"reason": "no end", "at_most": 9999})
+        body = {"reason": "for ever", "at_most": 9, "expires": "9999-12-31"}
+        ledger.append(conn, "waiver", batch="D", subject="D-03", body=body)
         conn.execute("set session_replication_role = replica")  # past the foreign keys
         conn.execute(
             "delete from public.booking_core where booking_key = ("
@@ -508,6 +515,9 @@ def test_an_entry_by_hand_waives_no_hard_stop_and_nothing_that_was_not_measured(
         (5, "0.2", 5, "0.21", "0.01", False),
         (None, "0.9", 3, "0.95", "1", True),
         (None, "0.9", 3, "0.85", "1", False),
+        (None, "0", 3, "0.09", "0.05", False),
+        (None, "1.2", 3, "0.9", "1", False),
+        (None, "0.05", 3, "0.09", "0.05", False),
         (None, None, 1, "1", "0", False),
         (None, "0.2", 1, None, "0.01", False),
     ],
