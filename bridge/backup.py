@@ -122,6 +122,12 @@ def copies(conn: psycopg.Connection, name: str = "ops") -> list[ledger.Entry]:
     return [entry for entry in ledger.entries(conn, "backup", subject=name) if (folder() / entry.body["file"]).exists()]
 
 
+def is_whole(copy: ledger.Entry) -> bool:
+    """Whether a copy's file is here, and is the one that was proven."""
+    file = folder() / copy.body["file"]
+    return file.exists() and _sha256(file) == copy.body["sha256"]
+
+
 def restore(run: Run, file: str) -> ledger.Entry:
     """Put the canonical rows, and the state beside them, back as a copy of the ops database has them.
 
@@ -138,7 +144,7 @@ def restore(run: Run, file: str) -> ledger.Entry:
                 todo="Copies: " + (", ".join(entry.body["file"] for entry in copies(conn)) or "none yet") + ".",
             )
         path = folder() / file
-        if _sha256(path) != copy.body["sha256"]:
+        if not is_whole(copy):
             raise CouldNotRun(
                 f"{file} is not the file that entry {copy.no} tells of", where=str(path), todo="Take another copy."
             )

@@ -30,10 +30,13 @@ class GateFailed(Exception):
 
 
 class Stopped(GateFailed):
-    """Somebody has stopped the migration (exit code 1); `why` says who, when and why. `batch` may be `retention`."""
+    """Somebody has stopped the migration, or its freeze window is over (exit code 1); `why` says who, when and why.
 
-    def __init__(self, batch: str, why: str, todo: str) -> None:
-        super().__init__(batch, ["stop"])
+    `batch` may be `retention`.
+    """
+
+    def __init__(self, batch: str, why: str, todo: str, *, by: str = "stop") -> None:
+        super().__init__(batch, [by])
         self.why = why
         self.args = (f"{f'batch {batch}' if len(batch) == 1 else batch} is on hold: {why}. {todo}",)
 
