@@ -215,7 +215,7 @@ def listed(conn: psycopg.Connection, batch: str, at: datetime | str) -> dict[str
 
 
 def verify(conn: psycopg.Connection, *, pinned: str | None = None) -> list[Problem]:
-    """Recompute everything: the chain, what its rows say beside it, and the files of every report.
+    """Recompute everything: the chain, the rows and lists beside it that it tells of, and the files of every report.
 
     `pinned` is a digest that was kept outside: it must be in the chain (who cuts entries off the end, or writes the
     chain anew, is found by that alone). Empty: nothing is wrong.
