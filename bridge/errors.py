@@ -26,7 +26,9 @@ class GateFailed(Exception):
 
     def __init__(self, batch: str, blocked_by: list[str], report: str | None = None) -> None:
         self.batch, self.blocked_by, self.report = batch, blocked_by, report
-        super().__init__(f"batch {batch} is on hold: {', '.join(blocked_by)}" + (f"; see {report}" if report else ""))
+        lines = len(blocked_by) > 1 and any(" " in reason for reason in blocked_by)  # sentences, not ids
+        reasons = "".join(f"\n  {reason}" for reason in blocked_by) if lines else " " + ", ".join(blocked_by)
+        super().__init__(f"batch {batch} is on hold:{reasons}" + (f"; see {report}" if report else ""))
 
 
 class Stopped(GateFailed):

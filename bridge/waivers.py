@@ -182,7 +182,12 @@ def registry() -> list[dict[str, str]]:
 
 def today() -> date:
     """The day that it is in Bali: waivers end with one."""
-    return (datetime.now(UTC) + timedelta(hours=8)).date()
+    return in_bali(datetime.now(UTC))
+
+
+def in_bali(at: datetime) -> date:
+    """The day that it was in Bali (UTC+8, no daylight saving)."""
+    return (at.astimezone(UTC) + timedelta(hours=8)).date()
 
 
 def _require_known(code: str, gate: str) -> None:
