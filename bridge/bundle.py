@@ -71,6 +71,7 @@ def write(ops_url: str, batch: Batch, out: Path | None = None) -> Bundle:
     what the ledger says.
     """
     with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True, autocommit=True) as conn:
+        _verdict(conn, batch)
         taken = fingerprint.take(conn, schemas=["public"])
     said = {
         "dbt/manifest.json": _json({"project_sha256": warehouse.digest(), "nodes": warehouse.project(ops_url)}),
@@ -114,13 +115,7 @@ def _collect(
     conn: psycopg.Connection, batch: Batch, said: dict[str, bytes]
 ) -> tuple[dict[str, bytes], tuple[int, str]]:
     """The files, with what was made before (`said`), and the chain's head; all of them are of one snapshot."""
-    verdict = ledger.latest(conn, "verdict", batch=batch.code)
-    if verdict is None:
-        raise CouldNotRun(
-            f"batch {batch.code} has no verdict to give evidence of",
-            where="phase2.ledger",
-            todo=f"Run it first: make run BATCH={batch.code}",
-        )
+    verdict = _verdict(conn, batch)
     at = verdict.body["evaluated_at"]
     if verdict.body.get("exceptions", {}) != ledger.listed(conn, batch.code, at):  # masked, it cannot be compared later
         what = f"the list is not what entry {verdict.no} says: make recon BATCH={batch.code}, or find out who did it"
@@ -159,13 +154,26 @@ def _collect(
     return files, (chain[-1][0], chain[-1][2])
 
 
+def _verdict(conn: psycopg.Connection, batch: Batch) -> ledger.Entry:
+    verdict = ledger.latest(conn, "verdict", batch=batch.code)
+    if verdict is None:
+        raise CouldNotRun(
+            f"batch {batch.code} has no verdict to give evidence of",
+            where="phase2.ledger",
+            todo=f"Run it first: make run BATCH={batch.code}",
+        )
+    return verdict
+
+
 def _run_log(conn: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
     """The batch's rows of each table that the ledger mirrors."""
     log: dict[str, list[Any]] = {}
     for name, (kind, key) in verify_bundle.MIRRORED.items():
         schema, table, _ = ledger.MIRRORED[kind]
         column = "batch_code" if kind == "script" else "batch"
-        there = conn.execute("select to_regclass(%s) is not null", (f"{schema}.{table}",)).fetchone() == (True,)
+        if conn.execute("select to_regclass(%s) is null", (f"{schema}.{table}",)).fetchone() == (True,):
+            log[name] = []  # batch A's rollback takes migration_run_log along
+            continue
         rows = conn.execute(
             sql.SQL(
                 "select to_jsonb(t) - 'recorded' from {} as t"
@@ -173,7 +181,7 @@ def _run_log(conn: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
             ).format(sql.Identifier(schema, table), sql.Identifier(column), sql.Identifier(key)),
             (batch.code,),
         )
-        log[name] = [row for (row,) in rows] if there else []
+        log[name] = [row for (row,) in rows]
     return log
 
 

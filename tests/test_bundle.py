@@ -376,6 +376,18 @@ def test_a_batch_without_a_verdict_has_no_evidence(database: str, tmp_path: Path
         bundle.write(database, BATCHES["D"], tmp_path / "D.zip")
 
 
+def test_a_batch_that_was_rolled_back_has_its_evidence(database: str, tmp_path: Path) -> None:
+    """Batch A's rollback takes the scripts' log along: neither its rows nor their entries are missed."""
+    steps.bootstrap(database)
+    with psycopg.connect(database, autocommit=True) as conn:
+        ledger.append(conn, "script", batch="A", body={"row": {"run_key": str(uuid4()), "batch_code": "A"}})
+        ledger.append(conn, "verdict", batch="A", body={"result": "PASS", "evaluated_at": "2026-02-19 00:00:00+00:00"})
+        with pytest.raises(bundle.Unsound, match=r"run_log/scripts\.json run_key .* is not there; entry 1 tells of it"):
+            bundle.write(database, BATCHES["A"], tmp_path / "A.zip")
+        ledger.append(conn, "rollback", batch="A")
+    assert verify_bundle.check(bundle.write(database, BATCHES["A"], tmp_path / "A.zip").path)[0] == []
+
+
 def test_the_commands(migrated: Pipeline, made: bundle.Bundle, tmp_path: Path) -> None:
     urls = {f"{name.upper()}_DB_URL": getattr(migrated.databases, name) for name in ("ops", "balisnap", "bstadmin")}
 
