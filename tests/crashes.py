@@ -190,9 +190,9 @@ def _runner(order: _Order, pipe: Connection) -> NoReturn:
             pipe.recv()
 
     def around(step: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def waiting(*arguments: Any) -> Any:
+        def waiting(*arguments: Any, **words: Any) -> Any:
             wait(step, "before")
-            result = work(*arguments)
+            result = work(*arguments, **words)
             wait(step, "after")
             return result
 
