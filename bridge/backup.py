@@ -24,7 +24,8 @@ from uuid import UUID
 import psycopg
 from psycopg import IsolationLevel, conninfo, sql
 
-from bridge import embedded, fingerprint, ledger, postgres, runlog
+from bridge import embedded, fingerprint, ledger, postgres, runlog, scripts
+from bridge.batches import ORDER
 from bridge.errors import CouldNotRun, plain
 from bridge.fingerprint import NOT_READABLE, Content, Fingerprint
 from bridge.settings import Databases, settings
@@ -107,19 +108,43 @@ def take(
 def still_as_copied(ops_url: str, copy: ledger.Entry) -> None:
     """Look again, after the proof has taken its time: CouldNotRun when somebody has written canonical rows since."""
     with postgres.connect(ops_url, application_name="phase2-backup", read_only=True) as conn:
-        now = fingerprint.rows(conn, schemas=["public"])
+        _refuse_changes(conn, copy)
+
+
+def _refuse_changes(conn: psycopg.Connection, copy: ledger.Entry) -> None:
+    now = fingerprint.rows(conn, schemas=["public"])
     was = {table: found for table, found in _content(copy).items() if table.startswith("public.")}
     if changed := _difference(was, now):
         raise CouldNotRun(
             f"the database has changed since it was copied: {changed[0]}",
-            where=postgres.describe(ops_url),
+            where=copy.body["of"],
             todo="Stop what writes to it, then give the command again.",
         )
+
+
+def hold_as_copied(conn: psycopg.Connection, copy: ledger.Entry) -> None:
+    """The same in the transaction of `conn`, which keeps everybody else from writing canonical rows until it ends.
+
+    Readers go on. Raises psycopg.errors.LockNotAvailable when somebody holds a table for longer than PATIENCE.
+    """
+    ours = sorted({f"public.{table}" for code in ORDER for table in scripts.rollback_tables(code)})
+    there = conn.execute("select t from unnest(%s::text[]) as t where to_regclass(t) is not null", (ours,)).fetchall()
+    conn.execute("select set_config('lock_timeout', %s, true)", (PATIENCE,))
+    names = [sql.Identifier(*table.split(".")) for (table,) in there]
+    if names:
+        conn.execute(sql.SQL("lock table {} in share row exclusive mode").format(sql.SQL(", ").join(names)))
+    _refuse_changes(conn, copy)
 
 
 def copies(conn: psycopg.Connection, name: str = "ops") -> list[ledger.Entry]:
     """The proven copies of a database whose files are here, the newest last."""
     return [entry for entry in ledger.entries(conn, "backup", subject=name) if (folder() / entry.body["file"]).exists()]
+
+
+def is_whole(copy: ledger.Entry) -> bool:
+    """Whether a copy's file is here, and is the one that was proven."""
+    file = folder() / copy.body["file"]
+    return file.exists() and _sha256(file) == copy.body["sha256"]
 
 
 def restore(run: Run, file: str) -> ledger.Entry:
@@ -138,7 +163,7 @@ def restore(run: Run, file: str) -> ledger.Entry:
                 todo="Copies: " + (", ".join(entry.body["file"] for entry in copies(conn)) or "none yet") + ".",
             )
         path = folder() / file
-        if _sha256(path) != copy.body["sha256"]:
+        if not is_whole(copy):
             raise CouldNotRun(
                 f"{file} is not the file that entry {copy.no} tells of", where=str(path), todo="Take another copy."
             )
@@ -149,8 +174,8 @@ def restore(run: Run, file: str) -> ledger.Entry:
         with _scratch(conn, run.databases.ops, "UTF8") as scratch:
             _load(scratch, path, indexes=False)
             _prove(scratch, _content(copy), _SCHEMAS["ops"], path)
-            still_as_copied(run.databases.ops, present)
             with postgres.connect(scratch, read_only=True) as source, conn.transaction():
+                hold_as_copied(conn, present)
                 replaced = _replace(source, conn, _content(copy))
                 _close_doors(source, conn, run, copy)
                 return ledger.append(

@@ -3,6 +3,9 @@
 What goes in (gates.md, artefacts): the report of the latest verdict, the run log, the whole ledger, the plan with the
 gates' limits, the dbt project and what ran of it, the scripts with their checksums, a fingerprint, the certificates of
 rehearsals, what people decided, and `verify.py`. It is verified before it is written. Equal content makes equal bytes.
+
+What the ledger does not say anyway is bound to it by an entry "bundle" with the digests, written with the archive
+unless the batch's last one says the same: whoever keeps the head has all of it.
 """
 
 from __future__ import annotations
@@ -23,11 +26,6 @@ from bridge.errors import CouldNotRun
 from bridge.ledger import Problem
 from bridge.reports.mask import mask, mask_text
 from bridge.settings import DBT_PROJECT, SQL, settings
-
-# What a run logs of itself; every other kind is what people decided, or was done in their name.
-_LOGGED = frozenset({"run", "step", "gate", "script", "verdict", "error", "rehearsal"})
-
-MOST_EXCEPTIONS = 10_000  # of one gate; the count beside them is of all
 
 _README = """\
 Evidence of batch {code} ({focus}): {result} at {at}.
@@ -69,78 +67,113 @@ class Bundle:
 def write(ops_url: str, batch: Batch, out: Path | None = None) -> Bundle:
     """Write the bundle of a batch; by default below the reports' folder, named by the chain's head.
 
-    Raises CouldNotRun when the batch has no verdict yet, Unsound when something is not what the ledger says.
+    Raises CouldNotRun when the batch has no verdict yet or the file cannot be written, Unsound when something is not
+    what the ledger says.
     """
-    files, head, stale = _collect(ops_url, batch)
-    listed = {name: verify_bundle.sha256(content) for name, content in sorted(files.items())}
-    manifest = _json({"batch": batch.code, "head": {"no": head[0], "digest": head[1]}, "files": listed})
-    files[verify_bundle.MANIFEST] = manifest
-    files[verify_bundle.SEAL] = verify_bundle.seal(manifest)
-    if problems := verify_bundle.content_problems(files):
-        raise Unsound(problems)
-    content = verify_bundle.pack(files)
-    path = out or settings().phase2_reports / "bundles" / f"{batch.code}-{head[0]}-{head[1][:12]}.zip"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+    with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True, autocommit=True) as conn:
+        _verdict(conn, batch)
+        taken = fingerprint.take(conn, schemas=["public"])
+    said = {
+        "dbt/manifest.json": _json({"project_sha256": warehouse.digest(), "nodes": warehouse.project(ops_url)}),
+        "fingerprint.json": _json({"digest": taken.digest, **taken.document()}),
+    }
+    with postgres.connect(ops_url, application_name="phase2-bundle", autocommit=True) as conn:
+        # before the snapshot is taken: nobody adds to the chain that is read, and extended, in it
+        conn.execute("select pg_advisory_lock(hashtextextended('phase2.ledger', 0))")
+        conn.isolation_level = IsolationLevel.REPEATABLE_READ
+        with conn.transaction():  # without an archive no entry stays
+            files, head = _collect(conn, batch, said)
+            listed = {name: verify_bundle.sha256(content) for name, content in sorted(files.items())}
+            manifest = _json({"batch": batch.code, "head": {"no": head[0], "digest": head[1]}, "files": listed})
+            files[verify_bundle.MANIFEST] = manifest
+            files[verify_bundle.SEAL] = verify_bundle.seal(manifest)
+            if problems := verify_bundle.content_problems(files):
+                raise Unsound(problems)
+            content = verify_bundle.pack(files)
+            path = out or settings().phase2_reports / "bundles" / f"{batch.code}-{head[0]}-{head[1][:12]}.zip"
+            _write(path, content)
+            stale = door.stale(conn, batch.code)
     return Bundle(path, verify_bundle.sha256(content), len(files), head, stale)
 
 
-def _collect(ops_url: str, batch: Batch) -> tuple[dict[str, bytes], tuple[int, str], tuple[str, ...]]:
-    with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True) as conn:
-        conn.isolation_level = IsolationLevel.REPEATABLE_READ
-        verdict = ledger.latest(conn, "verdict", batch=batch.code)
-        if verdict is None:
-            raise CouldNotRun(
-                f"batch {batch.code} has no verdict to give evidence of",
-                where=postgres.describe(ops_url),
-                todo=f"Run it first: make run BATCH={batch.code}",
-            )
-        chain = conn.execute("select entry_no, entry, digest from phase2.ledger order by entry_no").fetchall()
-        log = _run_log(conn, batch, verdict)
-        results = _results(conn, batch)
-        stale = door.stale(conn, batch.code)
-    with postgres.connect(ops_url, application_name="phase2-bundle", read_only=True, autocommit=True) as conn:
-        taken = fingerprint.take(conn, schemas=["public"])
-    said = [json.loads(text) for _, text, _ in chain]
-    certificates = [entry for entry in said if entry["kind"] == "rehearsal" and entry["batch"] == batch.code]
-    decisions = [entry for entry in said if entry["kind"] not in _LOGGED]
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise CouldNotRun(
+            f"the bundle cannot be written: {error.strerror}", where=str(path), todo="Name a file that can be: --out."
+        ) from None
+
+
+def _collect(
+    conn: psycopg.Connection, batch: Batch, said: dict[str, bytes]
+) -> tuple[dict[str, bytes], tuple[int, str]]:
+    """The files, with what was made before (`said`), and the chain's head; all of them are of one snapshot."""
+    verdict = _verdict(conn, batch)
+    at = verdict.body["evaluated_at"]
+    if verdict.body.get("exceptions", {}) != ledger.listed(conn, batch.code, at):  # masked, it cannot be compared later
+        what = f"the list is not what entry {verdict.no} says: make recon BATCH={batch.code}, or find out who did it"
+        raise Unsound([Problem("phase2.exceptions", what)])
+    log = _run_log(conn, batch)
+    bound = said | {
+        verify_bundle.EXCEPTIONS: _json(_exceptions(conn, batch, at)),
+        "plan.json": _json(asdict(batch)),
+        "gate_registry.csv": (DBT_PROJECT / "seeds" / "gate_registry.csv").read_bytes(),
+        **_scripts(),
+        "verify.py": Path(verify_bundle.__file__).read_bytes(),
+        "README.txt": _README.format(
+            code=batch.code, focus=batch.focus, result=verdict.body["result"], at=at, seal=verify_bundle.SEAL
+        ).encode(),
+    }
+    members = verify_bundle.members(bound)
+    last = ledger.latest(conn, "bundle", batch=batch.code)
+    if last is None or last.body["members"] != members:
+        ledger.append(conn, "bundle", batch=batch.code, body={"members": members})
+    chain = conn.execute("select entry_no, entry, digest from phase2.ledger order by entry_no").fetchall()
+    entries = [json.loads(text) for _, text, _ in chain]
+    certificates = verify_bundle.certificates(entries, batch.code)
     # of a backup's entry the files are the customers' data: they stay where they are
     named = [verdict.body.get("files"), *(entry["body"].get("files") for entry in certificates)]
     files = {
         **_named_files(named),
+        **bound,
         verify_bundle.LEDGER: "".join(
             json.dumps({"no": no, "entry": text, "digest": sha}, ensure_ascii=False) + "\n" for no, text, sha in chain
         ).encode(),
         **{name: _json(rows) for name, rows in log.items()},
-        "plan.json": _json(asdict(batch)),
-        "gate_registry.csv": (DBT_PROJECT / "seeds" / "gate_registry.csv").read_bytes(),
-        "dbt/manifest.json": _json({"project_sha256": warehouse.digest(), "nodes": warehouse.project(ops_url)}),
-        "dbt/run_results.json": _json(results),
-        **_scripts(),
-        "fingerprint.json": _json({"digest": taken.digest, **taken.document()}),
-        "certificates.json": _json(certificates),
-        "decisions.json": _json(decisions),
-        "verify.py": Path(verify_bundle.__file__).read_bytes(),
-        "README.txt": _README.format(
-            code=batch.code,
-            focus=batch.focus,
-            result=verdict.body["result"],
-            at=verdict.body["evaluated_at"],
-            seal=verify_bundle.SEAL,
-        ).encode(),
+        verify_bundle.RESULTS: _json(verify_bundle.results(log["run_log/steps.json"])),
+        verify_bundle.CERTIFICATES: _json(certificates),
+        verify_bundle.DECISIONS: _json(verify_bundle.decisions(entries)),
     }
-    return files, (chain[-1][0], chain[-1][2]), stale
+    return files, (chain[-1][0], chain[-1][2])
 
 
-def _run_log(conn: psycopg.Connection, batch: Batch, verdict: ledger.Entry) -> dict[str, list[Any]]:
-    """The batch's rows of each table that the ledger mirrors, and the exceptions of its latest verdict."""
+def _verdict(conn: psycopg.Connection, batch: Batch) -> ledger.Entry:
+    verdict = ledger.latest(conn, "verdict", batch=batch.code)
+    if verdict is None:
+        raise CouldNotRun(
+            f"batch {batch.code} has no verdict to give evidence of",
+            where="phase2.ledger",
+            todo=f"Run it first: make run BATCH={batch.code}",
+        )
+    return verdict
+
+
+def _run_log(conn: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
+    """The batch's rows of each table that the ledger mirrors."""
     log: dict[str, list[Any]] = {}
     for name, (kind, key) in verify_bundle.MIRRORED.items():
         schema, table, _ = ledger.MIRRORED[kind]
         column = "batch_code" if kind == "script" else "batch"
-        there = conn.execute("select to_regclass(%s) is not null", (f"{schema}.{table}",)).fetchone() == (True,)
+        if conn.execute("select to_regclass(%s) is null", (f"{schema}.{table}",)).fetchone() == (True,):
+            log[name] = []  # batch A's rollback takes migration_run_log along
+            continue
         rows = conn.execute(
             sql.SQL(
                 "select to_jsonb(t) - 'recorded' from {} as t"
@@ -148,8 +181,13 @@ def _run_log(conn: psycopg.Connection, batch: Batch, verdict: ledger.Entry) -> d
             ).format(sql.Identifier(schema, table), sql.Identifier(column), sql.Identifier(key)),
             (batch.code,),
         )
-        log[name] = [row for (row,) in rows] if there else []
-    log["run_log/exceptions.json"] = [
+        log[name] = [row for (row,) in rows]
+    return log
+
+
+def _exceptions(conn: psycopg.Connection, batch: Batch, at: str) -> list[dict[str, Any]]:
+    """The lists behind the gates of one evaluation, masked."""
+    return [
         {
             "gate": gate,
             "rows": rows,
@@ -178,29 +216,8 @@ def _run_log(conn: psycopg.Connection, batch: Batch, verdict: ledger.Entry) -> d
             group by n.gate_id
             order by n.gate_id collate "C"
             """,
-            {"batch": batch.code, "at": verdict.body["evaluated_at"], "most": MOST_EXCEPTIONS},
+            {"batch": batch.code, "at": at, "most": verify_bundle.MOST_EXCEPTIONS},
         )
-    ]
-    return log
-
-
-def _results(conn: psycopg.Connection, batch: Batch) -> list[dict[str, Any]]:
-    """What dbt did for the batch, as the step log has it: dbt's own run_results has paths and times in it.
-
-    Of each step the last run that built something: a settled batch is not built again.
-    """
-    rows = conn.execute(
-        """
-        select distinct on (s.step) s.step, s.run_id::text, s.status, s.checksum, s.detail -> 'nodes'
-        from phase2.step_log as s
-        where s.batch = %s and s.kind = 'dbt' and coalesce(s.detail -> 'nodes', '[]') <> '[]'
-        order by s.step, s.step_log_id desc
-        """,
-        (batch.code,),
-    ).fetchall()
-    return [
-        {"step": step, "run_id": run, "status": status, "project_sha256": digest, "nodes": nodes}
-        for step, run, status, digest, nodes in sorted(rows)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,13 +123,14 @@ def run(
     if on_fail not in ("hold", "rollback"):
         raise CouldNotRun(f"--on-fail {on_fail}", todo="Use hold or rollback.")
     if dry_run:
-        raise typer.Exit(door.dry_run(planned, json))
+        raise typer.Exit(door.dry_run(planned, json, as_of.date() if as_of else None))
+    began = time.time()
     code = flow(
         ["run", "--from", planned[0].code, "--to", planned[-1].code, "--on-fail", on_fail]
         + (["--as-of", as_of.date().isoformat()] if as_of else [])
         + (["--full"] if full else [])
     )
-    _show_status(json, with_gates=True)
+    _show_status(json, judged_since=began)
     raise typer.Exit(code)
 
 
@@ -333,8 +335,9 @@ def demo(
     if not sources.is_current(dbs.balisnap, dbs.bstadmin, **sample):
         _forget_the_last_sample(dbs.ops)
     sources.create(dbs.balisnap, dbs.bstadmin, **sample, reuse=True, progress=progress)
+    began = time.time()
     code = flow(["run", "--from", "A", "--to", "E", "--on-fail", "hold", "--as-of", day.isoformat()])
-    _show_status(json, with_gates=True)
+    _show_status(json, judged_since=began)
     raise typer.Exit(code)
 
 
@@ -365,17 +368,19 @@ def _between(first: str, last: str) -> tuple[batches.Batch, ...]:
         raise CouldNotRun(str(error), todo="Give --from before --to.") from None
 
 
-def _show_status(json: bool, *, with_gates: bool = False) -> None:
+def _show_status(json: bool, *, judged_since: float | None = None) -> None:
+    """Where each batch stands; before it the gates of those whose report was written since (seconds of the epoch)."""
     from bridge import steps
 
     lines = steps.status(databases().ops)
     if json:
         print_json([vars(line) for line in lines])
         return
-    for line in lines if with_gates else ():
-        if line.report and line.report.with_suffix(".json").exists():
+    for line in lines if judged_since is not None else ():
+        written = line.report.with_suffix(".json") if line.report else None
+        if written and written.exists() and judged_since is not None and written.stat().st_mtime >= judged_since:
             out.print(f"[bold]{line.batch}[/]  {line.focus}  {coloured(line.status)}")
-            _show_gates(steps.gates_table(jsonlib.loads(line.report.with_suffix(".json").read_text())))
+            _show_gates(steps.gates_table(jsonlib.loads(written.read_text())))
     operating.show_stops(databases().ops)
     table = Table("batch", "", "status", "as of", "gates", box=None, header_style="bold")
     table.add_column("report", overflow="fold")

@@ -227,8 +227,8 @@ class Taint:
         return not self.changed
 
 
-def taint(conn: psycopg.Connection, one: Batch, as_of: date) -> Taint | None:
-    """The taint of a batch, were it run as of this day on the rows that are landed now; None: it has none.
+def taint(conn: psycopg.Connection, one: Batch) -> Taint | None:
+    """The taint of a batch, were it run on the rows that are landed now; None: it has none. Another day lifts none.
 
     A verdict of `make recon` that passes lifts a taint, one that fails makes none: what has become worse since the
     run was written by somebody else, and running the batch again is how it is mended.
@@ -244,8 +244,6 @@ def taint(conn: psycopg.Connection, one: Batch, as_of: date) -> Taint | None:
     if not unborne:
         return None
     changed = _changed(of_run.body.get("bound_to"), bound_to(conn, one))
-    if of_run.body.get("as_of") != as_of.isoformat():
-        changed += ("as of",)
     if of_run.body.get("ops") != _ops(conn, one):
         changed += ("decisions" if _lands(one) else "ops database",)
     return Taint(of_run.no, unborne, changed, of_run.body.get("files") or {})
@@ -264,11 +262,17 @@ def _ops(conn: psycopg.Connection, one: Batch) -> str:
 # --- the door ----------------------------------------------------------------------------------------------------
 
 
-def criteria(conn: psycopg.Connection, one: Batch, asked: Policy | None = None) -> list[Criterion]:
-    """Every line of the go / no-go before this batch, under the policy in force; only reads."""
+def criteria(
+    conn: psycopg.Connection, one: Batch, asked: Policy | None = None, as_of: date | None = None
+) -> list[Criterion]:
+    """Every line of the go / no-go before this batch, run as of this day (today), under the policy in force.
+
+    Only reads.
+    """
     chosen = asked or policy()
     lines = [_passed(conn, code) for code in before(one.code)]
     lines.append(_untainted(conn, one))
+    lines.append(_of_its_day(conn, one, as_of or waivers.today(), chosen))
     for others in _others():
         lines += others(conn, one, chosen)
     return lines
@@ -281,16 +285,21 @@ def _others() -> tuple[Callable[[psycopg.Connection, Batch, Policy], list[Criter
     return (rehearsal.criteria, readiness.criteria, signoff.criteria, stop.criteria)
 
 
-def open_or_raise(conn: psycopg.Connection, one: Batch) -> None:
-    """Let a batch start; GateFailed names every criterion that holds it.
+def open_or_raise(conn: psycopg.Connection, one: Batch, as_of: date | None = None) -> list[Criterion]:
+    """Let a batch start, as of this day (today): what was asked. GateFailed names every criterion that holds it.
 
     A taint is asked after the prechecks (`taint`): the sources, which they land, may have been mended.
     """
-    for code in before(one.code):
-        gates.open_or_raise(conn, one.code, code)
-    holding = [line for line in criteria(conn, one) if line.holds and line.name != _taint_of(one)]
+    lines = criteria(conn, one, as_of=as_of)
+    holding = [line for line in lines if line.holds and line.name != _taint_of(one)]
     if holding:
         raise GateFailed(one.code, [f"{line.name}: {line.evidence}. {line.todo}".strip() for line in holding])
+    return lines
+
+
+def takes_over_the_landing(one: Batch) -> bool:
+    """Whether a batch reads the rows that an earlier batch landed and passed on: D and E do, C lands."""
+    return _lands(one) and any(_lands(batch(code)) for code in before(one.code))
 
 
 def _passed(conn: psycopg.Connection, code: str) -> Criterion:
@@ -333,8 +342,7 @@ def against(conn: psycopg.Connection, code: str) -> tuple[str, ...]:
 
 
 def _untainted(conn: psycopg.Connection, one: Batch) -> Criterion:
-    as_of = conn.execute("select s.as_of from phase2.batch_state as s where s.batch = %s", (one.code,)).fetchone()
-    found = taint(conn, one, as_of[0]) if as_of and as_of[0] else None
+    found = taint(conn, one)
     if found is None:
         return _line(_taint_of(one), "PASS", "no run of it failed a hard gate since it last passed", "")
     what = f"{', '.join(found.gates)} failed (entry {found.entry})"
@@ -343,10 +351,33 @@ def _untainted(conn: psycopg.Connection, one: Batch) -> Criterion:
     return _line(_taint_of(one), "PASS", f"{what}; changed since: {', '.join(found.changed)}", "")
 
 
+def _of_its_day(conn: psycopg.Connection, one: Batch, as_of: date, policy: Policy) -> Criterion:
+    """Whether this run is of today in Bali, and those of the batches before were of the day on which they ran.
+
+    A day more or less is none: a run may pass midnight. Demanded wherever there is a policy but local's.
+    """
+    odd = []
+    for code in before(one.code):
+        ran = ledger.latest(conn, "run", batch=code)
+        if ran and ran.body.get("as_of"):
+            day, of_day = waivers.in_bali(ran.at), date.fromisoformat(ran.body["as_of"])
+            if abs((of_day - day).days) > 1:
+                odd.append(f"{code} ran on {day} as of {of_day} (entry {ran.no})")
+    if abs((as_of - waivers.today()).days) > 1:
+        odd.append(f"this run is as of {as_of}, today is {waivers.today()}")
+    state, todo = ("HOLD", "Run it without --as-of.") if odd else ("PASS", "")
+    found = "; ".join(odd) or f"as of {as_of}"
+    demanded = policy.environment != "local"
+    return Criterion("as of", state, found, todo, "gates.md, go / no-go", demanded)  # type: ignore[arg-type]
+
+
 def mend(one: Batch, found: Taint) -> str:
     """What lifts a taint, in words."""
     causes = "source rows, code or gates" if _lands(one) else "the bridge, its schema, code or gates"
-    words = f"Mend the cause ({causes}) and run it again; after a decision or a repair, make recon BATCH={one.code}"
+    again = "run it again"
+    if takes_over_the_landing(one):  # rows that have changed are landed by the batch before
+        again += f" (rows: phase2 run --from C --to {one.code})"
+    words = f"Mend the cause ({causes}) and {again}; after a decision or a repair, make recon BATCH={one.code}"
     waivable = [gate for gate in found.gates if (waivers.registered(gate) or {}).get("severity") != waivers.STOP]
     if len(waivable) == len(found.gates):
         words += f"; or phase2 waive --batch {one.code} --gate {', '.join(waivable)}"
@@ -364,7 +395,7 @@ def _line(name: str, state: Any, evidence: str, todo: str) -> Criterion:
 # --- dry run -----------------------------------------------------------------------------------------------------
 
 
-def dry_run(ops_url: str, planned: Iterable[Batch]) -> list[dict[str, Any]]:
+def dry_run(ops_url: str, planned: Iterable[Batch], as_of: date | None = None) -> list[dict[str, Any]]:
     """What a run of these batches would do: steps, scripts with their checksums, doors. Reads, and nothing else.
 
     A door that this user may not look at, or of a database where nothing has run, is said to be so.
@@ -374,7 +405,7 @@ def dry_run(ops_url: str, planned: Iterable[Batch]) -> list[dict[str, Any]]:
             {
                 "batch": one.code,
                 "focus": one.focus,
-                "door": [asdict(line) | {"holds": line.holds} for line in _seen(conn, one)],
+                "door": [asdict(line) | {"holds": line.holds} for line in _seen(conn, one, as_of)],
                 "steps": [
                     {"name": step.name, "title": step.title, "files": _files(step.kind, step.target)}
                     for step in one.plan
@@ -386,11 +417,11 @@ def dry_run(ops_url: str, planned: Iterable[Batch]) -> list[dict[str, Any]]:
         ]
 
 
-def _seen(conn: psycopg.Connection, one: Batch) -> list[Criterion]:
+def _seen(conn: psycopg.Connection, one: Batch, as_of: date | None) -> list[Criterion]:
     try:
         if conn.execute("select to_regclass('phase2.ledger') is null").fetchone() == (True,):
             return [_line("state", "HOLD" if before(one.code) else "N/A", "nothing has run here", "")]
-        return criteria(conn, one)
+        return criteria(conn, one, as_of=as_of)
     except psycopg.Error as error:
         return [_line("state", "HOLD", f"cannot be read: {plain(error)}", "Grant select on schema phase2.")]
 

@@ -26,14 +26,19 @@ class GateFailed(Exception):
 
     def __init__(self, batch: str, blocked_by: list[str], report: str | None = None) -> None:
         self.batch, self.blocked_by, self.report = batch, blocked_by, report
-        super().__init__(f"batch {batch} is on hold: {', '.join(blocked_by)}" + (f"; see {report}" if report else ""))
+        lines = len(blocked_by) > 1 and any(" " in reason for reason in blocked_by)  # sentences, not ids
+        reasons = "".join(f"\n  {reason}" for reason in blocked_by) if lines else " " + ", ".join(blocked_by)
+        super().__init__(f"batch {batch} is on hold:{reasons}" + (f"; see {report}" if report else ""))
 
 
 class Stopped(GateFailed):
-    """Somebody has stopped the migration (exit code 1); `why` says who, when and why. `batch` may be `retention`."""
+    """Somebody has stopped the migration, or its freeze window is over (exit code 1); `why` says who, when and why.
 
-    def __init__(self, batch: str, why: str, todo: str) -> None:
-        super().__init__(batch, ["stop"])
+    `batch` may be `retention`.
+    """
+
+    def __init__(self, batch: str, why: str, todo: str, *, by: str = "stop") -> None:
+        super().__init__(batch, [by])
         self.why = why
         self.args = (f"{f'batch {batch}' if len(batch) == 1 else batch} is on hold: {why}. {todo}",)
 

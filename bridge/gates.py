@@ -350,6 +350,7 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
         registry = cursor.execute(_REGISTRY, {"batch": batch}).fetchall()
     known = {row["gate_id"] for row in registry}
     registry += [{**_UNREGISTERED, "gate_id": gate_id} for gate_id in _asked(batch) if gate_id not in known]
+    registry = [_held_against_its_file(row) for row in registry]
     states = dict(conn.execute("select batch, status from phase2.batch_state").fetchall())
     seconds["registry"] = clock() - start
 
@@ -405,6 +406,20 @@ def failures(gates: Iterable[Gate]) -> dict[str, dict[str, Any]]:
         for gate in gates
         if gate.status == "FAIL"
     }
+
+
+def _held_against_its_file(row: dict[str, Any]) -> dict[str, Any]:
+    """A gate's row of the database; `altered` says that its rule is not the file's, which a PASS is bound to."""
+    said = waivers.registered(row["gate_id"])
+    file = said and {
+        "batch": said["batch"],
+        "comparator": said["comparator"],
+        "threshold": Decimal(said["threshold"]),
+        "counts": said["counts"],
+        "severity": said["severity"],
+        "na_when_empty": said["na_when_empty"] == "true",
+    }
+    return row | {"altered": not file or any(row.get(name) != value for name, value in file.items())}
 
 
 def _asked(batch: str) -> tuple[str, ...]:
@@ -528,6 +543,9 @@ def _gate(
     if not has_limit:
         status, sound = "FAIL", False
         note = f"no limit in the registry. {note}"
+    elif row["altered"]:
+        status, sound = "FAIL", False
+        note = f"its rule in dbt_seeds.gate_registry is not that of the file: make recon loads it again. {note}"
     return Gate(
         gate_id=row["gate_id"],
         title=row["title"],

@@ -48,6 +48,9 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
     "script": ("public", "migration_run_log", "run_key"),
 }
 
+# Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
+_WORDS = ("reason", "note", "evidence", "error")
+
 _COLUMNS = "l.entry_no, l.entry, l.digest"
 
 # Entries of rows that must still be there: batch A's rollback takes migration_run_log along, and what was in it.
@@ -114,11 +117,18 @@ def append(
 ) -> Entry:
     """Write one entry at the end of the chain, in the transaction of `conn` (its own when that is autocommit).
 
-    The chain is locked until that transaction ends: keep it short. `body` is JSON, without secrets and personal data.
+    The chain is locked until that transaction ends: keep it short. `body` is JSON, without secrets and personal data;
+    mails and phones in its free text are masked here.
     """
+    from bridge.reports.mask import mask_text  # reports read the ledger: a circle
+
+    body = {
+        name: mask_text(value) if name in _WORDS and isinstance(value, str) else value
+        for name, value in (body or {}).items()
+    }
     row = conn.execute(
         f"select {_COLUMNS} from phase2.log(%s::text, %s::text, %s::text, %s::uuid, %s::text, %s::jsonb) as l",  # noqa: S608
-        (kind, batch, subject, run_id, actor or who(), Jsonb(dict(body or {}), dumps=_dumps)),
+        (kind, batch, subject, run_id, actor or who(), Jsonb(body, dumps=_dumps)),
     ).fetchone()
     assert row is not None
     return _entry(row)
@@ -205,7 +215,7 @@ def listed(conn: psycopg.Connection, batch: str, at: datetime | str) -> dict[str
 
 
 def verify(conn: psycopg.Connection, *, pinned: str | None = None) -> list[Problem]:
-    """Recompute everything: the chain, what its rows say beside it, and the files of every report.
+    """Recompute everything: the chain, the rows and lists beside it that it tells of, and the files of every report.
 
     `pinned` is a digest that was kept outside: it must be in the chain (who cuts entries off the end, or writes the
     chain anew, is found by that alone). Empty: nothing is wrong.

@@ -17,11 +17,11 @@ from pathlib import Path
 import psycopg
 from dotenv import dotenv_values
 
-from bridge import backup, ledger, runlog, scripts
+from bridge import backup, ledger, postgres, runlog, scripts
 from bridge.batches import ORDER, Batch
-from bridge.errors import CouldNotRun
-from bridge.policy import Criterion, Policy
-from bridge.settings import ROOT
+from bridge.errors import CouldNotRun, Stopped
+from bridge.policy import Criterion, Policy, policy
+from bridge.settings import ROOT, settings
 from bridge.signoff import name_of, role_of
 
 BACKUP_DAYS = 2  # a proven copy of a source is the latest one for that long
@@ -29,12 +29,14 @@ SIGNED_DAYS = 30  # what was signed is asked again after that
 
 _PARAGRAPH = "blueprint 4"
 
-# What a run reads of its environment; outside of the embedded server none of them has a default that is right.
+# What a run reads of its environment; outside of the embedded server none of them has a default that is right: a
+# worker's user of the system is many people.
 SETTINGS = (
     "OPS_DB_URL",
     "BALISNAP_DB_URL",
     "BSTADMIN_DB_URL",
     "PHASE2_ENV",
+    "PHASE2_ACTOR",
     "PHASE2_DISK_TOTAL_BYTES",
     "PHASE2_DISK_USED_BYTES",
 )
@@ -167,6 +169,17 @@ def _window(entry: ledger.Entry) -> Window:
     return Window(entry, datetime.fromisoformat(entry.body["from"]), datetime.fromisoformat(entry.body["to"]))
 
 
+def raise_if_outside(ops_url: str, batch: str) -> None:
+    """Stopped when now lies in no freeze window, where the policy demands one: asked before each step of a run."""
+    chosen = policy()
+    if not chosen.freeze_window:
+        return
+    with postgres.connect(ops_url, application_name="phase2-window", read_only=True) as conn:
+        line = _in_window(conn, chosen)
+    if line.holds:
+        raise Stopped(batch, f"outside of a freeze window, {line.evidence}", line.todo, by=line.name)
+
+
 def _in_window(conn: psycopg.Connection, policy: Policy) -> Criterion:
     known, now = windows(conn), runlog.utc_now()
     if known and known[0].first <= now:
@@ -180,7 +193,7 @@ def _in_window(conn: psycopg.Connection, policy: Policy) -> Criterion:
 
 
 def _backup(conn: psycopg.Connection, source: str, policy: Policy) -> Criterion:
-    """A copy that was restored and compared (DBA), young enough, and still where it was put."""
+    """A copy of the database that is named here, restored and compared (DBA), young enough, and still whole."""
     name, todo = f"backup of {source}", f"As DBA: phase2 backup --database {source}"
     copy = ledger.latest(conn, "backup", subject=source)
     if copy is None:
@@ -189,8 +202,10 @@ def _backup(conn: psycopg.Connection, source: str, policy: Policy) -> Criterion:
     found = f"{rows:,} rows {copy.body['proof']}, {copy.at:%Y-%m-%d %H:%M} UTC, entry {copy.no}"
     if age > timedelta(days=BACKUP_DAYS):
         return _line(name, "HOLD", f"older than {BACKUP_DAYS} days: {found}", todo, policy)
-    file = backup.folder() / copy.body["file"]
-    if not file.exists() or file.stat().st_size != copy.body["bytes"]:
+    url = getattr(settings(), f"{source}_db_url")  # none: the embedded server's, of the home that the copy is in
+    if url and postgres.describe(url.get_secret_value()) != copy.body["of"]:
+        return _line(name, "HOLD", f"of another database, {copy.body['of']}: {found}", todo, policy)
+    if not backup.is_whole(copy):
         return _line(name, "HOLD", f"{copy.body['file']} is not there, or not whole: {found}", todo, policy)
     return _line(name, "PASS", found, "", policy)
 

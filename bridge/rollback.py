@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import psycopg
 
 from bridge import backup, ledger, postgres, runlog, scripts
@@ -60,7 +62,9 @@ def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
             set_state(conn, run, batch.code, "RUNNING")
             try:
-                result = scripts.run_script(run.databases.ops, step.target, {})
+                # looked at once more in the script's own transaction, where nobody can write any more
+                hold = partial(backup.hold_as_copied, copy=copy) if copy else None
+                result = scripts.run_script(run.databases.ops, step.target, first=hold)
             except CouldNotRun as refused:
                 mark_error(run, batch, refused)
                 raise

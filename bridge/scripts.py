@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,10 +95,17 @@ def rollback_tables(code: str) -> tuple[str, ...]:
     return _ROLLBACK_TABLES[code]
 
 
-def run_script(url: str, name: str, params: Mapping[str, object] | None = None) -> ScriptResult:
+def run_script(
+    url: str,
+    name: str,
+    params: Mapping[str, object] | None = None,
+    *,
+    first: Callable[[psycopg.Connection], None] | None = None,
+) -> ScriptResult:
     """Run one script; `params` are settings of its session (`phase2.disk_total_bytes`), read by `current_setting`.
 
-    Raises CouldNotRun when Postgres refuses; nothing of the script is then left behind.
+    `first` is done in the script's transaction, before it. Raises what that raises, and CouldNotRun when Postgres
+    refuses; nothing of either is then left behind.
     """
     path = FOLDER / name
     if not path.is_file():
@@ -108,6 +115,9 @@ def run_script(url: str, name: str, params: Mapping[str, object] | None = None) 
         for setting, value in (params or {}).items():
             conn.execute("select set_config(%s, %s, false)", (setting, str(value)))
         try:
+            if first:  # of the script's own `begin` Postgres only warns then; its `commit` is that of both
+                conn.execute("begin")
+                first(conn)
             cursor = conn.execute(path.read_bytes())
         except psycopg.Error as error:
             raise CouldNotRun(

@@ -5,9 +5,10 @@ Everything here is a plain function over a `Run`; the flows call them in order, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -36,8 +37,9 @@ from bridge import (
     warehouse,
     watch,
 )
-from bridge.batches import BATCHES, ORDER, Batch, Step
+from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted, plain
+from bridge.policy import Criterion, policy
 from bridge.reports import draw
 from bridge.reports.mask import mask_text
 from bridge.settings import SQL, Databases, databases, settings
@@ -208,15 +210,33 @@ def _in_time(
 
 
 def begin(run: Run, batch: Batch) -> None:
-    """Open the door of a batch: whatever the policy demands is there (GateFailed when not); then start it."""
+    """Open the door of a batch: whatever the policy demands is there (GateFailed when not); then start it.
+
+    A refused door is an entry too. D and E take over the landing that the batches before them passed on.
+    """
     stop.raise_if_asked(run.databases.ops, batch.code)
     with run.connect() as conn:
-        door.open_or_raise(conn, batch)
-    start(run, batch)
+        try:
+            asked = door.open_or_raise(conn, batch, run.as_of)
+        except GateFailed as refused:
+            body = {"environment": policy().environment, "as_of": run.as_of, "holding": refused.blocked_by}
+            ledger.append(conn, "refused", batch=batch.code, run_id=run.run_id, body=body)
+            raise
+        if door.takes_over_the_landing(batch):
+            conn.execute(_TAKE_OVER, (run.run_id,))
+    start(run, batch, asked)
 
 
-def start(run: Run, batch: Batch) -> None:
-    """Mark the batch as running, and fix the day and the run that its models read."""
+# The landing that stands is this run's: it was passed on, so nothing else is read.
+_TAKE_OVER = """
+update phase2.landing_runs as r
+set run_id = %s
+where r.landing_id = (select l.landing_id from phase2.landing_runs as l order by l.landing_no desc limit 1)
+"""
+
+
+def start(run: Run, batch: Batch, asked: Sequence[Criterion] = ()) -> None:
+    """Mark the batch as running, and fix the day and the run that its models read; `asked` is what the door asked."""
     with run.connect() as conn:
         conn.execute(
             "insert into phase2.run_context (only_row, as_of, run_id) values (true, %(as_of)s, %(run_id)s)"
@@ -226,7 +246,12 @@ def start(run: Run, batch: Batch) -> None:
         )
         with conn.transaction():
             set_state(conn, run, batch.code, "RUNNING")
-            body = {"as_of": run.as_of, "code": door.code_of(batch)}
+            body = {
+                "as_of": run.as_of,
+                "code": door.code_of(batch),
+                "environment": policy().environment,
+                "door": [{"name": line.name, "state": line.state, "demanded": line.demanded} for line in asked],
+            }
             ledger.append(conn, "run", batch=batch.code, run_id=run.run_id, body=body)
 
 
@@ -342,10 +367,12 @@ def refuse_if_unfit(run: Run, batch: Batch) -> None:
 def refuse_if_tainted(run: Run, batch: Batch) -> None:
     """A batch whose last run failed a hard gate is not run again as it was: Tainted, and nothing was written.
 
-    Asked when the sources are landed: what they hold now is compared with what they held then.
+    Asked when the sources are landed: what they hold now is compared with what they held then, and with what the
+    batches before it passed on.
     """
+    _refuse_other_rows(run, batch)
     with run.connect() as conn:
-        found = door.taint(conn, batch, run.as_of)
+        found = door.taint(conn, batch)
         if found is None:
             return
         gates_failed = list(found.gates)
@@ -363,6 +390,19 @@ def refuse_if_tainted(run: Run, batch: Batch) -> None:
         run.progress(f"{batch.code}  {door.mend(batch, found)}")
         raise Tainted(batch.code, gates_failed)
     run.progress(f"{batch.code}  failed before; changed since: {', '.join(found.changed)}")
+
+
+def _refuse_other_rows(run: Run, batch: Batch) -> None:
+    """The landing that stood may have been lost, and made anew: GateFailed when it is not what was passed on."""
+    with run.connect() as conn:
+        others = [code for code in before(batch.code) if "source snapshot" in door.stale(conn, code)]
+        if not others:
+            return
+        why = f"{', '.join(others)} passed on other rows than are landed now: phase2 run --from {others[0]}"
+        with conn.transaction():
+            set_state(conn, run, batch.code, "HOLD", blocked_by=others, error=why)
+            ledger.append(conn, "hold", batch=batch.code, run_id=run.run_id, body={"reason": why})
+    raise GateFailed(batch.code, [why])
 
 
 def conclude(run: Run, batch: Batch, *, opens_door: bool = True) -> Outcome:
@@ -521,10 +561,10 @@ def _legacy(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry:
 
 
 def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
-    """One landing serves a whole run: batches of the same run read the same snapshot."""
+    """One landing serves a whole run, and the later batches that run alone (`begin`): all read the same snapshot."""
     row = conn.execute("select count(distinct source) from phase2.landing_runs where run_id = %s", (run.run_id,))
     if row.fetchone() == (2,) and landing.landing_is_complete(conn):
-        entry.detail["reused"] = "the snapshot that this run landed before"
+        entry.detail["reused"] = "the snapshot that the batch before it passed on"
         return
     dbs = run.databases
 
@@ -706,14 +746,43 @@ select
 
 
 def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> list[warehouse.Node]:
-    """Build what a selector names, unless this version of the dbt project made it already; the nodes built."""
+    """Build what a selector names, unless it stands as this version of the dbt project made it; the nodes built.
+
+    What judges is made again too when anybody has changed it in the database: a list, a function, a view.
+    """
     stands = conn.execute(_STANDS, (list(_VIEWS[selector]),)).fetchone() == (True,)
     if stands and _remembered(conn, selector) == digest:
-        return []
-    run.progress(f"the dbt project has changed: building {selector}")
+        if _remembered(conn, f"{selector} as made") == _as_it_is(conn, selector):
+            return []
+        run.progress(f"somebody has changed it in the database: building {selector} again")
+    else:
+        run.progress(f"the dbt project has changed: building {selector}")
     nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
     _remember(conn, selector, digest)
+    _remember(conn, f"{selector} as made", _as_it_is(conn, selector))
     return nodes
+
+
+def _as_it_is(conn: psycopg.Connection, selector: str) -> str:
+    """A digest of the functions and views of a selector, and of the rows of the lists; not of who may read them."""
+    schemas = {"ground": ["rulebook", "dbt_staging", "dbt_seeds"], "recon": ["dbt_recon"]}[selector]
+    with conn.transaction():
+        made: list[Any] = conn.execute(_DEFINITIONS, {"schemas": schemas}).fetchall()
+        if selector == "ground":
+            made += sorted(fingerprint.rows(conn, schemas=["dbt_seeds"]).items())
+    return hashlib.sha256(repr(made).encode()).hexdigest()
+
+
+_DEFINITIONS = """
+select p.pronamespace::regnamespace::text, pg_get_functiondef(p.oid)
+from pg_catalog.pg_proc as p
+where p.pronamespace::regnamespace::text = any(%(schemas)s) and p.prokind in ('f', 'p')
+union all
+select c.oid::regclass::text, pg_get_viewdef(c.oid)
+from pg_catalog.pg_class as c
+where c.relnamespace::regnamespace::text = any(%(schemas)s) and c.relkind = 'v'
+order by 1, 2
+"""
 
 
 # What of a selector may vanish: a landing schema or a table that is made anew takes the views on it along.

@@ -4,9 +4,10 @@
     python verify.py bundle.zip             an archive, as it was handed over
     python verify.py bundle.zip --head …    and a digest of the chain that was kept elsewhere is in it
 
-Recomputed are: the digest of every file, the ledger's chain from its first entry on, what the run log and the decisions
-say beside it, the reports whose digests the ledger holds, the scripts against their checksums, and of an archive every
-byte of its container. Whatever was changed is named. Exit codes: 0 sound, 1 something is wrong, 2 could not run.
+Recomputed are: the digest of every file, the ledger's chain from its first entry on, run log, results, certificates and
+decisions from its entries (nothing more, nothing less), the reports and the other files whose digests it holds, the
+scripts against their checksums, and of an archive every byte of its container. Whatever was changed or is missing is
+named. Exit codes: 0 sound, 1 something is wrong, 2 could not run.
 
 This file is also `verify.py` of each bundle, and the rules of the chain stand here alone: `phase2 verify` asks them for
 the database. It needs Python 3.9 or later.
@@ -36,8 +37,24 @@ MIRRORED = {
     "run_log/gates.json": ("gate", "gate_result_id"),
     "run_log/scripts.json": ("script", "run_key"),
 }
-# Extracts of the ledger itself: whole entries.
-ENTRIES = ("certificates.json", "decisions.json")
+EXCEPTIONS, RESULTS = "run_log/exceptions.json", "dbt/run_results.json"
+CERTIFICATES, DECISIONS = "certificates.json", "decisions.json"
+# What is made of the ledger alone; of the rest the batch's last entry "bundle" holds the digests.
+DERIVED = frozenset({LEDGER, *MIRRORED, RESULTS, CERTIFICATES, DECISIONS})
+MEMBERS = DERIVED | {
+    EXCEPTIONS,
+    CHECKSUMS,
+    "plan.json",
+    "gate_registry.csv",
+    "dbt/manifest.json",
+    "fingerprint.json",
+    "verify.py",
+    "README.txt",
+}
+# What a run logs of itself; every other kind of entry is what people decided, or was done in their name.
+LOGGED = frozenset({"run", "step", "gate", "script", "verdict", "error", "rehearsal", "bundle"})
+
+MOST_EXCEPTIONS = 10_000  # listed of one gate; the count beside them is of all
 
 
 @dataclass(frozen=True)
@@ -130,15 +147,15 @@ def content_problems(files: Mapping[str, bytes], pinned: str | None = None) -> l
     problems += chain_problems(rows)
     problems += _head_problems(rows, manifest, pinned)
     said = {no: entry for no, text, _ in rows if isinstance(entry := _read(text), dict)}
+    batch = str(manifest.get("batch"))
+    problems += [Problem(name, "is not there: no bundle is without it") for name in sorted(MEMBERS - files.keys())]
     for name, (kind, key) in MIRRORED.items():
-        problems += _row_problems(files, name, said, kind, key)
-    for name in ENTRIES:
-        problems += [
-            Problem(name, f"entry {_get(entry, 'no')} is not what the ledger says")
-            for entry in _list(files, name)
-            if entry not in said.values()
-        ]
-    problems += _evidence_problems(files, said, str(manifest.get("batch")))
+        problems += _row_problems(files, name, key, _told(said.values(), kind, key, batch))
+    problems += _extract_problems(files, said, batch)
+    problems += _evidence_problems(files, said, batch)
+    told = {problem.where for problem in problems}
+    problems += [problem for problem in _member_problems(files, said, batch) if problem.where not in told]
+    problems += _list_problems(files, said, batch)
     problems += _script_problems(files)
     plan = _read(files.get("plan.json", b""))
     if _get(plan, "code") != manifest.get("batch"):
@@ -175,38 +192,151 @@ def _head_problems(rows: list[tuple[int, str, str]], manifest: Mapping[str, Any]
     return problems
 
 
-def _row_problems(
-    files: Mapping[str, bytes], name: str, said: Mapping[int, dict[str, Any]], kind: str, key: str
-) -> list[Problem]:
-    """Rows of the run log that are not what the last entry of them says."""
+def certificates(said: Iterable[dict[str, Any]], batch: str) -> list[dict[str, Any]]:
+    return [entry for entry in said if entry.get("kind") == "rehearsal" and entry.get("batch") == batch]
+
+
+def decisions(said: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for entry in said if entry.get("kind") not in LOGGED]
+
+
+def results(steps: Iterable[Any]) -> list[dict[str, Any]]:
+    """What dbt did, from the rows of the step log: dbt's own run_results has paths and times in it.
+
+    Of each step the last run that built something: a settled batch is not built again.
+    """
+    last = {
+        row["step"]: {
+            "step": row["step"],
+            "run_id": row["run_id"],
+            "status": row["status"],
+            "project_sha256": row["checksum"],
+            "nodes": row["detail"]["nodes"],
+        }
+        for row in sorted(steps, key=lambda row: row["step_log_id"])
+        if row["kind"] == "dbt" and _get(row["detail"], "nodes")
+    }
+    return [last[step] for step in sorted(last)]
+
+
+def _told(said: Iterable[dict[str, Any]], kind: str, key: str, batch: str) -> dict[str, tuple[int, Any]]:
+    """The rows of a batch as the last entry of each has them; batch A's rollback takes the scripts' log along."""
     told: dict[str, tuple[int, Any]] = {}
-    for no, entry in said.items():
-        if entry.get("kind") == kind:
+    for entry in said:
+        if kind == "script" and entry.get("kind") == "rollback" and entry.get("batch") == "A":
+            told.clear()
+        if entry.get("kind") == kind and entry.get("batch") == batch:
             row = _get(entry.get("body"), "row")
-            told[str(_get(row, key))] = (no, row)
+            told[str(_get(row, key))] = (entry.get("no") or 0, row)
+    return told
+
+
+def _row_problems(
+    files: Mapping[str, bytes], name: str, key: str, told: Mapping[str, tuple[int, Any]]
+) -> list[Problem]:
+    """Rows of the run log that are not what the last entry of them says, are missing, or are there twice."""
     problems = []
+    seen: set[str] = set()
     for row in _list(files, name):
         id_ = str(_get(row, key))
         if id_ not in told:
             problems.append(Problem(name, f"{key} {id_} is in no entry"))
         elif told[id_][1] != row:
             problems.append(Problem(name, f"{key} {id_} is not what entry {told[id_][0]} says"))
+        if id_ in seen:
+            problems.append(Problem(name, f"{key} {id_} is there twice"))
+        seen.add(id_)
+    problems += [
+        Problem(name, f"{key} {id_} is not there; entry {no} tells of it")
+        for id_, (no, _) in told.items()
+        if id_ not in seen
+    ]
     return problems
 
 
+def _extract_problems(files: Mapping[str, bytes], said: Mapping[int, dict[str, Any]], batch: str) -> list[Problem]:
+    """Certificates, decisions and dbt's results: exactly what the ledger makes of them."""
+    steps = [row for _, row in _told(said.values(), *MIRRORED["run_log/steps.json"], batch).values()]
+    made: dict[str, Any] = {CERTIFICATES: certificates(said.values(), batch), DECISIONS: decisions(said.values())}
+    try:
+        made[RESULTS] = results(steps)
+    except (KeyError, TypeError):  # a forged entry may hold anything
+        made[RESULTS] = None
+    problems = []
+    for name, expected in made.items():
+        if name not in files or (found := _read(files[name])) == expected:
+            continue
+        numbers = {_get(entry, "no") for entry in found if entry not in said.values()} if _is_list(found) else set()
+        which = f"entry {', '.join(sorted(map(str, numbers)))}" if numbers and name != RESULTS else "what is in it"
+        problems.append(Problem(name, f"{which} is not what the ledger says"))
+    return problems
+
+
+def _member_problems(files: Mapping[str, bytes], said: Mapping[int, dict[str, Any]], batch: str) -> list[Problem]:
+    """What is not made of the ledger: exactly the files whose digests the batch's last entry "bundle" holds."""
+    entry = _last(said, "bundle", batch)
+    held = _get(_get(entry, "body"), "members")
+    if not isinstance(held, dict):
+        return [Problem(LEDGER, f"has no entry of a bundle of batch {batch}")]
+    found = members(files)
+    return [
+        Problem(name, f"is not the one that entry {_get(entry, 'no')} (the bundle) tells of")
+        for name in sorted(held.keys() | found.keys())
+        if held.get(name) != found.get(name)
+    ]
+
+
+def members(files: Mapping[str, bytes]) -> dict[str, str]:
+    """What an entry "bundle" holds: the digests of all files that are neither made of the ledger nor named by it."""
+    return {
+        name: sha256(content)
+        for name, content in sorted(files.items())
+        if name not in DERIVED | {MANIFEST, SEAL} and not name.startswith(FILES)
+    }
+
+
+def _list_problems(files: Mapping[str, bytes], said: Mapping[int, dict[str, Any]], batch: str) -> list[Problem]:
+    """Gates whose exceptions are not as many as the latest verdict counted."""
+    verdict = _last(said, "verdict", batch)
+    told = _get(_get(verdict, "body"), "exceptions")
+    if not isinstance(told, dict):
+        return []
+    expected = {gate: _get(one, "rows") for gate, one in told.items()}
+    found = {str(_get(one, "gate")): _get(one, "rows") for one in _list(files, EXCEPTIONS)}
+    problems = [
+        Problem(
+            EXCEPTIONS, f"{gate}: {found.get(gate)} rows; entry {_get(verdict, 'no')} tells of {expected.get(gate)}"
+        )
+        for gate in sorted(expected.keys() | found.keys())
+        if expected.get(gate) != found.get(gate)
+    ]
+    for one in _list(files, EXCEPTIONS):
+        listed, rows = _get(one, "listed"), _get(one, "rows")
+        if not (isinstance(listed, list) and isinstance(rows, int) and len(listed) == min(rows, MOST_EXCEPTIONS)):
+            problems.append(Problem(EXCEPTIONS, f"{_get(one, 'gate')}: not as many are listed as it says"))
+    return problems
+
+
+def _last(said: Mapping[int, dict[str, Any]], kind: str, batch: str) -> Any:
+    found = [entry for entry in said.values() if entry.get("kind") == kind and entry.get("batch") == batch]
+    return found[-1] if found else None
+
+
 def _evidence_problems(files: Mapping[str, bytes], said: Mapping[int, dict[str, Any]], batch: str) -> list[Problem]:
-    """Reports and certificates: the digests that the ledger holds, and the report of the latest verdict."""
+    """Reports and certificates: the digests that the ledger holds; the latest verdict's and all certificates'."""
     problems, named = [], set()
-    latest = max((no for no, e in said.items() if e.get("kind") == "verdict" and e.get("batch") == batch), default=None)
-    if latest is None:
+    verdict = _last(said, "verdict", batch)
+    if verdict is None:
         problems.append(Problem(LEDGER, f"has no verdict of batch {batch}"))
+    needed = {"the verdict": [verdict] if verdict else [], "a certificate": certificates(said.values(), batch)}
+    tells = {entry.get("no"): what for what, entries in needed.items() for entry in entries}
     for no, entry in said.items():
         held = _get(entry.get("body"), "files")
         for name, digest in (held if isinstance(held, dict) else {}).items():
             named.add(FILES + name)
             if FILES + name not in files:
-                if no == latest:
-                    problems.append(Problem(FILES + name, f"is not there; entry {no} (the verdict) tells of it"))
+                if no in tells:
+                    problems.append(Problem(FILES + name, f"is not there; entry {no} ({tells[no]}) tells of it"))
             elif sha256(files[FILES + name]) != digest:
                 problems.append(Problem(FILES + name, f"is not the one that entry {no} tells of"))
     for name in sorted(files):
@@ -231,7 +361,9 @@ def _script_problems(files: Mapping[str, bytes]) -> list[Problem]:
         if _get(row, "run_status") == "SUCCEEDED":
             ran.setdefault(SCRIPTS + str(_get(row, "script_name")), set()).add(str(_get(row, "script_checksum")))
     for name, digests in sorted(ran.items()):
-        if name in files and sha256(files[name]) not in digests:
+        if name not in files:
+            problems.append(Problem(name, "is not there; the run log has it"))
+        elif sha256(files[name]) not in digests:
             problems.append(Problem(name, "is not the one that ran, as the run log has it"))
     return problems
 
@@ -244,7 +376,11 @@ def _line(line: str) -> tuple[int, str, str]:
 
 def _list(files: Mapping[str, bytes], name: str) -> list[Any]:
     said = _read(files.get(name, b"[]"))
-    return said if isinstance(said, list) else []  # not JSON any more: its digest has told of it
+    return said if _is_list(said) else []  # not JSON any more: its digest has told of it
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def _read(text: str | bytes) -> Any:

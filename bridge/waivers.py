@@ -26,6 +26,11 @@ REGISTRY = DBT_PROJECT / "seeds" / "gate_registry.csv"
 STOP = "stop"  # severity of a hard stop: never waived
 HARD = (STOP, "critical")  # severities whose failure taints the batch
 
+# What nobody may waive at once: a longer time, more exceptions, a value further beyond its threshold (by unit).
+LONGEST = timedelta(days=90)
+MOST_EXCEPTIONS = 1_000
+FURTHEST = {"count": Decimal(1_000), "ratio": Decimal("0.1")}
+
 
 @dataclass(frozen=True)
 class Waiver:
@@ -48,7 +53,10 @@ class Waiver:
             return False
         if self.value is None:
             return True
-        return value is not None and threshold is not None and abs(value - threshold) <= abs(self.value - threshold)
+        if value is None or threshold is None:
+            return False
+        room = self.value - threshold  # a value on the other side of the threshold is another failure, or none
+        return 0 <= value - threshold <= room if room > 0 else room <= value - threshold <= 0
 
     @property
     def scope(self) -> str:
@@ -111,6 +119,11 @@ def waive(
         raise CouldNotRun("a waiver needs a reason", todo='Say why it can be borne: --reason "…"')
     if expires < today():
         raise CouldNotRun(f"{expires} is past", todo="Give --expires a day to come (in Bali).")
+    if expires > today() + LONGEST:
+        last = today() + LONGEST
+        raise CouldNotRun(
+            f"{expires} is too far", todo=f"At most {LONGEST.days} days: --expires {last}; then look anew."
+        )
     if (at_most is not None and at_most < 0) or (value is not None and not value.is_finite()):
         raise CouldNotRun("that scope holds nothing", todo="Give --at-most a count, or --value a number.")
     if at_most is None and value is None:
@@ -121,6 +134,7 @@ def waive(
                 todo="Give the scope: --at-most 12, or --value 0.01.",
             )
         at_most = int(failed["exceptions"])
+    _require_a_modest_scope(row, at_most, value)
     entry = ledger.append(
         conn,
         "waiver",
@@ -168,7 +182,12 @@ def registry() -> list[dict[str, str]]:
 
 def today() -> date:
     """The day that it is in Bali: waivers end with one."""
-    return (datetime.now(UTC) + timedelta(hours=8)).date()
+    return in_bali(datetime.now(UTC))
+
+
+def in_bali(at: datetime) -> date:
+    """The day that it was in Bali (UTC+8, no daylight saving)."""
+    return (at.astimezone(UTC) + timedelta(hours=8)).date()
 
 
 def _require_known(code: str, gate: str) -> None:
@@ -179,10 +198,35 @@ def _require_known(code: str, gate: str) -> None:
         raise CouldNotRun(f"batch {code} does not ask gate {gate!r}", todo=f"Its gates: {', '.join(asked)}.")
 
 
+def _require_a_modest_scope(row: Mapping[str, str], at_most: int | None, value: Decimal | None) -> None:
+    """A --value must be one that fails the gate, and no scope may be without end; CouldNotRun."""
+    limit, unit = Decimal(row["threshold"]), row["unit"]
+    if at_most is not None and at_most > MOST_EXCEPTIONS:
+        raise CouldNotRun(
+            f"{at_most} exceptions are too many to be borne",
+            todo=f"At most {MOST_EXCEPTIONS}; or bear a value: --value 0.01.",
+        )
+    if value is None:
+        return
+    beyond = {"<=": value - limit, ">=": limit - value}.get(row["comparator"], abs(value - limit))
+    if beyond <= 0:
+        raise CouldNotRun(
+            f"a value of {value} passes {row['gate_id']} ({row['comparator']} {row['threshold']}): nothing to waive",
+            todo="Give the worst value that you answer for.",
+        )
+    if beyond > FURTHEST[unit]:
+        raise CouldNotRun(
+            f"{value} is too far from the threshold {row['threshold']} to be borne",
+            todo=f"At most {FURTHEST[unit]} beyond it.",
+        )
+
+
 def _read(entry: ledger.Entry) -> Waiver | None:
     """The waiver that an entry tells of; None when it lacks what makes one (whoever wrote it, it waives nothing)."""
     said = entry.body if isinstance(entry.body, dict) else {}
     try:
+        if date.fromisoformat(said["expires"]) > entry.at.date() + LONGEST + timedelta(days=1):  # Bali's day is ahead
+            return None
         return Waiver(
             entry=entry.no,
             batch=entry.batch or "",

@@ -9,7 +9,7 @@ from typing import Literal
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from bridge import recon, rehearsal, rollback, steps, stop
+from bridge import readiness, recon, rehearsal, rollback, steps, stop
 from bridge.batches import Batch, Step, batch, between
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted
 
@@ -27,6 +27,7 @@ def run_step(run: steps.Run, batch: Batch, step: Step) -> None:
     """One step of the plan."""
     steps.still_the_only_runner(run)
     stop.raise_if_asked(run.databases.ops, batch.code)
+    readiness.raise_if_outside(run.databases.ops, batch.code)
     steps.execute(run, batch, step)
 
 

@@ -190,9 +190,9 @@ def _runner(order: _Order, pipe: Connection) -> NoReturn:
             pipe.recv()
 
     def around(step: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def waiting(*arguments: Any) -> Any:
+        def waiting(*arguments: Any, **words: Any) -> Any:
             wait(step, "before")
-            result = work(*arguments)
+            result = work(*arguments, **words)
             wait(step, "after")
             return result
 
@@ -426,6 +426,8 @@ class Stage:
         return replace(prints, content=rows)
 
     def _die(self, case: Case, stack: ExitStack, sabotage: Callable[[], None] | None) -> None:
+        if case.kind == "land":
+            self._lose_the_landing()
         start = partial(self.start, case.batch, case.command, case.first, sabotage=sabotage)
         if case.point == "server":
             with postgres.connect(self.server, autocommit=True) as conn:
@@ -458,6 +460,11 @@ class Stage:
             self._wait_for_the_server()
         else:
             assert not (left := self.left_behind()), f"its backend was gone, and it left {left}"
+
+    def _lose_the_landing(self) -> None:
+        """A landing that stands is taken over: only of one that is not whole another is made."""
+        with postgres.connect(self.databases.ops, autocommit=True) as conn:
+            conn.execute("update phase2.landing_tables set row_count = row_count + 1")
 
     def _wait_for_the_server(self) -> None:
         deadline = time.monotonic() + PATIENCE

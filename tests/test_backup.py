@@ -312,6 +312,38 @@ def test_what_was_written_after_the_copy_is_not_removed(run: steps.Run, monkeypa
         assert conn.execute("select count(*) from public.payment_event").fetchone() == (1,)
 
 
+@on_our_own
+def test_between_the_last_look_and_the_script_nobody_writes(run: steps.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write after the first look is seen by the second one; what comes after that waits for the script to end."""
+    write = "update public.booking_core set note = 'just now' where external_booking_ref = 'A'"
+    look, hold = backup.still_as_copied, backup.hold_as_copied
+
+    def then_written(url: str, copy: ledger.Entry) -> None:
+        look(url, copy)
+        with run.connect() as conn:
+            conn.execute(write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "still_as_copied", then_written)
+        with pytest.raises(CouldNotRun, match="has changed since it was copied"):
+            rollback.roll_back(run, BATCHES["E"])
+    with run.connect() as conn:
+        assert conn.execute("select count(*) from public.payment_event").fetchone() == (1,)
+
+    def held(conn: psycopg.Connection, copy: ledger.Entry) -> None:
+        hold(conn, copy)
+        with run.connect() as other:
+            other.execute("set lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                other.execute(write)
+            assert other.execute("select count(*) from public.booking_core").fetchone() != (0,), "reading goes on"
+
+    monkeypatch.setattr(backup, "hold_as_copied", held)
+    rollback.roll_back(run, BATCHES["E"])
+    with run.connect() as conn:
+        assert conn.execute("select count(*) from public.payment_event").fetchone() == (0,)
+
+
 def test_what_rollbacks_change_beside_the_canonical_tables_is_put_back_too() -> None:
     changed = set()
     for code in ORDER:

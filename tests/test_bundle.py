@@ -47,6 +47,9 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
                 " from phase2.gate_results where batch = 'D' order by gate_result_id desc limit 1",
                 (f"DIRECT:{PLANTED['main_email']}", json.dumps(PLANTED)),
             )
+            judged = ledger.latest(conn, "verdict", batch="D")
+            lists = ledger.listed(conn, "D", judged.body["evaluated_at"])
+            ledger.append(conn, "verdict", batch="D", run_id=judged.run_id, body={**judged.body, "exceptions": lists})
             certificate = settings().phase2_reports / "rehearsal" / "D.json"
             certificate.parent.mkdir()
             certificate.write_text('{"fp2 = fp0": true}')
@@ -60,7 +63,12 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 
 @pytest.fixture(scope="module")
-def made(migrated: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+def of_a(migrated: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+    return bundle.write(migrated.databases.ops, BATCHES["A"], tmp_path_factory.mktemp("bundles") / "A.zip")
+
+
+@pytest.fixture(scope="module")
+def made(migrated: Pipeline, of_a: bundle.Bundle, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     return bundle.write(migrated.databases.ops, BATCHES["D"], tmp_path_factory.mktemp("bundles") / "D.zip")
 
 
@@ -79,6 +87,15 @@ def resealed(files: dict[str, bytes]) -> dict[str, bytes]:
     manifest["head"] = {"no": chain[-1]["no"], "digest": chain[-1]["digest"]}
     content = json.dumps(manifest).encode()
     return files | {MANIFEST: content, SEAL: seal(content)}
+
+
+def bound(files: dict[str, bytes]) -> dict[str, bytes]:
+    """As `resealed`, after a new entry of the bundle at the end of the chain: a head of the forger's own."""
+    last = json.loads(files[LEDGER].splitlines()[-1])
+    body = {"members": verify_bundle.members(files)}
+    text = json.dumps({"no": last["no"] + 1, "kind": "bundle", "batch": "D", "body": body, "previous": last["digest"]})
+    line = json.dumps({"no": last["no"] + 1, "entry": text, "digest": sha256(text.encode())})
+    return resealed(files | {LEDGER: files[LEDGER] + line.encode() + b"\n"})
 
 
 def flipped(content: bytes, at: int) -> bytes:
@@ -222,6 +239,8 @@ def test_a_forger_who_reseals_meets_the_ledger(files: dict[str, bytes]) -> None:
         "certificates.json": files["certificates.json"].replace(b"rehearsal/D.json", b"rehearsal/E.json"),
         "plan.json": files["plan.json"].replace(b'"code": "D"', b'"code": "E"'),
         "scripts/rollback/D.sql": b"begin;\ncommit;\n",
+        "dbt/run_results.json": files["dbt/run_results.json"].replace(b"booking_core", b"booking_more"),
+        "gate_registry.csv": files["gate_registry.csv"].replace(b",0,", b",1,"),
     }
     for name, content in forged.items():
         where = f"entry {verdict + 2}" if name == LEDGER else name
@@ -229,27 +248,51 @@ def test_a_forger_who_reseals_meets_the_ledger(files: dict[str, bytes]) -> None:
         assert where in [problem.where for problem in problems], name
     extra = resealed(files | {FILES + "recon/D/other.json": b"{}"})
     assert content_problems(extra) == [Problem(FILES + "recon/D/other.json", "is in no entry of the ledger")]
-    assert report in named(content_problems(resealed({n: c for n, c in files.items() if n != report})))
+
+
+def test_a_bundle_that_was_gutted_and_resealed_is_named(files: dict[str, bytes]) -> None:
+    """Whatever is taken away: found by the entry of the bundle, and all but the last three kinds without it as well."""
+    assert content_problems(bound(files)) == []
+    for name in files.keys() - {MANIFEST, SEAL}:
+        rest = {other: content for other, content in files.items() if other != name}
+        assert name in named(content_problems(resealed(rest) if name != LEDGER else rest)), name
+        if name != LEDGER and not name.startswith("scripts/"):
+            assert name in named(content_problems(bound(rest))), name
+    for name in ("gates", "steps", "exceptions"):
+        assert f"run_log/{name}.json" in named(content_problems(bound(files | {f"run_log/{name}.json": b"[]"})))
+    for name in ("certificates.json", "decisions.json", "dbt/run_results.json"):
+        assert [p.where for p in content_problems(bound(files | {name: b"[]"}))] == [name]
+    steps_twice = json.dumps(json.loads(files["run_log/steps.json"]) * 2).encode()
+    assert "is there twice" in named(content_problems(bound(files | {"run_log/steps.json": steps_twice})))
+    exceptions = json.loads(files["run_log/exceptions.json"])
+    exceptions[0]["listed"].pop()
+    shorter = {"run_log/exceptions.json": json.dumps(exceptions).encode()}
+    assert "not as many are listed" in named(content_problems(bound(files | shorter)))
+    unbound = [line for line in files[LEDGER].splitlines(keepends=True) if b'\\"bundle\\"' not in line]
+    assert Problem(LEDGER, "has no entry of a bundle of batch D") in content_problems(
+        resealed(files | {LEDGER: b"".join(unbound)})
+    )
 
 
 def test_entries_cut_off_the_end_are_found_by_a_pinned_head(files: dict[str, bytes]) -> None:
     head = json.loads(files[MANIFEST])["head"]["digest"]
     decisions = json.dumps(json.loads(files["decisions.json"])[:-1]).encode()
-    cut = {LEDGER: b"".join(files[LEDGER].splitlines(keepends=True)[:-1]), "decisions.json": decisions}
-    cut = resealed(files | cut)
+    lines = [line for line in files[LEDGER].splitlines(keepends=True) if b'\\"bundle\\"' not in line]
+    cut = bound(files | {LEDGER: b"".join(lines[:-1]), "decisions.json": decisions})
     assert content_problems(cut) == []
     assert [problem.where for problem in content_problems(cut, head)] == ["head"]
     assert content_problems(files, head) == []
 
 
-def test_a_script_that_is_not_the_one_that_ran_is_named(migrated: Pipeline, tmp_path: Path) -> None:
-    path = bundle.write(migrated.databases.ops, BATCHES["A"], tmp_path / "A.zip").path
-    files, _ = unpack(path.read_bytes())
+def test_a_script_that_is_not_the_one_that_ran_is_named(of_a: bundle.Bundle) -> None:
+    files, _ = unpack(of_a.path.read_bytes())
     name, checksums = "scripts/001_create_core_bridge_tables.sql", "scripts/checksums.txt"
     changed = files[name] + b"-- and one more thing\n"
     listed = files[checksums].replace(sha256(files[name]).encode(), sha256(changed).encode())
     problems = content_problems(resealed(files | {name: changed, checksums: listed}))
-    assert problems == [Problem(name, "is not the one that ran, as the run log has it")]
+    assert Problem(name, "is not the one that ran, as the run log has it") in problems
+    lost = {other: content for other, content in files.items() if other != name}
+    assert Problem(name, "is not there; the run log has it") in content_problems(resealed(lost))
 
 
 # --- who verifies it -----------------------------------------------------------------------------------------------
@@ -300,10 +343,49 @@ def test_evidence_that_does_not_hold_is_not_written(migrated: Pipeline, tmp_path
             conn.execute("update phase2.step_log set kind = 'land' where batch = 'D' and step = 'land sources'")
 
 
+def test_exceptions_that_were_changed_are_no_evidence(migrated: Pipeline, tmp_path: Path) -> None:
+    ops = migrated.databases.ops
+    with postgres.connect(ops) as conn:
+        conn.execute("update phase2.exceptions set status = 'SAME' where batch = 'D' and status = 'DIFFERS'")
+        before = ledger.head(conn)
+    try:
+        with pytest.raises(bundle.Unsound, match=r"phase2\.exceptions the list is not what entry \d+ says"):
+            bundle.write(ops, BATCHES["D"], tmp_path / "D.zip")
+    finally:
+        with postgres.connect(ops) as conn:
+            conn.execute("update phase2.exceptions set status = 'DIFFERS' where batch = 'D' and status = 'SAME'")
+            assert ledger.head(conn) == before
+
+
+def test_a_file_that_cannot_be_written_leaves_no_entry(migrated: Pipeline, tmp_path: Path) -> None:
+    ops = migrated.databases.ops
+    (tmp_path / "file").touch()
+    (tmp_path / "D.zip").mkdir()
+    with postgres.connect(ops) as conn:
+        before = ledger.head(conn)
+        for place in (tmp_path / "file" / "C.zip", tmp_path / "D.zip"):
+            with pytest.raises(CouldNotRun, match="the bundle cannot be written"):
+                bundle.write(ops, BATCHES["C"], place)
+        assert ledger.head(conn) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "D.zip"}
+
+
 def test_a_batch_without_a_verdict_has_no_evidence(database: str, tmp_path: Path) -> None:
     steps.bootstrap(database)
     with pytest.raises(CouldNotRun, match="no verdict"):
         bundle.write(database, BATCHES["D"], tmp_path / "D.zip")
+
+
+def test_a_batch_that_was_rolled_back_has_its_evidence(database: str, tmp_path: Path) -> None:
+    """Batch A's rollback takes the scripts' log along: neither its rows nor their entries are missed."""
+    steps.bootstrap(database)
+    with psycopg.connect(database, autocommit=True) as conn:
+        ledger.append(conn, "script", batch="A", body={"row": {"run_key": str(uuid4()), "batch_code": "A"}})
+        ledger.append(conn, "verdict", batch="A", body={"result": "PASS", "evaluated_at": "2026-02-19 00:00:00+00:00"})
+        with pytest.raises(bundle.Unsound, match=r"run_log/scripts\.json run_key .* is not there; entry 1 tells of it"):
+            bundle.write(database, BATCHES["A"], tmp_path / "A.zip")
+        ledger.append(conn, "rollback", batch="A")
+    assert verify_bundle.check(bundle.write(database, BATCHES["A"], tmp_path / "A.zip").path)[0] == []
 
 
 def test_the_commands(migrated: Pipeline, made: bundle.Bundle, tmp_path: Path) -> None:

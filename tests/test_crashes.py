@@ -99,11 +99,11 @@ def half_committed() -> None:
     """Plants a step that commits its work in two parts, and does not find the first one again."""
     run_script = scripts.run_script
 
-    def in_two_parts(url: str, name: str, params: Any = None) -> scripts.ScriptResult:
+    def in_two_parts(url: str, name: str, params: Any = None, **more: Any) -> scripts.ScriptResult:
         code = uuid4().hex
         with postgres.connect(url, autocommit=True) as conn:
             conn.execute("insert into public.channel_registry (channel_code, channel_name) values (%s, 'New')", (code,))
-            result = run_script(url, name, params)
+            result = run_script(url, name, params, **more)
             conn.execute("delete from public.channel_registry where channel_code = %s", (code,))
         return result
 

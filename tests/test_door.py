@@ -201,15 +201,16 @@ def test_a_mended_source_row_lifts_the_taint(broken: Runs) -> None:
 
 
 def test_what_lifts_a_taint_and_what_does_not(broken: Runs) -> None:
-    def changed(as_of: date = AS_OF) -> tuple[str, ...]:
+    def changed() -> tuple[str, ...]:
         with broken.ops() as conn:
-            found = door.taint(conn, BATCHES["D"], as_of)
+            found = door.taint(conn, BATCHES["D"])
         assert found is not None
         assert {"D-03"} <= set(found.gates)
         return found.changed
 
     assert changed() == ()
-    assert changed(AS_OF + timedelta(days=1)) == ("as of",)
+    assert broken.run("D", "D", as_of=AS_OF + timedelta(days=1)) == 1, "another day mends nothing"
+    assert changed() == ()
     assert recon.evaluate("D").verdict.result == "FAIL"
     assert changed() == (), "to look at it again changes nothing"
     with broken.ops() as conn:
@@ -226,7 +227,7 @@ def test_a_recon_that_passes_lifts_it(broken: Runs) -> None:
         conn.execute("update public.booking_core set number_of_adult = number_of_adult - 40 where number_of_adult > 40")
     assert recon.evaluate("D").verdict.result == "PASS"
     with broken.ops() as conn:
-        assert door.taint(conn, BATCHES["D"], AS_OF) is None
+        assert door.taint(conn, BATCHES["D"]) is None
         door.open_or_raise(conn, BATCHES["E"])
 
 
@@ -235,7 +236,7 @@ def test_what_others_broke_after_a_good_run_holds_and_does_not_taint(runs: Runs)
     with runs.ops() as conn:
         conn.execute("update public.booking_core set number_of_adult = number_of_adult + 40")
         assert recon.evaluate("D").verdict.result == "FAIL"
-        assert door.taint(conn, BATCHES["D"], AS_OF) is None
+        assert door.taint(conn, BATCHES["D"]) is None
         door.open_or_raise(conn, BATCHES["D"])
         with pytest.raises(GateFailed):
             door.open_or_raise(conn, BATCHES["E"])
@@ -248,7 +249,7 @@ def test_batch_a_is_tainted_by_a_fault_of_the_bridge_until_somebody_mends_it(run
         conn.execute("create table phase2.kept as select * from public.booking_core order by booking_key limit 1")
         conn.execute("delete from public.booking_core as c using phase2.kept as k where c.booking_key = k.booking_key")
         assert runs.run("A", "A") == 1
-        found = door.taint(conn, BATCHES["A"], AS_OF)
+        found = door.taint(conn, BATCHES["A"])
         assert found is not None
         assert (found.stands, "G-08" in found.gates) == (True, True)
         assert runs.run("A", "A") == 1
@@ -272,7 +273,7 @@ def test_a_gate_that_is_not_hard_holds_but_does_not_taint(broken: Runs) -> None:
         assert entry is not None
         body = entry.body | {"failed": {g: said | {"severity": "major"} for g, said in entry.body["failed"].items()}}
         ledger.append(conn, "verdict", batch="D", run_id=entry.run_id, body=body)
-        assert door.taint(conn, BATCHES["D"], AS_OF) is None
+        assert door.taint(conn, BATCHES["D"]) is None
         with pytest.raises(GateFailed):
             door.open_or_raise(conn, BATCHES["E"])
 
@@ -331,15 +332,56 @@ def test_judged_anew_it_is_bound_anew(runs: Runs, files: Path) -> None:
     assert runs.status() == dict.fromkeys(ORDER, "PASS")
 
 
-def test_changed_sources_make_what_was_not_run_on_them_stale(runs: Runs) -> None:
+def test_a_batch_runs_on_the_rows_that_the_batches_before_it_passed_on(runs: Runs) -> None:
+    """Sources that go on changing make no pass stale; from C on they are landed. Other rows are never written."""
     runs.source("update public.bookings set note = 'ring twice' where booking_id = 3", "bstadmin")
+    noted = "select count(*) from landing_bstadmin.bookings where note = 'ring twice'"
     assert runs.run("D", "D") == 0
-    assert runs.status() == {"A": "PASS", "B": "PASS", "C": "STALE", "D": "PASS", "E": "STALE"}
-    assert runs.line("C").changed == ("source snapshot",)
-    assert runs.run("E", "E") == 1
-    assert runs.phase2("recon", "--batch", "C") == 0
+    assert runs.run("E", "E") == 0
+    assert runs.status() == dict.fromkeys(ORDER, "PASS")
     with runs.ops() as conn:
-        door.open_or_raise(conn, BATCHES["E"])
+        assert conn.execute(noted).fetchone() == (0,)
+    assert runs.run("C", "D") == 0
+    assert runs.status() == dict.fromkeys("ABCD", "PASS") | {"E": "STALE"}
+    lost = "truncate landing_bstadmin.bookings"  # planted: the server lost the landed rows
+    with runs.ops() as conn:
+        assert conn.execute(noted).fetchone() == (1,)
+        conn.execute(lost)
+        assert runs.run("D", "D") == 0, "the same rows are landed again"
+        assert runs.line("C").status == "PASS"
+        conn.execute(lost)
+        before = runs.everything(["public"])
+        runs.source("update public.bookings set note = 'ring thrice' where booking_id = 4", "bstadmin")
+        assert runs.run("D", "D") == 1
+        assert fingerprint.difference(before, runs.everything(["public"])) == []
+        line = runs.line("D")
+        assert (line.status, line.blocked_by) == ("HOLD", ("C",))
+        assert "other rows" in (line.error or "")
+        with pytest.raises(GateFailed, match="gates of C: STALE, changed since it was judged: source snapshot"):
+            door.open_or_raise(conn, BATCHES["D"])
+
+
+def test_a_run_says_under_which_policy_it_was_let_in_or_refused(
+    broken: Runs, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broken.ops() as conn:
+        let_in = ledger.latest(conn, "run", batch="D")
+        assert let_in is not None
+        assert let_in.body["environment"] == "local"
+        said = {line["name"]: (line["state"], line["demanded"]) for line in let_in.body["door"]}
+        assert said["gates of C"] == ("PASS", True)
+        assert said["sign-off Owner"] == ("HOLD", False)
+        monkeypatch.setenv("PHASE2_ENV", "production")
+        settings.cache_clear()
+        assert broken.run("E", "E") == 1
+        shown = capsys.readouterr().err
+        refused = ledger.latest(conn, "refused", batch="E")
+        assert refused is not None
+        assert refused.body["environment"] == "production"
+        assert any(line.startswith("gates of D: not passed: D-03") for line in refused.body["holding"])
+        for line in refused.body["holding"]:
+            assert f"\n  {line}\n" in shown, "one line a criterion"
+        assert ledger.latest(conn, "run", batch="E") != refused
 
 
 def test_a_pass_that_no_verdict_tells_of_opens_nothing(runs: Runs) -> None:
@@ -414,7 +456,7 @@ def test_a_waived_gate_fails_and_its_batch_passes(broken: Runs, monkeypatch: pyt
     for gate in broken.line("D").blocked_by:
         assert waive(broken, gate) == 0
     with broken.ops() as conn:
-        assert door.taint(conn, BATCHES["D"], AS_OF) is None
+        assert door.taint(conn, BATCHES["D"]) is None
         with pytest.raises(GateFailed):  # it holds from the next verdict on
             door.open_or_raise(conn, BATCHES["E"])
     verdict = recon.evaluate("D").verdict
@@ -441,7 +483,7 @@ def test_a_waived_gate_fails_and_its_batch_passes(broken: Runs, monkeypatch: pyt
         assert broken.status()["D"] == "FAIL"
         with broken.ops() as conn, pytest.raises(GateFailed) as raised:
             door.open_or_raise(conn, BATCHES["E"])
-        assert "D-03" in raised.value.blocked_by
+        assert any("D-03" in line for line in raised.value.blocked_by)
     assert broken.phase2("unwaive", "--batch", "D", "--gate", "D-03", "--reason", "mended") == 0
     assert broken.status()["D"] == "FAIL"
     assert recon.evaluate("D").verdict.blocked_by == ("D-03",)
@@ -453,7 +495,7 @@ def test_beyond_its_scope_a_gate_fails_again(broken: Runs) -> None:
     verdict = recon.evaluate("D").verdict
     assert set(verdict.blocked_by) == {"D-03", "G-02"}
     with broken.ops() as conn:
-        assert door.taint(conn, BATCHES["D"], AS_OF) is not None
+        assert door.taint(conn, BATCHES["D"]) is not None
 
 
 @pytest.mark.parametrize(
@@ -467,6 +509,11 @@ def test_beyond_its_scope_a_gate_fails_again(broken: Runs) -> None:
         ("D-05", ("--at-most", "3"), -1, "is past"),
         ("D-05", ("--at-most", "-3"), 30, "holds nothing"),
         ("D-05", ("--value", "much"), 30, "is no number"),
+        ("D-05", ("--value", "0"), 30, "passes D-05"),
+        ("G-02", ("--value", "0"), 30, "passes G-02"),
+        ("G-02", ("--value", "0.5"), 30, "too far from the threshold"),
+        ("G-02", ("--at-most", "1000000"), 30, "too many"),
+        ("G-02", ("--at-most", "3"), 91, "is too far"),
     ],
 )
 def test_what_cannot_be_waived_is_refused(
@@ -485,6 +532,8 @@ def test_an_entry_by_hand_waives_no_hard_stop_and_nothing_that_was_not_measured(
             body = {"reason": "because", "at_most": 9999, "expires": last}
             ledger.append(conn, "waiver", batch="D", subject=gate, body=body)
         ledger.append(conn, "waiver", batch="D", subject="D-02", body={"reason": "no end", "at_most": 9999})
+        body = {"reason": "for ever", "at_most": 9, "expires": "9999-12-31"}
+        ledger.append(conn, "waiver", batch="D", subject="D-03", body=body)
         conn.execute("set session_replication_role = replica")  # past the foreign keys
         conn.execute(
             "delete from public.booking_core where booking_key = ("
@@ -508,6 +557,9 @@ def test_an_entry_by_hand_waives_no_hard_stop_and_nothing_that_was_not_measured(
         (5, "0.2", 5, "0.21", "0.01", False),
         (None, "0.9", 3, "0.95", "1", True),
         (None, "0.9", 3, "0.85", "1", False),
+        (None, "0", 3, "0.09", "0.05", False),
+        (None, "1.2", 3, "0.9", "1", False),
+        (None, "0.05", 3, "0.09", "0.05", False),
         (None, None, 1, "1", "0", False),
         (None, "0.2", 1, None, "0.01", False),
     ],
@@ -563,7 +615,29 @@ def test_what_the_policy_demands_holds_every_batch_and_is_shown_where_it_is_not_
     assert ("production would demand" in content["signoffs"]["policy"]) is (environment != "production")
 
 
-def test_every_topic_has_its_lines_in_the_go_no_go(reading: Runs) -> None:
+def test_a_run_of_another_day_is_held_where_it_counts(reading: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(code: str, as_of: date, environment: policy.Environment = "production") -> tuple[str, bool, str]:
+        with reading.ops() as conn:
+            lines = door.criteria(conn, BATCHES[code], policy.POLICIES[environment], as_of)
+        line = next(line for line in lines if line.name == "as of")
+        return (line.state, line.holds, line.evidence)
+
+    monkeypatch.setattr(waivers, "today", lambda: AS_OF)
+    monkeypatch.setattr(waivers, "in_bali", lambda _: AS_OF)
+    assert found("C", AS_OF)[:2] == ("PASS", False)
+    assert found("C", AS_OF + timedelta(days=1))[:2] == ("PASS", False)
+    assert found("C", date(2020, 1, 1))[:2] == ("HOLD", True)
+    assert found("C", date(2020, 1, 1), "staging")[:2] == ("HOLD", True)
+    assert found("C", date(2020, 1, 1), "local")[:2] == ("HOLD", False)
+    monkeypatch.setattr(waivers, "in_bali", lambda _: AS_OF + timedelta(days=400))
+    assert found("A", AS_OF)[:2] == ("PASS", False)
+    assert found("D", AS_OF)[:2] == ("HOLD", True)
+    assert f"C ran on {AS_OF + timedelta(days=400)} as of {AS_OF}" in found("D", AS_OF)[2]
+
+
+def test_every_topic_has_its_lines_in_the_go_no_go(reading: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waivers, "today", lambda: AS_OF)
+    monkeypatch.setattr(waivers, "in_bali", lambda _: AS_OF)
     with reading.ops() as conn:
         asked = {p: door.criteria(conn, BATCHES["C"], policy.POLICIES[p]) for p in ("local", "staging", "production")}
     holds = {environment: {line.name for line in lines if line.holds} for environment, lines in asked.items()}
@@ -572,6 +646,21 @@ def test_every_topic_has_its_lines_in_the_go_no_go(reading: Runs) -> None:
     assert holds["local"] == set()
     assert holds["staging"] == {"rehearsal"}
     assert holds["production"] > {"rehearsal", "sign-off Tech Lead", "sign-off Owner", "freeze window"}
+
+
+def test_a_run_shows_the_gates_that_it_judged_and_no_old_ones(
+    runs: Runs, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "flow", lambda _: 1)  # the door was shut
+    assert runs.phase2("run", "--from", "D", "--to", "D") == 1
+    shown = capsys.readouterr().out
+    assert "D-03" not in shown
+    assert "C-01" not in shown
+    monkeypatch.setattr(cli, "flow", lambda _: recon.evaluate("D").verdict.result != "PASS")
+    assert runs.phase2("run", "--from", "D", "--to", "D") == 0
+    shown = capsys.readouterr().out
+    assert "D-03" in shown
+    assert "C-01" not in shown
 
 
 def test_a_report_prints_the_head_of_the_ledger(runs: Runs) -> None:

@@ -382,6 +382,10 @@ def test_the_command(shop: Shop, tmp_path: Path) -> None:
     assert "a placeholder" in done.stdout
     assert NAMES["main_contact_name"] not in done.stdout
     assert page.read_text("utf-8").startswith("<!doctype html>")
+    nowhere = phase2(shop.ref, "--html", str(tmp_path / "none" / "page.html"))
+    assert nowhere.returncode == 2
+    assert "the page cannot be written: No such file or directory" in nowhere.stderr
+    assert "PHASE2_DEBUG" not in nowhere.stderr
     assert json.loads(phase2(shop.ref, "--json").stdout)["kind"] == "booking"
     several = phase2("1", "--json")
     assert several.returncode == 2

@@ -17,7 +17,7 @@ import jsonschema
 import psycopg
 import pytest
 
-from bridge import gates, legacy, postgres, steps, warehouse
+from bridge import gates, legacy, postgres, steps, waivers, warehouse
 from bridge.batches import BATCHES, GLOBAL_GATES, ORDER
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.settings import ROOT, Databases
@@ -349,16 +349,30 @@ def test_payload_sample_takes_direct_payments_only(shop: Shop) -> None:
 # --- the verdict itself ------------------------------------------------------------------------------------------
 
 
-def test_threshold_is_read_from_the_registry_alone(shop: Shop) -> None:
+def test_threshold_is_the_registrys_and_the_database_has_it_from_the_file(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Planted: a limit that was tightened in both counts; one loosened in the database alone fails its gate."""
+    text = waivers.REGISTRY.read_text("utf-8")
     with shop.clone() as conn:
-        conn.execute("update dbt_seeds.gate_registry set threshold = 0 where gate_id = 'G-02'")
+        conn.execute("update dbt_seeds.gate_registry set threshold = 1 where gate_id = 'G-02'")
+        loose = evaluate(conn, "D")["G-02"]
+        conn.execute("update dbt_seeds.gate_registry set threshold = 0.01, severity = 'minor' where gate_id = 'G-02'")
+        light = evaluate(conn, "D")["G-02"]
+        conn.execute("update dbt_seeds.gate_registry set threshold = 0, severity = 'critical' where gate_id = 'G-02'")
+        monkeypatch.setattr(waivers, "REGISTRY", tmp_path / "gate_registry.csv")
+        edited = "".join(
+            line.replace(",<=,0.01,", ",<=,0,") if line.startswith("G-02,") else line
+            for line in text.splitlines(keepends=True)
+        )
+        waivers.REGISTRY.write_text(edited, "utf-8")
         strict = evaluate(conn, "D")["G-02"]
-        conn.execute("update dbt_seeds.gate_registry set threshold = 1, comparator = '=' where gate_id = 'G-02'")
-        odd = evaluate(conn, "D")["G-02"]
 
     assert strict.value is not None
     assert strict.value > 0
-    assert (strict.status, odd.status) == ("FAIL", "FAIL")
+    assert (strict.status, strict.waivable, strict.threshold) == ("FAIL", True, 0)
+    for gate in (loose, light):
+        assert (gate.status, gate.waivable, "not that of the file" in gate.note) == ("FAIL", False, True)
 
 
 def test_count_that_disagrees_with_its_exceptions_never_passes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,6 +417,42 @@ def test_global_view_that_went_with_a_landing_schema_is_made_again(shop: Shop, m
         steps.refresh(run, conn, "recon", digest[0])
 
     assert built == ["recon"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "statement"),
+    [
+        ("ground", "update dbt_seeds.gate_registry set threshold = 1"),
+        (
+            "ground",
+            "create or replace function rulebook.gate_status(numerator numeric, value numeric, denominator numeric,"
+            " comparator text, threshold numeric, na_when_empty boolean) returns text language sql immutable"
+            " as $$ select 'PASS' $$",
+        ),
+        (
+            "recon",
+            "do $$ begin execute 'create or replace view dbt_recon.recon_d as select * from ('"
+            " || rtrim(pg_get_viewdef('dbt_recon.recon_d'), ';') || ') as r where r.kind = ''measure'''; end $$",
+        ),
+    ],
+)
+def test_what_judges_is_made_again_when_somebody_changed_it_in_the_database(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, selector: str, statement: str
+) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(warehouse, "build", lambda _, selector, **__: built.append(selector))
+    with shop.clone() as conn:
+        url = postgres.with_database(shop.server, conn.info.dbname)
+        run = steps.Run(run_id=uuid4(), databases=Databases(url, url, url, None), as_of=AS_OF)
+        digests = dict(conn.execute("select part, digest from phase2.warehouse_state").fetchall())
+        for part in ("ground", "recon"):
+            steps.refresh(run, conn, part, digests[part])
+        assert built == [], "five batches on, all is as it was made"
+        conn.execute(statement.encode())
+        for part in ("ground", "recon"):
+            steps.refresh(run, conn, part, digests[part])
+
+    assert built == [selector]
 
 
 def test_later_batch_is_on_hold_when_an_earlier_one_is_not_passed(shop: Shop) -> None:

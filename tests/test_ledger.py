@@ -42,6 +42,13 @@ def test_entries_follow_each_other(conn, chain):
     assert ledger.latest(conn, "verdict") is None
 
 
+@pytest.mark.parametrize("name", ["reason", "note", "evidence", "error"])
+def test_a_persons_mail_and_phone_are_masked_before_the_chain_has_them(conn, name):
+    said = "asked made.wirawan@example.org, +6281234567890; see ticket 4711"
+    entry = ledger.append(conn, "note", body={name: said, "digest": "+6281234567890"})
+    assert entry.body == {name: "asked m•••@e•••, •••; see ticket 4711", "digest": "+6281234567890"}
+
+
 @pytest.mark.parametrize("statement", ["update phase2.ledger set digest = ''", "delete from phase2.ledger"])
 def test_nobody_rewrites_by_mistake(conn, chain, statement):
     with pytest.raises(psycopg.errors.RaiseException, match="append only"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -14,10 +15,11 @@ import psycopg
 import pytest
 
 from bridge import backup, cli, drift, ledger, postgres, readiness, runlog, scripts, steps
-from bridge.batches import BATCHES
-from bridge.errors import CouldNotRun
+from bridge.batches import BATCHES, Step
+from bridge.errors import CouldNotRun, Stopped
 from bridge.policy import POLICIES, Criterion
 from bridge.settings import Databases, settings
+from tests.without_prefect import migrate
 
 A, D = BATCHES["A"], BATCHES["D"]
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
@@ -53,6 +55,7 @@ def conn(urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, value in {
         "PHASE2_HOME": str(tmp_path),
         "PHASE2_ENV": "production",
+        "PHASE2_ACTOR": "ayu",
         "PHASE2_DISK_TOTAL_BYTES": "1000",
         "PHASE2_DISK_USED_BYTES": "100",
     }.items():
@@ -117,8 +120,17 @@ def test_a_backup_must_be_recent_whole_and_there(conn, urls, monkeypatch) -> Non
     assert lines(conn)[name].evidence.startswith("older than")
     at(entry.at, monkeypatch)
     path = backup.folder() / entry.body["file"]
-    path.write_bytes(path.read_bytes()[:-1])
-    assert "not whole" in lines(conn)[name].evidence
+    whole = path.read_bytes()
+    for planted in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(planted)
+        assert "not whole" in lines(conn)[name].evidence
+    path.write_bytes(whole)
+    assert name not in holding(conn)
+    with monkeypatch.context() as patch:
+        patch.setenv("BALISNAP_DB_URL", "postgresql://reader@10.0.0.7:5432/balisnap")
+        settings.cache_clear()
+        assert lines(conn)[name].evidence.startswith(f"of another database, {entry.body['of']}")
+    settings.cache_clear()
     path.unlink()
     assert lines(conn)[name].holds
 
@@ -137,8 +149,9 @@ def test_settings_are_named_and_never_shown(conn, monkeypatch, urls) -> None:
     assert found.state == "PASS"
     assert "OPS_DB_URL" in found.evidence
     monkeypatch.delenv("PHASE2_DISK_USED_BYTES")
-    monkeypatch.setenv("PHASE2_ENV", "")
-    assert lines(conn)["settings"].evidence == "not set here: PHASE2_ENV, PHASE2_DISK_USED_BYTES"
+    for name in ("PHASE2_ENV", "PHASE2_ACTOR"):
+        monkeypatch.setenv(name, "")
+    assert lines(conn)["settings"].evidence == "not set here: PHASE2_ENV, PHASE2_ACTOR, PHASE2_DISK_USED_BYTES"
     secret = str(psycopg.conninfo.conninfo_to_dict(urls["ops"])["password"])
     assert secret not in str(lines(conn))
 
@@ -195,6 +208,28 @@ def test_no_run_outside_of_a_window(conn, monkeypatch) -> None:
     assert lines(conn, D)["freeze window"].evidence == "no window is approved"
     with pytest.raises(CouldNotRun, match="no freeze window"):
         readiness.revoke_window(conn, window.entry.no, "putu", "again")
+
+
+def test_a_run_stops_before_the_step_that_is_outside_of_its_window(conn, urls, monkeypatch) -> None:
+    at(NOW, monkeypatch)
+    readiness.approve_window(conn, NOW, NOW + timedelta(hours=1), "PM", "putu")
+    done: list[str] = []
+    for name in ("begin", "still_the_only_runner", "refuse_if_unfit", "refuse_if_tainted"):
+        monkeypatch.setattr(steps, name, lambda *_: None)
+
+    def an_hour(_run: steps.Run, _batch: object, step: Step) -> None:
+        done.append(step.name)
+        at(NOW + timedelta(minutes=45 * len(done)), monkeypatch)
+
+    monkeypatch.setattr(steps, "execute", an_hour)
+    with pytest.raises(Stopped, match=r"on hold: outside of a freeze window, no window is approved\. phase2"):
+        asyncio.run(migrate("D", "D", None))
+    assert len(done) == 2
+    state = conn.execute("select status, blocked_by from phase2.batch_state where batch = 'D'").fetchone()
+    assert state == ("HOLD", ["freeze window"])
+    monkeypatch.setenv("PHASE2_ENV", "staging")
+    settings.cache_clear()
+    readiness.raise_if_outside(urls["ops"], "D")
 
 
 def test_a_window_is_approved_by_the_business_and_has_a_length(conn, monkeypatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
@@ -100,9 +100,9 @@ def list_waivers(json: Json = False) -> None:
     out.print(table if standing else "no waiver stands")
 
 
-def dry_run(planned: Sequence[Batch], json: bool) -> int:
+def dry_run(planned: Sequence[Batch], json: bool, as_of: date | None = None) -> int:
     """Show what a run would do, changing nothing; exit code 1 when the first door is shut."""
-    shown = door.dry_run(databases().ops, planned)
+    shown = door.dry_run(databases().ops, planned, as_of)
     if json:
         print_json(shown)
     else:

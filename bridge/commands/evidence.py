@@ -17,6 +17,7 @@ from bridge import bundle as bundles
 from bridge import explain as explaining
 from bridge import postgres, steps
 from bridge.commands.base import BatchCode, Json, app, batch_of, err, out, print_json
+from bridge.errors import CouldNotRun
 from bridge.reports.write import explanation
 from bridge.settings import databases
 
@@ -33,7 +34,8 @@ def bundle(
 
     In it: the report of the latest verdict, the run log, the whole ledger, plan, dbt project and what ran of it,
     scripts, fingerprint, certificates, decisions, and `verify.py`, which recomputes every digest with Python alone.
-    The same content makes the same bytes. No personal data. Exit code 1: something is not what the ledger says, and
+    The same content makes the same bytes. No personal data. What the ledger would not say has its digests in an entry
+    "bundle", so that the head, kept elsewhere, holds all of it. Exit code 1: something is not what the ledger says, and
     nothing was written.
 
     Example: `phase2 bundle --batch D`, then, anywhere: `unzip -d evidence D-80-….zip && python evidence/verify.py`
@@ -102,13 +104,24 @@ def explain(
             raise typer.Exit(2)
         document = explaining.explain(conn, matches[0])
     if html:
-        html.write_text(explanation(document), encoding="utf-8")
+        _write(html, explanation(document))
     if json:
         print_json(document)
     else:
         _tell(document)
         if html:
             out.print(f"page: {html}")
+
+
+def _write(page: Path, text: str) -> None:
+    try:
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CouldNotRun(
+            f"the page cannot be written: {error.strerror}",
+            where=str(page),
+            todo="Name a file that can be, in a folder that is there: --html.",
+        ) from None
 
 
 def _list_matches(word: str, matches: list[explaining.Match], json: bool) -> None:

@@ -25,7 +25,7 @@ def verify(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Recompute the ledger: every digest of its chain, the rows that it tells of, every report's file.
+    """Recompute the ledger: every digest of its chain, the rows that it tells of, exceptions, every report's file.
 
     One changed byte anywhere is named. Keep the head that it prints (each report has it too) where the database's
     owner cannot reach it: with `--head` a chain that was cut off or written anew is found as well. Exit code 1:
