@@ -752,24 +752,24 @@ def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> l
     """
     stands = conn.execute(_STANDS, (list(_VIEWS[selector]),)).fetchone() == (True,)
     if stands and _remembered(conn, selector) == digest:
-        if _remembered(conn, f"{selector} as made") == _as_it_is(conn, selector):
+        if _remembered(conn, f"{selector} as made") == _as_it_is(run, selector):
             return []
         run.progress(f"somebody has changed it in the database: building {selector} again")
     else:
         run.progress(f"the dbt project has changed: building {selector}")
     nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
     _remember(conn, selector, digest)
-    _remember(conn, f"{selector} as made", _as_it_is(conn, selector))
+    _remember(conn, f"{selector} as made", _as_it_is(run, selector))
     return nodes
 
 
-def _as_it_is(conn: psycopg.Connection, selector: str) -> str:
+def _as_it_is(run: Run, selector: str) -> str:
     """A digest of the functions and views of a selector, and of the rows of the lists; not of who may read them."""
     schemas = {"ground": ["rulebook", "dbt_staging", "dbt_seeds"], "recon": ["dbt_recon"]}[selector]
-    with conn.transaction():
-        made: list[Any] = conn.execute(_DEFINITIONS, {"schemas": schemas}).fetchall()
+    with run.connect() as own, own.transaction():  # what ends this connection leaves the log's
+        made: list[Any] = own.execute(_DEFINITIONS, {"schemas": schemas}).fetchall()
         if selector == "ground":
-            made += sorted(fingerprint.rows(conn, schemas=["dbt_seeds"]).items())
+            made += sorted(fingerprint.rows(own, schemas=["dbt_seeds"]).items())
     return hashlib.sha256(repr(made).encode()).hexdigest()
 
 
