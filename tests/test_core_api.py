@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -58,7 +58,7 @@ READS = (
     "/v1/metrics/api",
     "/v1/metrics/reconciliation",
 )
-NOBODY = uuid4()
+NOBODY = UUID("00000000-0000-4000-8000-000000000000")
 WRITES = (
     ("POST", f"{PATH}/{NOBODY}/replay"),
     ("POST", f"{PATH}/{NOBODY}/fail"),
