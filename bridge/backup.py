@@ -41,7 +41,15 @@ PATIENCE = "5s"  # for another copy that is being proven
 _SCHEMAS: dict[str, list[str] | None] = {"ops": ["public", "phase2"], "balisnap": None, "bstadmin": None}
 
 # What a rollback changes beside the canonical tables, and `restore` puts back with them.
-STATE = ("audit_sample", "booking_freshness", "paid_bookings", "review_snapshot", "source_leftovers", "status_snapshot")
+STATE = (
+    "audit_sample",
+    "booking_freshness",
+    "booking_source_times",
+    "paid_bookings",
+    "review_snapshot",
+    "source_leftovers",
+    "status_snapshot",
+)
 
 
 def folder() -> Path:

@@ -646,6 +646,13 @@ def test_every_request_has_its_log_line(client, caplog):
     with caplog.at_level("INFO", logger="core_api"):
         answered = post(client, event(source="FAX"), x_request_id=request_id)
     assert answered.json()["error"]["requestId"] == request_id == answered.headers["x-request-id"]
-    [said] = [record.said for record in caplog.records if getattr(record, "said", {}).get("requestId") == request_id]
+
+    def told() -> list[dict]:
+        return [record.said for record in caplog.records if getattr(record, "said", {}).get("requestId") == request_id]
+
+    deadline = time.monotonic() + 5  # the line follows the answer
+    while not told() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    [said] = told()
     assert (said["route"], said["status"], said["code"]) == (PATH, 422, "VALIDATION_ERROR")
     assert "made@" not in caplog.text
