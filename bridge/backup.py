@@ -213,11 +213,11 @@ def _dump(url: str, file: Path, schemas: list[str] | None) -> tuple[dict[str, Co
         snapshot, encoding = conn.execute(
             "select pg_export_snapshot(), current_setting('server_encoding')"
         ).fetchone() or ("", "")
-        tool = _tool("pg_dump", conn.info.server_version // 10000)
+        pg_dump = tool("pg_dump", conn.info.server_version // 10000)
         arguments = [f"--snapshot={snapshot}", "--format=custom", "--compress=1", "--lock-wait-timeout=30s"]
         if schemas:  # then extensions are left out, unless they are asked for
             arguments += ["--extension=*", *(f"--schema={schema}" for schema in schemas)]
-        dump = _start([tool, *arguments, f"--file={file}"], url)
+        dump = _start([pg_dump, *arguments, f"--file={file}"], url)
         try:
             content = fingerprint.rows(conn, schemas=schemas)  # while it is being written
             _, said = dump.communicate()
@@ -259,15 +259,15 @@ def _scratch(ops: psycopg.Connection, ops_url: str, encoding: str) -> Iterator[s
 def _load(scratch: str, file: Path, *, indexes: bool) -> None:
     """Restore a dump into the empty scratch database."""
     with postgres.connect(scratch, autocommit=True) as conn:
-        tool = _tool("pg_restore", conn.info.server_version // 10000)
+        pg_restore = tool("pg_restore", conn.info.server_version // 10000)
         conn.execute("drop schema public")  # a dump of chosen schemas makes it
-    listed = subprocess.run([tool, "--list", str(file)], capture_output=True, text=True)
+    listed = subprocess.run([pg_restore, "--list", str(file)], capture_output=True, text=True)
     if " SCHEMA - public " not in listed.stdout:
         with postgres.connect(scratch, autocommit=True) as conn:
             conn.execute("create schema public")
     arguments = ["--no-owner", "--no-privileges", "--no-comments", "--no-publications", "--no-subscriptions"]
     arguments += [] if indexes else ["--section=pre-data", "--section=data"]
-    restored = _start([tool, *arguments, str(file)], scratch)
+    restored = _start([pg_restore, *arguments, str(file)], scratch)
     _, said = restored.communicate()
     # pg_restore 17 asks older servers for a setting that they do not have; all else is an error
     if restored.returncode and (errors := _errors(said, but="transaction_timeout")):
@@ -312,7 +312,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _tool(name: str, server: int) -> str:
+def tool(name: str, server: int) -> str:
     """The client tool of the embedded PostgreSQL; of the system's when the server is newer, or there is no other."""
     found = embedded.client(name, server) or shutil.which(name)
     if not found:
@@ -320,11 +320,16 @@ def _tool(name: str, server: int) -> str:
     return found
 
 
-def _start(command: list[str], url: str) -> subprocess.Popen[str]:
+def for_tools(url: str, **words: str) -> tuple[str, dict[str, str]]:
+    """A connection string for a command line, which others may see, and the environment that has the password."""
     parts = conninfo.conninfo_to_dict(url)
     password = str(parts.pop("password", None) or "")
-    dsn = conninfo.make_conninfo(**{**parts, "application_name": "phase2-backup"})
     environment = {**os.environ, "LC_ALL": "C", **({"PGPASSWORD": password} if password else {})}
+    return conninfo.make_conninfo(**{**parts, **words}), environment
+
+
+def _start(command: list[str], url: str) -> subprocess.Popen[str]:
+    dsn, environment = for_tools(url, application_name="phase2-backup")
     return subprocess.Popen(
         [command[0], f"--dbname={dsn}", "--no-password", *command[1:]],
         env=environment,

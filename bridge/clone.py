@@ -9,8 +9,6 @@ always the same, so that dbt's parse of the project, which is bound to a databas
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import conninfo, sql
 
-from bridge import embedded, postgres, steps
+from bridge import backup, postgres, steps
 from bridge.errors import CouldNotRun, plain
 
 _SUFFIX = "__rehearsal"
@@ -132,9 +130,8 @@ def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str) -> s
 
 def _restore(conn: psycopg.Connection, ops_url: str, copy_url: str) -> None:
     """`pg_dump | pg_restore`, without a file in between that could be left behind."""
-    dump, restore = (_tool(name, conn.info.server_version // 10000) for name in ("pg_dump", "pg_restore"))
-    (source, secret), (target, _) = (_without_password(url) for url in (ops_url, copy_url))
-    env = {**os.environ, "LC_ALL": "C", **({"PGPASSWORD": secret} if secret else {})}
+    dump, restore = (backup.tool(name, conn.info.server_version // 10000) for name in ("pg_dump", "pg_restore"))
+    (source, env), (target, _) = (backup.for_tools(url) for url in (ops_url, copy_url))
     with subprocess.Popen(
         [dump, "--format=custom", "--compress=0", "--no-password", f"--dbname={source}"],
         stdout=subprocess.PIPE,
@@ -161,18 +158,3 @@ def _restore(conn: psycopg.Connection, ops_url: str, copy_url: str) -> None:
             where=postgres.describe(ops_url),
             todo="Its user must be able to read every table of it.",
         )
-
-
-def _without_password(url: str) -> tuple[str, str]:
-    """A connection string for a command line, which others may see, and the password for its environment."""
-    parts = conninfo.conninfo_to_dict(url)
-    secret = str(parts.pop("password", None) or os.environ.get("PGPASSWORD", ""))
-    return conninfo.make_conninfo(**parts), secret
-
-
-def _tool(name: str, server: int) -> str:
-    """The client tool of the embedded PostgreSQL; of the system's when the server is newer, or there is no other."""
-    found = embedded.client(name, server) or shutil.which(name)
-    if not found:
-        raise CouldNotRun(f"{name} is not here", where="PATH", todo=f"Install the client tools of PostgreSQL {server}.")
-    return found

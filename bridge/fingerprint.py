@@ -200,8 +200,7 @@ def versions(conn: psycopg.Connection) -> str:
     moved (vacuum full, restore) counts as written.
     """
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute("set local jit = off")
-        cursor.execute("select set_config('phase2.fingerprint_schemas', '{public,phase2,dbt_seeds}', true)")
+        _settle(cursor, ("public", "phase2", "dbt_seeds"))
         tables = [row for row in cursor.execute(_TABLES).fetchall() if row[2] not in _LOGS | _AROUND_A_BATCH]
         parts = [
             sql.SQL("select {}, count(*), sum(hash_record_extended(row(t.ctid, t.xmin), 0)) from only {} as t").format(

@@ -51,8 +51,6 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
 # Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
 _WORDS = ("reason", "note", "evidence", "error")
 
-_COLUMNS = "l.entry_no, l.entry, l.digest"
-
 # Entries of rows that must still be there: batch A's rollback takes migration_run_log along, and what was in it.
 _TOLD = """
 (
@@ -127,7 +125,8 @@ def append(
         for name, value in (body or {}).items()
     }
     row = conn.execute(
-        f"select {_COLUMNS} from phase2.log(%s::text, %s::text, %s::text, %s::uuid, %s::text, %s::jsonb) as l",  # noqa: S608
+        "select l.entry_no, l.entry, l.digest"
+        " from phase2.log(%s::text, %s::text, %s::text, %s::uuid, %s::text, %s::jsonb) as l",
         (kind, batch, subject, run_id, actor or who(), Jsonb(body, dumps=_dumps)),
     ).fetchone()
     assert row is not None

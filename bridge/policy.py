@@ -8,6 +8,7 @@ from typing import Literal
 from bridge.settings import settings
 
 Environment = Literal["local", "staging", "production"]
+State = Literal["PASS", "HOLD", "N/A"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Criterion:
     """
 
     name: str  # short and stable: "gates of C", "rehearsal", "sign-off Tech Lead"
-    state: Literal["PASS", "HOLD", "N/A"]
+    state: State
     evidence: str  # what was found, with the ledger's entry where there is one
     todo: str  # what to do about a HOLD; empty on PASS
     paragraph: str  # of the blueprint or gates.md

@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 from bridge import backup, ledger, postgres, runlog, scripts
 from bridge.batches import ORDER, Batch
 from bridge.errors import CouldNotRun, Stopped
-from bridge.policy import Criterion, Policy, policy
+from bridge.policy import Criterion, Policy, State, policy
 from bridge.settings import ROOT, settings
 from bridge.signoff import name_of, role_of
 
@@ -182,14 +182,15 @@ def raise_if_outside(ops_url: str, batch: str) -> None:
 
 def _in_window(conn: psycopg.Connection, policy: Policy) -> Criterion:
     known, now = windows(conn), runlog.utc_now()
+    state: State = "HOLD"
     if known and known[0].first <= now:
         state, found, todo = "PASS", str(known[0]), ""
     elif known:
-        state, found, todo = "HOLD", f"it has not begun: {known[0]}", "Wait for it, or have an earlier one approved."
+        found, todo = f"it has not begun: {known[0]}", "Wait for it, or have an earlier one approved."
     else:
-        state, found = "HOLD", "no window is approved"
+        found = "no window is approved"
         todo = 'phase2 freeze-window --from "…" --to "…" --role Owner --as NAME'
-    return Criterion("freeze window", state, found, todo, _PARAGRAPH, policy.freeze_window)  # type: ignore[arg-type]
+    return Criterion("freeze window", state, found, todo, _PARAGRAPH, policy.freeze_window)
 
 
 def _backup(conn: psycopg.Connection, source: str, policy: Policy) -> Criterion:
@@ -255,5 +256,5 @@ def _digest(item: Item) -> str:
     return scripts.checksum(*(path for path in item.of() if path.is_file()))
 
 
-def _line(name: str, state: str, evidence: str, todo: str, policy: Policy) -> Criterion:
-    return Criterion(name, state, evidence, todo, _PARAGRAPH, policy.readiness)  # type: ignore[arg-type]
+def _line(name: str, state: State, evidence: str, todo: str, policy: Policy) -> Criterion:
+    return Criterion(name, state, evidence, todo, _PARAGRAPH, policy.readiness)

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -390,9 +390,9 @@ def _take_landing_over(run: Run) -> None:
         conn.execute(_TAKE_OVER, (run.run_id,))
 
 
-def _copy(template: str, schema: str, table: str) -> sql.Composed:
+def _copy(template: LiteralString, schema: str, table: str) -> sql.Composed:
     landed, kept = sql.Identifier(schema, table), sql.Identifier("phase2_rehearsal", f"{schema}.{table}")
-    return sql.SQL(template).format(landed=landed, kept=kept)  # type: ignore[arg-type]
+    return sql.SQL(template).format(landed=landed, kept=kept)
 
 
 # --- what a door asks ----------------------------------------------------------------------------------------------

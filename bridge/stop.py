@@ -149,7 +149,7 @@ def _asked_by_file() -> Stop | None:
         reason = f"its file cannot be read: {error.strerror}"
     try:
         owner = path.owner()
-    except (KeyError, NotImplementedError, OSError):  # a user without a name, or of another container
+    except (KeyError, NotImplementedError, OSError):  # no name: of another container, or a system without owners
         owner = "somebody"
     return Stop(owner, written, _one_line(reason), f"the file {path.name}")
 

@@ -97,7 +97,7 @@ class _Seen:
 
     reasons: list[str] = field(default_factory=list)
     cancelled: dict[int, float] = field(default_factory=dict)
-    told: set[tuple[str, object]] = field(default_factory=set)
+    told: set[tuple[object, ...]] = field(default_factory=set)
 
 
 def pauses() -> tuple[float, ...]:
@@ -160,7 +160,7 @@ def _look(conn: psycopg.Connection, place: str, limit: float, progress: Progress
     for pid, is_ours, name, relation, mode, seconds, by_us, by_others in conn.execute(_WAITS, {"ours": list(OURS)}):
         if is_ours:
             if by_others and seconds >= limit and ("wait", pid, relation) not in seen.told:
-                seen.told.add(("wait", pid, relation))  # type: ignore[arg-type]
+                seen.told.add(("wait", pid, relation))
                 progress(f"waiting for {relation} in {place} ({mode}), held by {', '.join(by_others)}")
         elif by_us and seconds >= limit:
             _release(conn, by_us, seen)

@@ -106,8 +106,10 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
     for part in (routes, dead_letter_routes, mappings, operations):
         app.include_router(part.router)
         app.state.routes += part.router.routes
+    # FastAPI's own way to another document is to assign the method
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Observed)
+    # Starlette types a handler by Exception, each of these takes its own kind
     app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.runlog import uuid7
 from core_api.auth import Admin
@@ -30,6 +31,15 @@ order by l.entry_no desc
 limit %(limit)s
 """
 _NAMED = ("event_id", "resource_type", "resource_id")
+
+
+class Why(BaseModel):
+    """Why an admin does this; for the audit trail."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    reason: str | None = Field(None, max_length=2000)
+    ticket: str | None = Field(None, max_length=200)
 
 
 async def record(

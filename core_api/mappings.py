@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from core_api import audit
 from core_api.app import (
@@ -30,6 +30,7 @@ from core_api.app import (
     page,
     refusals,
 )
+from core_api.audit import Why
 from core_api.auth import Admin
 from core_api.errors import Refused
 
@@ -175,14 +176,7 @@ class QueueRow(BaseModel):
     updatedAt: datetime
 
 
-class _Call(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    reason: str | None = Field(None, max_length=2000)
-    ticket: str | None = Field(None, max_length=200)
-
-
-class NewMapping(_Call):
+class NewMapping(Why):
     """A mapping that a person adds."""
 
     entityType: EntityType
@@ -199,7 +193,7 @@ class Resolution(BaseModel):
     entityKey: UUID
 
 
-class Decision(_Call):
+class Decision(Why):
     """Of a queue row: its new status, and its resolution. Of a mapping: the entity that it belongs to."""
 
     status: Status | None = None

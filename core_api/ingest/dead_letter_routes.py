@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from core_api.app import (
     Answer,
@@ -25,6 +25,7 @@ from core_api.app import (
     not_found,
     refusals,
 )
+from core_api.audit import Why
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ingest import dead_letters, log
@@ -66,15 +67,6 @@ class ReplayedEvent(EventView):
 
     queued: bool
     processedInline: bool
-
-
-class Why(BaseModel):
-    """Why an admin does this; for the audit trail."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    reason: str | None = Field(None, max_length=2000)
-    ticket: str | None = Field(None, max_length=200)
 
 
 class Failure(Why):

@@ -218,7 +218,7 @@ begin
         return 'ALREADY';
     end if;
     if phase2.backfill_is_writing() or not pg_try_advisory_xact_lock(
-        hashtextextended('booking:' || event.channel_code || ':' || event.external_booking_ref, 0)
+        phase2.booking_lock(event.channel_code, event.external_booking_ref)
     ) then
         return 'BUSY';
     end if;
