@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 from dotenv import dotenv_values
 
-from bridge import backup, ledger, postgres, runlog, scripts
+from bridge import backup, flags, ledger, postgres, runlog, scripts
 from bridge.batches import ORDER, Batch
 from bridge.errors import CouldNotRun, Stopped
 from bridge.policy import Criterion, Policy, State, policy
@@ -41,16 +41,7 @@ SETTINGS = (
     "PHASE2_DISK_USED_BYTES",
 )
 
-# Blueprint 5: off unless somebody has switched them on.
-FLAGS = (
-    "INGEST_WEBHOOK_ENABLED",
-    "INGEST_QUEUE_ENABLED",
-    "INGEST_REPLAY_ENABLED",
-    "OPS_READ_NEW_MODEL_ENABLED",
-    "OPS_WRITE_CORE_ENABLED",
-    "WEB_EMIT_BOOKING_EVENT_ENABLED",
-    "EMAIL_PIPELINE_CORE_ENABLED",
-)
+# Blueprint 5: every flag is off unless somebody has switched it on.
 _OFF = frozenset({"", "0", "false", "no", "off"})
 
 
@@ -222,12 +213,12 @@ def _settings(policy: Policy) -> Criterion:
 
 def _flags(conn: psycopg.Connection, policy: Policy) -> Criterion:
     here = _environment()
-    on = [name for name in FLAGS if (here.get(name) or "").strip().lower() not in _OFF]
+    on = [name for name in flags.FLAGS if (here.get(name) or "").strip().lower() not in _OFF]
     if conn.execute("select to_regclass('phase2.flags') is not null").fetchone() == (True,):
-        on += [row[0] for row in conn.execute("select f.flag from phase2.flags as f where f.enabled order by f.flag")]
+        on += sorted(name for name, row in flags.read(conn).items() if row.enabled)
     if on:
         return _line("flags off", "HOLD", f"on: {', '.join(on)}", "Switch them off (blueprint 5).", policy)
-    return _line("flags off", "PASS", f"all {len(FLAGS)} are off", "", policy)
+    return _line("flags off", "PASS", f"all {len(flags.FLAGS)} are off", "", policy)
 
 
 def _environment() -> dict[str, str | None]:

@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 
 from bridge import steps
+from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 from bridge.settings import databases
 from bridge.settings import settings as bridge_settings
@@ -22,7 +23,6 @@ from core_api import database, local
 from core_api.app import configure_logging, create_app
 from core_api.ingest.queue import IngestQueue
 from core_api.ingest.worker import IngestWorker
-from core_api.settings import core_settings
 
 _GRACE_SECONDS = 25  # for what is held
 

@@ -24,16 +24,16 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bridge.core_settings import CoreSettings, core_settings
 from bridge.errors import plain
+from bridge.flags import Flags
 from bridge.runlog import uuid7
 from bridge.settings import databases
 from core_api import database
 from core_api.auth import Admin, admin
 from core_api.errors import Refused
-from core_api.flags import Flags
 from core_api.ingest.log import Acceptor, forget
 from core_api.metrics import Metrics
-from core_api.settings import CoreSettings, core_settings
 
 LONGEST_BODY = 1_048_576  # bytes
 BODY_SECONDS = 10.0  # the longest that a client may take to send it

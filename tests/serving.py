@@ -17,11 +17,10 @@ import httpx
 import psycopg
 import uvicorn
 
-from bridge import postgres, steps, warehouse
+from bridge import postgres, signature, steps, warehouse
+from bridge.core_settings import core_settings
 from bridge.settings import SQL
 from core_api.app import Queue, create_app
-from core_api.ingest import signature
-from core_api.settings import core_settings
 
 PATH = "/v1/ingest/bookings/events"
 TOKEN, SECRET, ADMIN = "t" * 40, "s" * 40, "a" * 40

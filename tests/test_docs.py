@@ -13,8 +13,8 @@ import yaml
 
 from bridge.batches import BATCHES, GLOBAL_GATES
 from bridge.cli import app
+from bridge.core_settings import CoreSettings
 from bridge.settings import DBT_PROJECT, ROOT, Settings
-from core_api.settings import CoreSettings
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), DBT_PROJECT / "models" / "overview.md"]
 RULES = ROOT / "docs" / "mapping-rules.md"

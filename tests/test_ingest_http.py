@@ -23,9 +23,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core_api import app, database, flags
-from core_api.ingest import log, signature
-from core_api.settings import core_settings
+from bridge import flags, signature
+from bridge.core_settings import core_settings
+from core_api import app, database
+from core_api.ingest import log
 from tests import serving
 from tests.serving import PATH, event, post, rows, signed
 

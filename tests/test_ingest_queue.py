@@ -19,13 +19,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from bridge.core_settings import CoreSettings
 from bridge.runlog import uuid7
 from core_api import audit, local
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ingest import dead_letters
 from core_api.ingest.queue import JOB_OPTIONS
-from core_api.settings import CoreSettings
 from tests.ingest_parts import Parts, parts, until
 
 PHASE2 = str(Path(sys.executable).with_name("phase2"))

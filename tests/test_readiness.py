@@ -14,7 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from bridge import backup, cli, drift, ledger, postgres, readiness, runlog, scripts, steps
+from bridge import backup, cli, drift, flags, ledger, postgres, readiness, runlog, scripts, steps
 from bridge.batches import BATCHES, Step
 from bridge.errors import CouldNotRun, Stopped
 from bridge.policy import POLICIES, Criterion
@@ -48,7 +48,7 @@ def urls() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def conn(urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection]:
     """The ops database with an empty ledger, in an environment that has all settings, at a fixed time."""
-    for name in readiness.FLAGS:
+    for name in flags.FLAGS:
         monkeypatch.delenv(name, raising=False)
     for place, url in urls.items():
         monkeypatch.setenv(f"{place.upper()}_DB_URL", url)

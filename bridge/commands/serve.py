@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -13,6 +13,9 @@ from bridge.commands.base import Json, app, err, out, print_json, progress
 from bridge.errors import CouldNotRun
 from bridge.policy import policy
 from bridge.settings import databases, settings
+
+if TYPE_CHECKING:
+    from bridge.ingest_client import Request
 
 _SCRIPTS = (
     "001_create_core_bridge_tables.sql",
@@ -32,8 +35,8 @@ def serve() -> None:
     Without settings on the embedded databases and an embedded Valkey, on port 4000 (`CORE_API_PORT`), with the flags of
     ingestion on where neither the environment nor `phase2.flags` says otherwise. Prints a signed request that works.
     """
+    from bridge.core_settings import CoreSettings, core_settings
     from core_api.__main__ import serve as run
-    from core_api.settings import CoreSettings, core_settings
 
     chosen = core_settings()
     _make_ready(databases().ops)
@@ -63,8 +66,8 @@ def event(json: Json = False) -> None:
     Example: `phase2 event | sh`
     """
     if json:
-        url, headers, body = _signed()
-        print_json({"url": url, "headers": headers, "body": body})
+        request = _signed()
+        print_json({"url": request.url, "headers": request.headers, "body": request.body.decode()})
     else:
         print(_request())
 
@@ -76,7 +79,7 @@ def env(json: Json = False) -> None:
     The database URLs in use, `CORE_API_URL`, and the tokens and secrets of the local set-up (only there: elsewhere they
     are yours).
     """
-    from core_api.settings import CoreSettings, core_settings, local_secrets
+    from bridge.core_settings import CoreSettings, core_settings, local_secrets
 
     dbs = databases()
     values = {"OPS_DB_URL": dbs.ops, "BALISNAP_DB_URL": dbs.balisnap, "BSTADMIN_DB_URL": dbs.bstadmin}
@@ -132,17 +135,13 @@ def _make_ready(ops: str) -> None:
     warehouse.build(ops, "ground", progress=progress)
 
 
-def _signed() -> tuple[str, dict[str, str], str]:
-    """URL, headers and body of a request as an emitter sends it: a new booking in a month."""
-    from core_api.ingest import signature
-    from core_api.settings import core_settings
+def _signed() -> Request:
+    """A request as an emitter sends it: a new booking in a month."""
+    from bridge.core_settings import core_settings
+    from bridge.ingest_client import signed
 
-    chosen = core_settings()
-    assert chosen.ingest_service_token is not None
-    assert chosen.ingest_service_secret is not None
-    now = datetime.now(UTC)
-    key = str(runlog.uuid7())
-    content = {
+    now, key = datetime.now(UTC), str(runlog.uuid7())
+    example = {
         "payloadVersion": "v1",
         "eventType": "CREATED",
         "eventTime": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -160,23 +159,13 @@ def _signed() -> tuple[str, dict[str, str], str]:
         },
         "raw": {"providerPayload": {"example": True}},
     }
-    body = jsonlib.dumps(content)
-    path = "/v1/ingest/bookings/events"
-    signed = (now.isoformat(timespec="milliseconds").replace("+00:00", "Z"), str(runlog.uuid7()), key)
-    secret = chosen.ingest_service_secret.get_secret_value()
-    headers = {
-        "authorization": f"Bearer {chosen.ingest_service_token.get_secret_value()}",
-        "content-type": "application/json",
-        "x-timestamp": signed[0],
-        "x-nonce": signed[1],
-        "x-idempotency-key": signed[2],
-        "x-signature-algorithm": signature.ALGORITHM,
-        "x-signature": signature.sign(secret, "POST", path, *signed, signature.digest(body.encode())),
-    }
-    return chosen.url + path, headers, body
+    return signed(core_settings(), example, key)
 
 
 def _request() -> str:
-    url, headers, body = _signed()
-    lines = [f"curl -sS {shlex.quote(url)}", *(f"-H {shlex.quote(f'{n}: {v}')}" for n, v in headers.items())]
-    return " \\\n  ".join([*lines, f"--data-binary {shlex.quote(body)}"])
+    request = _signed()
+    lines = [
+        f"curl -sS {shlex.quote(request.url)}",
+        *(f"-H {shlex.quote(f'{name}: {value}')}" for name, value in request.headers.items()),
+    ]
+    return " \\\n  ".join([*lines, f"--data-binary {shlex.quote(request.body.decode())}"])

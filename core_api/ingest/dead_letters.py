@@ -16,12 +16,12 @@ from psycopg import AsyncConnection, Rollback
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
+from bridge.core_settings import core_settings
 from core_api import audit
 from core_api.auth import Admin
 from core_api.database import Pool
 from core_api.errors import Refused
 from core_api.ingest.queue import IngestQueue
-from core_api.settings import core_settings
 
 STATUSES = ("OPEN", "READY", "REPLAYING", "SUCCEEDED", "FAILED", "RESOLVED", "CLOSED")
 # what an admin may do; READY → REPLAYING is the replay, and the worker ends it

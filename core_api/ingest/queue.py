@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
-from core_api.settings import core_settings
+from bridge.core_settings import core_settings
 
 JOB_NAME = "booking-event"
 BACKOFF = {"type": "ingest"}  # the worker's own strategy: the log says when

@@ -13,12 +13,13 @@ import psycopg
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from bridge import signature
 from bridge.errors import plain
 from bridge.runlog import uuid7
 from core_api import auth
 from core_api.app import Answer, Core, Queue, answer, body_of, documented, key_of, not_found, refusals
 from core_api.errors import Refused
-from core_api.ingest import events, log, signature
+from core_api.ingest import events, log
 from core_api.ingest.events import BookingIngestEventV1
 
 PATH = "/v1/ingest/bookings/events"

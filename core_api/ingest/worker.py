@@ -22,12 +22,12 @@ from bullmq.custom_errors import DelayedError
 from psycopg import errors
 from redis.exceptions import RedisError
 
+from bridge.core_settings import CoreSettings, core_settings
 from bridge.errors import plain
+from bridge.flags import Flags
 from core_api.database import Pool
-from core_api.flags import Flags
 from core_api.ingest import sweeper
 from core_api.ingest.queue import BACKOFF, IngestQueue, connection
-from core_api.settings import CoreSettings, core_settings
 
 log = logging.getLogger("core_api.worker")
 

@@ -34,3 +34,17 @@ create table if not exists phase2.flags (
 );
 comment on table phase2.flags is
 'The current state of a flag where a person or a flow has set it; without a row the environment''s default holds.';
+
+create table if not exists phase2.drills (
+    drill_id uuid not null,
+    drill text not null,
+    passed boolean not null,
+    measured jsonb not null,
+    started_at timestamptz not null,
+    ended_at timestamptz not null default now(),
+    run_id uuid,
+    constraint drills_pkey primary key (drill_id),
+    constraint drills_drill_check check (drill in ('duplicate', 'out_of_order', 'burst', 'replay', 'rollback'))
+);
+comment on table phase2.drills is
+'What the required tests of batch F (blueprint 6.7) showed, each time. Gates F-06 and G-04 ask for the latest.';

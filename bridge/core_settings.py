@@ -1,4 +1,7 @@
-"""Every setting of the core API, from the environment or `.env`; local secrets are made at the first start."""
+"""Every setting of the core API and of those who call it, from the environment or `.env`.
+
+Local secrets are made at the first start.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ class CoreSettings(BaseSettings):
 
     core_api_host: str = "127.0.0.1"
     core_api_port: int = 4000
+    core_api_url: str | None = Field(None, description="where others reach it; unset: host and port")
     core_api_admin_token: SecretStr | None = None
     core_api_admin_token_previous: SecretStr | None = Field(None, description="still valid while it is replaced")
 
@@ -50,13 +54,15 @@ class CoreSettings(BaseSettings):
     ingest_webhook_enabled: bool = False
     ingest_queue_enabled: bool = False
     ingest_replay_enabled: bool = False
+    ops_read_new_model_enabled: bool = False
+    ops_write_core_enabled: bool = False
     web_emit_booking_event_enabled: bool = False
     email_pipeline_core_enabled: bool = False
 
     @property
     def url(self) -> str:
         """CORE_API_URL: where the service answers."""
-        return f"http://{self.core_api_host}:{self.core_api_port}"
+        return (self.core_api_url or f"http://{self.core_api_host}:{self.core_api_port}").rstrip("/")
 
 
 @lru_cache(maxsize=1)
