@@ -50,6 +50,12 @@ class CoreSettings(BaseSettings):
         (30.0, 120.0, 600.0, 1800.0, 7200.0), description="delays of the retries (blueprint 6.7); tests shorten them"
     )
 
+    bstadmin_write_db_url: SecretStr | None = Field(
+        None, description="the back office's writes to bstadmin; unset: bstadmin's own URL, where the policy is local"
+    )
+
+    ops_read_timeout_seconds: float = Field(2.0, gt=0, description="then the read model is late: bstadmin answers")
+
     phase2_kill: str = Field("", description="flags that are off here whatever else says on: names, commas; or `all`")
     ingest_webhook_enabled: bool = False
     ingest_queue_enabled: bool = False

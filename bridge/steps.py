@@ -77,7 +77,8 @@ def bootstrap(ops_url: str) -> None:
     Looks first: on a database that is ready, nothing is executed and no lock is taken.
     """
     ours = ("state.sql", "ledger.sql", "landing/balisnap.sql", "landing/bstadmin.sql", "ingest/state.sql")
-    files = list(dict.fromkeys([*(SQL / name for name in ours), *sorted((SQL / "ingest").glob("*.sql"))]))
+    more = [*sorted((SQL / "ingest").glob("*.sql")), *sorted((SQL / "ops").glob("*.sql"))]
+    files = list(dict.fromkeys([*(SQL / name for name in ours), *more]))
     digest = scripts.checksum(*files)
     with postgres.connect(ops_url, application_name="phase2-bootstrap", autocommit=True) as conn:
         try:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import uvicorn
 import uvloop
 
-from bridge import steps
+from bridge import bstadmin, steps
 from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 from bridge.settings import databases
@@ -23,17 +23,23 @@ from core_api import database, local
 from core_api.app import configure_logging, create_app
 from core_api.ingest.queue import IngestQueue
 from core_api.ingest.worker import IngestWorker
+from core_api.ops import sweeper
 
 _GRACE_SECONDS = 25  # for what is held
 
 
 def api() -> None:
     """The HTTP service, until SIGTERM: what it holds is answered first."""
-    ops, redis = databases().ops, local.redis_url()
-    steps.bootstrap(ops)
+    dbs, redis = databases(), local.redis_url()
+    steps.bootstrap(dbs.ops)
     configure_logging()
     uvicorn.run(
-        create_app(ops_url=ops, queue=lambda: IngestQueue(redis)),
+        create_app(
+            ops_url=dbs.ops,
+            bstadmin_url=dbs.bstadmin,
+            bstadmin_write_url=bstadmin.write_url(),
+            queue=lambda: IngestQueue(redis),
+        ),
         host=core_settings().core_api_host,
         port=core_settings().core_api_port,
         loop="uvloop",
@@ -57,9 +63,12 @@ def worker() -> None:
         one = IngestWorker(pool, redis)
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, one.stop)
+        sweeping = asyncio.create_task(sweeper.run(pool, bstadmin.write_url()))
         try:
             await one.run()
         finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
             await pool.close()
 
     uvloop.run(run())

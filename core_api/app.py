@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
@@ -34,6 +34,9 @@ from core_api.auth import Admin, admin
 from core_api.errors import Refused
 from core_api.ingest.log import Acceptor, forget
 from core_api.metrics import Metrics
+
+if TYPE_CHECKING:
+    from core_api.ops.sides import Sides
 
 LONGEST_BODY = 1_048_576  # bytes
 BODY_SECONDS = 10.0  # the longest that a client may take to send it
@@ -65,31 +68,57 @@ class Core:
     metrics: Metrics
     acceptor: Acceptor
     queue: Queue | None
+    sides: Sides
+    bstadmin: database.Pool | None  # that writes there
 
 
-def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None = None) -> FastAPI:
-    """The service on the ops database (by default that of the settings); `queue` makes the queue, in the event loop.
+def create_app(
+    *,
+    ops_url: str | None = None,
+    bstadmin_url: str | None = None,
+    bstadmin_write_url: str | None = None,
+    queue: Callable[[], Queue] | None = None,
+) -> FastAPI:
+    """The service on the ops database and on bstadmin (without `ops_url` those of the settings; on an ops database
+    alone reads of the back office have no old path); `queue` makes the queue, in the event loop.
 
     Our own state (`steps.bootstrap`) has to be there. Without a queue events wait in the log for the sweeper.
     """
     from core_api import mappings, operations
     from core_api.ingest import dead_letter_routes, routes
+    from core_api.ops import reads, writes
+    from core_api.ops.sides import Sides
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        pool = database.pool(ops_url or databases().ops, size=POOL_SIZE, application_name="phase2-core-api")
+        ops, bstadmin = (ops_url, bstadmin_url) if ops_url else (databases().ops, databases().bstadmin)
+        pool, metrics = database.pool(ops, size=POOL_SIZE, application_name="phase2-core-api"), Metrics()
+        sides = Sides(ops, bstadmin, metrics)
         await pool.open()
-        core = Core(core_settings(), pool, Flags(), Metrics(), Acceptor(pool), queue() if queue else None)
+        await sides.open()
+        writing = bstadmin_write_url and database.pool(
+            bstadmin_write_url, size=4, application_name="phase2-core-api-writes"
+        )
+        if writing:
+            await writing.open()
+        core = Core(
+            core_settings(), pool, Flags(), metrics, Acceptor(pool), queue() if queue else None, sides, writing or None
+        )
         app.state.core = core
         await core.flags.is_on("INGEST_WEBHOOK_ENABLED", pool)
-        chores = asyncio.create_task(_chores(core))
+        chores = [asyncio.create_task(_chores(core)), asyncio.create_task(sides.keep_flushing(pool))]
         try:
             yield
         finally:
             # uvicorn has answered what it held by now
-            chores.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await chores
+            for chore in chores:
+                chore.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await chore
+            await sides.flush(pool)
+            await sides.close()
+            if core.bstadmin:
+                await core.bstadmin.close()
             if core.queue:
                 await core.queue.close()
             await pool.close()
@@ -103,7 +132,7 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
         redoc_url=None,
     )
     app.state.routes = []
-    for part in (routes, dead_letter_routes, mappings, operations):
+    for part in (routes, dead_letter_routes, mappings, operations, reads, writes):
         app.include_router(part.router)
         app.state.routes += part.router.routes
     # FastAPI's own way to another document is to assign the method

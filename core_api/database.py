@@ -19,25 +19,25 @@ _SERVICE = (
 )
 
 
-def pool(url: str, *, size: int, application_name: str) -> Pool:
+def pool(url: str, *, size: int, application_name: str, options: str = "", wait_seconds: float = 3.0) -> Pool:
     """A pool that is not open yet; every connection is autocommit and prepares each statement at its first use.
 
-    It waits 3 s for a free connection, then raises PoolTimeout (an OperationalError); more than 20 waiting for each
-    connection are refused at once (TooManyRequests).
+    It waits `wait_seconds` for a free connection, then raises PoolTimeout (an OperationalError); more than 20 waiting
+    for each connection are refused at once (TooManyRequests). `options` are added to what every session asks for.
     """
     return AsyncConnectionPool(
         url,
         kwargs={
             **postgres.OPTIONS,
             "application_name": application_name,
-            "options": postgres.SESSION + _SERVICE,
+            "options": postgres.SESSION + _SERVICE + options,
             "autocommit": True,
             "prepare_threshold": 0,
         },
         min_size=min(2, size),
         max_size=size,
         max_waiting=20 * size,
-        timeout=3.0,
+        timeout=wait_seconds,
         reconnect_timeout=10.0,
         open=False,
         name=application_name,

@@ -196,6 +196,7 @@ def test_names_are_the_blueprints_and_each_batch_has_its_rollback() -> None:
         "000_precheck_readiness.sql",
         *BATCH_A,
         *BATCH_B,
+        "020_add_ops_read_indexes.sql",
         "090_postcheck_reconciliation.sql",
         "091_retention_cleanup.sql",
     }

@@ -11,6 +11,8 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
+    {% if config.get('contract').enforced %}{{ get_assert_columns_equivalent(sql) }}{% endif %}
+
     {% call statement('main') -%}
         do $recon_view$
         begin

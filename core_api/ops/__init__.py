@@ -1,0 +1,1 @@
+"""The back office through the core API: reads and writes."""

@@ -1,0 +1,177 @@
+"""What the pages of the back office read (cutover.md, G; blueprint 6.8): bookings, assignments, finance.
+
+A booking's id is bstadmin's number, which both sides know; one that only an event has told of so far has its booking
+key for an id until a backfill meets it in bstadmin.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
+
+from core_api.app import Answer, Core, Limit, Page, answer, as_admin, key_of, most, not_found, refusals
+from core_api.auth import Admin
+from core_api.errors import Refused
+from core_api.ops.sides import Row, Served
+
+router = APIRouter(prefix="/v1/ops", tags=["ops reads"])
+
+Status = Literal["NEW", "READY", "ATTENTION", "COMPLETED", "DONE", "UPDATED", "CANCELLED", "NO_SHOW"]
+Source = Literal["DIRECT", "GYG", "VIATOR", "TRIPDOTCOM", "BOKUN", "MANUAL"]
+Day = Annotated[date | None, Query(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+Words = Annotated[
+    str | None,
+    Query(min_length=3, max_length=100, pattern=r"^[^\x00]*$", description="part of the reference or of the name"),
+]
+Cursor = Annotated[str | None, Query(max_length=400, description="nextCursor of the page before")]
+
+
+_WILD, _ESCAPED = re.compile(r"([%_\\])"), r"\\\1"
+
+
+class BookingRow(BaseModel):
+    """A line of the booking list. Money is text, days are Bali's."""
+
+    id: str
+    channel: str
+    reference: str | None
+    createdAt: str
+    bookedOn: str | None
+    tourDate: str
+    tourTime: str | None
+    customerName: str | None
+    adults: int | None
+    children: int | None
+    currency: str
+    totalPrice: str
+    status: str
+    isPaid: bool | None
+    packageId: int | None
+    driverId: int | None
+
+
+class Booking(BookingRow):
+    """The page of one booking."""
+
+    customerEmail: str | None
+    customerPhone: str | None
+    pickupLocation: str | None
+    meetingPoint: str | None
+    paidAt: str | None
+    assignedAt: str | None
+    note: str | None
+    financeId: int | None
+    patternId: int | None
+    validatedAt: str | None
+    isLocked: bool | None
+    settlement: str | None
+
+
+_HEADER = {
+    "x-served-by": {"description": "`new` or `legacy`; and why, if not by the flag", "schema": {"type": "string"}}
+}
+
+
+@router.get(
+    "/bookings",
+    response_model=None,
+    responses={200: {"model": Answer[Page[BookingRow]], "headers": _HEADER}, **refusals(401, 403, 422, 503)},
+)
+async def bookings(
+    request: Request,
+    admin: Annotated[Admin, Depends(as_admin)],
+    status: Status | None = None,
+    source: Source | None = None,
+    dateFrom: Day = None,
+    dateTo: Day = None,
+    q: Words = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Bookings, the latest tour first; the days are those of the tour, both included."""
+    size = most(limit)
+    parameters = {
+        "status": status,
+        "source": source,
+        "date_from": dateFrom,
+        "date_to": dateTo,
+        "pattern": q and f"%{_WILD.sub(_ESCAPED, q)}%",
+        "size": size + 1,
+        **_after(cursor),
+    }
+    served = await _serve(request, admin, "bookings_search" if q else "bookings", parameters)
+    return _page(request, served, size)
+
+
+@router.get(
+    "/bookings/{booking_id}",
+    response_model=None,
+    responses={200: {"model": Answer[Booking], "headers": _HEADER}, **refusals(401, 403, 404, 503)},
+)
+async def booking(request: Request, booking_id: str, admin: Annotated[Admin, Depends(as_admin)]) -> Response:
+    """One booking, by bstadmin's number, or by its booking key while it has none."""
+    if re.fullmatch(r"[1-9][0-9]{0,9}", booking_id):
+        parameters: dict[str, Any] = {"numbers": [booking_id], "keys": []}
+    else:
+        parameters = {"numbers": [], "keys": [key_of(booking_id)]}
+    served = await _serve(request, admin, "booking", parameters, one=True)
+    if not served.rows:
+        raise not_found()
+    # of bookings that were merged the page keeps the number that was asked for
+    found = served.rows[0] | ({"id": booking_id} if parameters["numbers"] else {})
+    return _answered(request, served, _shown(found))
+
+
+async def _serve(request: Request, admin: Admin, read: str, parameters: dict[str, Any], *, one: bool = False) -> Served:
+    core: Core = request.app.state.core
+    return await core.sides.serve(core.flags, core.pool, admin, read, parameters, one=one)
+
+
+def _answered(request: Request, served: Served, data: Any) -> Response:
+    response = answer(request, data)
+    response.headers["x-served-by"] = served.header
+    return response
+
+
+def _page(request: Request, served: Served, size: int) -> Response:
+    rows = served.rows[:size]
+    following = _cursor(rows[-1]) if len(served.rows) > size else None
+    return _answered(request, served, {"items": [_shown(row) for row in rows], "nextCursor": following})
+
+
+def _shown(row: Row) -> Row:
+    """A row as the page has it: names in camel case, without what only comparisons and cursors need."""
+    return {_camel(name): value for name, value in row.items() if not name.startswith("_")}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
+
+
+def _cursor(row: Row) -> str:
+    """Where a page ends, good on either side: day, time of creation, bstadmin's number, booking key."""
+    place = [row["tour_date"], row["created_at"], row["_number"], row.get("_key")]
+    return base64.urlsafe_b64encode(orjson.dumps(place)).decode().rstrip("=")
+
+
+def _after(cursor: str | None) -> dict[str, Any]:
+    """The parameters of what a cursor says. Raises Refused: 422 when it is none of ours."""
+    day, created, number, key = (None, None, None, None)
+    if cursor is not None:
+        try:
+            day, created, number, key = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+            date.fromisoformat(day)
+            datetime.fromisoformat(created)
+            if not (number is None or (isinstance(number, int) and 0 < number < 2**63)):
+                raise ValueError
+            key = key and key_of(key)
+        except (ValueError, TypeError, Refused):
+            raise Refused(422, "VALIDATION_ERROR", "cursor: it is not the nextCursor of a page") from None
+    return {"after_date": day, "after_created": created, "after_number": number, "after_key": key}

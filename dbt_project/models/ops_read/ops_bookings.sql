@@ -1,0 +1,47 @@
+-- What the back office works with: every booking that bstadmin holds, and those of the other channels that only an event
+-- has told of so far. A booking that balisnap alone holds is no page of the back office's, as before the cutover.
+select
+    coalesce(numbers.ops_id::text, cores.booking_key::text) as id,
+    cores.booking_key,
+    numbers.ops_id,
+    cores.channel_code::text as channel,
+    cores.external_booking_ref::text as reference,
+    cores.booking_created_at as created_at,
+    cores.booking_date as booked_on,
+    cores.tour_date,
+    to_char(cores.tour_time, 'HH24:MI') as tour_time,
+    contacts.main_name::text as customer_name,
+    contacts.main_email::text as customer_email,
+    contacts.phone::text as customer_phone,
+    contacts.pickup_location,
+    contacts.meeting_point,
+    cores.number_of_adult as adults,
+    cores.number_of_child as children,
+    cores.currency_code::text as currency,
+    cores.total_price,
+    cores.ops_fulfillment_status::text as status,
+    states.is_paid_flag as is_paid,
+    states.paid_at,
+    cores.legacy_package_id as package_id,
+    states.assigned_driver_id as driver_id,
+    states.assigned_at,
+    cores.note,
+    finances.booking_finance_id as finance_id,
+    finances.pattern_id,
+    finances.validated_at,
+    finances.is_locked,
+    finances.settlement_status::text as settlement,
+    states.state_version
+from {{ source('bridge', 'booking_core') }} as cores
+left join lateral (
+    select min(case when refs.external_ref ~ '^[0-9]{1,10}$' then refs.external_ref::bigint end) as ops_id
+    from {{ source('bridge', 'channel_external_refs') }} as refs
+    where
+        refs.entity_key = cores.booking_key
+        and refs.entity_type = 'BOOKING'
+        and refs.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+) as numbers on true
+left join {{ source('bridge', 'booking_contact') }} as contacts on cores.booking_key = contacts.booking_key
+left join {{ source('bridge', 'ops_booking_state') }} as states on cores.booking_key = states.booking_key
+left join {{ source('bridge', 'ops_finance_bridge') }} as finances on cores.booking_key = finances.booking_key
+where numbers.ops_id is not null or cores.channel_code <> 'DIRECT'

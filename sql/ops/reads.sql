@@ -1,0 +1,86 @@
+-- What the cutover of reads keeps (schema phase2). Idempotent and additive, run at every start.
+
+create table if not exists phase2.ops_reads (
+    minute timestamptz not null,
+    instance uuid not null,
+    read_name text not null,
+    side text not null,
+    why text not null,
+    server_error boolean not null,
+    latency_class smallint not null,
+    reads integer not null,
+    constraint ops_reads_pkey primary key (
+        minute, instance, read_name, side, why, server_error, latency_class
+    )
+);
+comment on table phase2.ops_reads is
+'Answers to reads of the back office by minute, process, side and class of latency (1.1 ^ class seconds).';
+
+create table if not exists phase2.shadow_reads (
+    shadow_id uuid not null,
+    compared_at timestamptz not null default now(),
+    read_name text not null,
+    path text not null,
+    kind text not null,
+    served_by text not null,
+    served_seconds double precision not null,
+    shadow_seconds double precision,
+    outcome text not null,
+    reread boolean not null default false,
+    bookings integer not null default 0,
+    money integer not null default 0,
+    dates integer not null default 0,
+    heads integer not null default 0,
+    explained integer not null default 0,
+    unexplained integer not null default 0,
+    money_wrong integer not null default 0,
+    dates_wrong integer not null default 0,
+    heads_wrong integer not null default 0,
+    ignored integer not null default 0,
+    error text,
+    constraint shadow_reads_pkey primary key (shadow_id),
+    constraint shadow_reads_kind_check check (kind in ('shadow', 'calibration')),
+    constraint shadow_reads_outcome_check check (outcome in ('same', 'explained', 'different', 'failed'))
+);
+create index if not exists ix_shadow_reads_compared_at on phase2.shadow_reads (compared_at);
+comment on table phase2.shadow_reads is
+'Live reads that were run on the other side too: what was compared, and what came of it. `path` holds no value.';
+
+create table if not exists phase2.shadow_differences (
+    shadow_id uuid not null,
+    booking text not null,
+    field text not null,
+    legacy_value text,
+    new_value text,
+    rule text,
+    constraint shadow_differences_pkey primary key (shadow_id, booking, field),
+    constraint shadow_differences_shadow_id_fkey
+    foreign key (shadow_id) references phase2.shadow_reads (shadow_id) on delete cascade
+);
+comment on table phase2.shadow_differences is
+'Each difference that was still there when it was read again, values masked; `rule` explains an approved one.';
+
+create table if not exists phase2.parity_runs (
+    parity_id uuid not null,
+    started_at timestamptz not null,
+    ended_at timestamptz not null default now(),
+    landed jsonb not null,
+    bookings bigint not null,
+    same bigint not null,
+    explained bigint not null,
+    different bigint not null,
+    missing bigint not null,
+    surplus bigint not null,
+    constraint parity_runs_pkey primary key (parity_id)
+);
+comment on table phase2.parity_runs is
+'Full comparisons of all bookings of bstadmin, as landed, with the read model. Gate BG-01 asks for the latest.';
+
+create unlogged table if not exists phase2.parity_bookings (
+    id text not null,
+    booking_key uuid,
+    status text not null,
+    differences jsonb
+);
+comment on table phase2.parity_bookings is
+'Of the latest comparison: one row per booking; differences: field -> [legacy, read model, rule or null].';

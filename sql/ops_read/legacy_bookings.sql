@@ -1,0 +1,79 @@
+-- A page of the booking list from bstadmin, the latest tour first. Its index knows instants, the page knows days in
+-- Bali: so the first look finds the day on which the page ends, and the second sorts the days down to it.
+with asked as (
+    select
+        b.tour_date,
+        b.booking_id
+    from public.bookings as b
+    where
+        (%(status)s::text is null or b.status = %(status)s::public."BookingStatus")
+        and (%(source)s::text is null or b.source = %(source)s::public."BookingSource")
+        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s::timestamp - interval '8 hours')
+        and (%(date_to)s::date is null or b.tour_date < %(date_to)s::timestamp + interval '16 hours')
+        and (
+            %(pattern)s::text is null or b.booking_ref ilike %(pattern)s or b.main_contact_name ilike %(pattern)s
+        )
+        and (
+            %(after_date)s::date is null
+            or (
+                b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+                and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
+                < (
+                    %(after_date)s, %(after_created)s::timestamptz at time zone 'UTC',
+                    coalesce(%(after_number)s::bigint, 9223372036854775807)
+                )
+            )
+        )
+    order by b.tour_date desc
+    limit %(size)s
+),
+
+edge as (
+    select date_trunc('day', min(a.tour_date) + interval '8 hours') - interval '8 hours' as starts
+    from asked as a
+)
+
+select to_jsonb(p) as page_row
+from (
+    select
+        b.booking_id::text as id,
+        b.source::text as channel,
+        b.booking_ref as reference,
+        b.created_at at time zone 'UTC' as created_at,
+        (b.booking_date + interval '8 hours')::date as booked_on,
+        (b.tour_date + interval '8 hours')::date as tour_date,
+        b.tour_time,
+        b.main_contact_name as customer_name,
+        b.number_of_adult as adults,
+        b.number_of_child as children,
+        b.currency,
+        b.total_price::text as total_price,
+        b.status::text as status,
+        b.is_paid,
+        b.package_id,
+        b.assigned_driver_id as driver_id,
+        b.booking_id as _number
+    from public.bookings as b
+    where
+        (%(status)s::text is null or b.status = %(status)s::public."BookingStatus")
+        and (%(source)s::text is null or b.source = %(source)s::public."BookingSource")
+        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s::timestamp - interval '8 hours')
+        and (%(date_to)s::date is null or b.tour_date < %(date_to)s::timestamp + interval '16 hours')
+        and (
+            %(pattern)s::text is null or b.booking_ref ilike %(pattern)s or b.main_contact_name ilike %(pattern)s
+        )
+        and b.tour_date >= (select e.starts from edge as e)
+        and (
+            %(after_date)s::date is null
+            or (
+                b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+                and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
+                < (
+                    %(after_date)s, %(after_created)s::timestamptz at time zone 'UTC',
+                    coalesce(%(after_number)s::bigint, 9223372036854775807)
+                )
+            )
+        )
+    order by (b.tour_date + interval '8 hours')::date desc, b.created_at desc, b.booking_id desc
+    limit %(size)s
+) as p

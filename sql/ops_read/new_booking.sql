@@ -1,0 +1,56 @@
+-- Bookings of the read model by bstadmin's numbers or by their keys; what begins with _ is for comparisons alone.
+select to_jsonb(p) as page_row
+from (
+    select
+        b.id,
+        b.channel,
+        b.reference,
+        b.created_at,
+        b.booked_on,
+        b.tour_date,
+        b.tour_time,
+        b.customer_name,
+        b.customer_email,
+        b.customer_phone,
+        b.pickup_location,
+        b.meeting_point,
+        b.adults,
+        b.children,
+        b.currency,
+        b.total_price::text as total_price,
+        b.status,
+        b.is_paid,
+        b.paid_at,
+        b.package_id,
+        b.driver_id,
+        b.assigned_at,
+        b.note,
+        b.finance_id,
+        b.pattern_id,
+        b.validated_at,
+        b.is_locked,
+        b.settlement,
+        b.booking_key as _key,
+        array(
+            select r.external_ref
+            from public.channel_external_refs as r
+            where
+                r.entity_key = b.booking_key
+                and r.entity_type = 'BOOKING'
+                and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+        ) as _numbers,
+        b.state_version as _state_version
+    from ops_read.ops_bookings as b
+    where
+        b.booking_key = any(cast(%(keys)s as uuid[]))
+        or b.booking_key = any(
+            array(
+                select r.entity_key
+                from public.channel_external_refs as r
+                where
+                    r.entity_type = 'BOOKING'
+                    and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+                    and r.external_ref = any(cast(%(numbers)s as text[]))
+            )
+        )
+) as p

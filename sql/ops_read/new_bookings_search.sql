@@ -1,0 +1,73 @@
+-- The same page for what is searched for in references and names. A word that few bookings hold is looked up by its
+-- trigrams; one that many hold is met soon enough on the way down the list.
+with hits as materialized (
+    select c.booking_key
+    from public.booking_core as c
+    where c.external_booking_ref ilike %(pattern)s
+    union
+    select t.booking_key
+    from public.booking_contact as t
+    where t.main_name ilike %(pattern)s
+    limit 2001
+),
+
+are_few as materialized (
+    select count(*) <= 2000 as yes
+    from hits
+),
+
+asked as (
+    select b.*
+    from ops_read.ops_bookings as b
+    where b.booking_key in (select h.booking_key from hits as h) and (select f.yes from are_few as f)
+    union all
+    select b.*
+    from ops_read.ops_bookings as b
+    where
+        (b.reference ilike %(pattern)s or b.customer_name ilike %(pattern)s)
+        and not (select f.yes from are_few as f)
+)
+
+select to_jsonb(p) as page_row
+from (
+    select
+        b.id,
+        b.channel,
+        b.reference,
+        b.created_at,
+        b.booked_on,
+        b.tour_date,
+        b.tour_time,
+        b.customer_name,
+        b.adults,
+        b.children,
+        b.currency,
+        b.total_price::text as total_price,
+        b.status,
+        b.is_paid,
+        b.package_id,
+        b.driver_id,
+        b.ops_id as _number,
+        b.booking_key as _key
+    from asked as b
+    where
+        (%(status)s::text is null or b.status = %(status)s)
+        and (%(source)s::text is null or b.channel = %(source)s)
+        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s)
+        and (%(date_to)s::date is null or b.tour_date <= %(date_to)s)
+        and (
+            %(after_date)s::date is null
+            or (
+                (b.tour_date, b.created_at) <= (%(after_date)s, %(after_created)s::timestamptz)
+                and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
+                < (
+                    %(after_date)s, %(after_created)s,
+                    coalesce(%(after_number)s::bigint, 9223372036854775807),
+                    coalesce(%(after_key)s::uuid, '00000000-0000-0000-0000-000000000000')
+                )
+            )
+        )
+    order by
+        b.tour_date desc, b.created_at desc, coalesce(b.ops_id, 9223372036854775807) desc, b.booking_key desc
+    limit %(size)s
+) as p

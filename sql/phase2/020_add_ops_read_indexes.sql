@@ -1,0 +1,36 @@
+-- Batch G: what the pages of the back office look for in the canonical tables. Additive and idempotent: the contract of
+-- batch A allows more indexes (gate A-02), not fewer. Writers of these tables wait while one is built.
+
+begin;
+set local lock_timeout = '5s';
+set local search_path = '';
+set local maintenance_work_mem = '256MB';
+
+create extension if not exists pg_trgm with schema public;
+
+-- the order of every list, and its keyset
+create index if not exists ix_booking_core_page
+on public.booking_core (tour_date, booking_created_at);
+create index if not exists ix_booking_core_status_page
+on public.booking_core (ops_fulfillment_status, tour_date, booking_created_at);
+create index if not exists ix_booking_core_channel_page
+on public.booking_core (channel_code, tour_date, booking_created_at);
+
+-- bstadmin's number of a booking, and back
+create index if not exists ix_channel_external_refs_ops_number
+on public.channel_external_refs (entity_key) include (external_ref)
+where entity_type = 'BOOKING' and external_ref_kind = 'BSTADMIN_BOOKING_ID';
+create index if not exists ix_channel_external_refs_by_ops_number
+on public.channel_external_refs (external_ref) include (entity_key)
+where entity_type = 'BOOKING' and external_ref_kind = 'BSTADMIN_BOOKING_ID';
+
+create index if not exists ix_ops_assignment_driver_active
+on public.ops_assignment (driver_id) where is_active;
+
+-- search by a part of the reference or of the name
+create index if not exists ix_booking_core_reference_part
+on public.booking_core using gin (external_booking_ref public.gin_trgm_ops);
+create index if not exists ix_booking_contact_name_part
+on public.booking_contact using gin (main_name public.gin_trgm_ops);
+
+commit;
