@@ -1,0 +1,66 @@
+"""The sweeper of writes: what a crash, an outage or a switched-off flag has left open goes on, in its order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from uuid import UUID
+
+import psycopg
+from psycopg import errors
+
+from bridge import flags
+from bridge.errors import plain
+from core_api import database
+from core_api.database import Pool
+from core_api.ops import intents
+from core_api.ops.writes import FLAG
+
+log = logging.getLogger("core_api.writes")
+SECONDS = 2.0
+_MOST = 200  # bookings of one round
+
+# Not what a request is at this moment: that is alone with its booking, and this would wait for it.
+_OPEN = """
+select distinct i.booking_key
+from phase2.write_intents as i
+where
+    (i.legacy_status = 'PENDING' or i.core_status = 'PENDING' or (i.core_status = 'BEHIND' and %(core)s))
+    and i.touched_at < now() - %(older)s * interval '1 second'
+    and not phase2.is_frozen(i.booking_key)
+limit %(most)s
+"""
+
+
+async def sweep(pool: Pool, legacy: Pool, *, core: bool, older: float = SECONDS) -> int:
+    """Take every booking with an open write on; how many there were. `core`: the flag is on. Raises psycopg.Error."""
+    async with pool.connection() as conn:
+        rows = await (await conn.execute(_OPEN, {"core": core, "older": older, "most": _MOST})).fetchall()
+    for (booking,) in rows:
+        await _take_on(pool, legacy, booking, core=core)
+    return len(rows)
+
+
+async def _take_on(pool: Pool, legacy: Pool, booking: UUID, *, core: bool) -> None:
+    try:
+        async with intents.alone(pool, booking) as conn:
+            await intents.finish(conn, legacy, booking, core=core)
+    except errors.LockNotAvailable:
+        pass  # somebody is at it
+
+
+async def run(pool: Pool, legacy_url: str | None) -> None:
+    """Sweep until it is cancelled; an error is told, and the next round looks again. Without a URL nothing is swept."""
+    if legacy_url is None:
+        return
+    known, legacy = flags.Flags(), database.pool(legacy_url, size=2, application_name="phase2-write-sweeper")
+    await legacy.open()
+    try:
+        while True:
+            try:
+                await sweep(pool, legacy, core=flags.in_force(FLAG, await known.rows(pool)).enabled)
+            except psycopg.Error as error:
+                log.warning("sweeper of writes: %s", plain(error))
+            await asyncio.sleep(SECONDS)
+    finally:
+        await legacy.close()

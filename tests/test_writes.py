@@ -1,0 +1,196 @@
+"""Writes of the back office on two real databases: what goes where, by which flag, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from core_api.errors import Refused
+from tests.write_parts import OFF, STRICT, Booking, Sides, both_sides
+
+
+@pytest.fixture(scope="module")
+def sides() -> Iterator[Sides]:
+    with both_sides() as made:
+        yield made
+
+
+def equal(sides: Sides, booking: Booking) -> dict[str, object]:
+    """Both sides hold the same; what that is."""
+    ours = sides.ours(booking)
+    assert ours == sides.theirs(booking)
+    return ours
+
+
+def test_a_note_goes_to_both_sides(sides):
+    booking = sides.booking()
+    said = sides.write(booking, note="  vegan \n\n\n lunch ")
+    assert (said["core"], said["legacy"], said["fallback"]) == ("DONE", "DONE", False)
+    assert (said["state"]["stateVersion"], said["state"]["note"]) == (2, "vegan\n\nlunch")
+    assert equal(sides, booking)["note"] == "vegan\n\nlunch"
+    again = sides.write(booking, note=None, meeting_point="Gate 2")
+    assert again["state"]["stateVersion"] == 3
+    assert equal(sides, booking) | {"note": None, "meeting_point": "Gate 2"} == equal(sides, booking)
+
+
+def test_with_the_flag_off_legacy_alone_is_written_and_the_core_catches_up_when_it_is_on(sides):
+    booking = sides.booking()
+    said = sides.write(booking, rows=OFF, note="by phone")
+    assert (said["core"], said["legacy"], said["state"]["stateVersion"]) == ("BEHIND", "DONE", 2)
+    assert (sides.ours(booking)["note"], sides.theirs(booking)["note"]) == ("first", "by phone")
+    assert sides.write(booking, rows=OFF, note="by mail", version=2)["state"]["note"] == "by mail"
+    sides.sweep(core=False)
+    assert sides.ours(booking)["note"] == "first"
+    sides.sweep(core=True)
+    assert equal(sides, booking)["note"] == "by mail"
+    assert sides.version(booking) == 3
+
+
+def test_assigned_and_unassigned(sides):
+    booking = sides.booking()
+    sides.write(booking, "assign", assigned_driver_id=1)
+    assert equal(sides, booking)["driver"] == 1
+    sides.write(booking, "assign", assigned_driver_id=2, assigned_partner_id=7)
+    assert equal(sides, booking)["driver"] == 2
+    sides.write(booking, "assign", assigned_driver_id=1)
+    rows = sides.sql(
+        "select driver_id, is_active, unassigned_at is null from public.ops_assignment"
+        " where booking_key = %s order by 1",
+        booking.key,
+    )
+    assert rows == [(1, True, True), (2, False, False)]
+    sides.write(booking, "unassign")
+    assert equal(sides, booking)["driver"] is None
+    with pytest.raises(Refused, match="no such driver"):
+        sides.write(booking, "assign", assigned_driver_id=99)
+
+
+def test_a_stale_write_is_told_what_stands(sides):
+    booking = sides.booking()
+    sides.write(booking, note="one", version=1)
+    with pytest.raises(Refused) as refused:
+        sides.write(booking, note="two", version=1)
+    assert (refused.value.status, refused.value.code) == (409, "STALE_VERSION")
+    assert refused.value.details["stateVersion"] == 2
+    assert refused.value.details["note"] == "one"
+    assert equal(sides, booking)["note"] == "one"
+
+
+def test_the_same_request_again_has_the_first_answer_and_another_one_is_refused(sides):
+    booking = sides.booking()
+    key = uuid4().hex
+    first = sides.write(booking, note="once", key=key, version=1)
+    sides.write(booking, note="meanwhile")
+    assert sides.write(booking, note="once", key=key, version=1) == first
+    with pytest.raises(Refused) as refused:
+        sides.write(booking, note="other", key=key, version=1)
+    assert (refused.value.status, refused.value.code) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert equal(sides, booking)["note"] == "meanwhile"
+    assert len(sides.intents(booking)) == 2
+
+
+def test_a_booking_that_is_not_in_bstadmin(sides):
+    booking = sides.booking(legacy=False)
+    said = sides.write(booking, note="core alone")
+    assert (said["core"], said["legacy"]) == ("DONE", "NONE")
+    with pytest.raises(Refused, match="NOT_IN_LEGACY"):
+        sides.write(booking, rows=OFF, note="nowhere")
+    assert sides.ours(booking)["note"] == "core alone"
+
+
+def test_what_was_written_behind_our_back_is_not_overwritten(sides):
+    booking = sides.booking()
+    sides.write(booking, note="ours")
+    sides.behind(booking, note="theirs")
+    said = sides.write(booking, note="ours again")
+    assert (said["core"], said["legacy"]) == ("DONE", "CONFLICT")
+    assert (sides.ours(booking)["note"], sides.theirs(booking)["note"]) == ("ours again", "theirs")
+    assert sides.conflicts(booking) == [("choice", [{"core": "ours again", "field": "note", "legacy": "theirs"}])]
+
+
+def test_another_field_changed_behind_our_back_stays_noticed_after_a_write_of_ours(sides):
+    booking = sides.booking()
+    sides.behind(booking, meeting_point="Pier")
+    assert sides.write(booking, note="ours")["legacy"] == "DONE"
+    assert sides.write(booking, meeting_point="Gate")["legacy"] == "CONFLICT"
+    assert sides.theirs(booking)["meeting_point"] == "Pier"
+
+
+def test_bstadmin_is_away(sides):
+    booking, nowhere = sides.booking(), "postgresql://nobody@127.0.0.1:1/none"
+    said = sides.write(booking, note="later", legacy=nowhere)
+    assert (said["core"], said["legacy"]) == ("DONE", "PENDING")
+    said = sides.write(booking, note="later still", legacy=nowhere)
+    assert said["legacy"] == "PENDING"
+    assert sides.theirs(booking)["note"] == "first"
+    sides.sweep()
+    assert equal(sides, booking)["note"] == "later still"
+    with pytest.raises(Refused) as refused:
+        sides.write(booking, rows=OFF, note="no", legacy=nowhere)
+    assert refused.value.status == 503
+
+
+def test_while_it_was_away_somebody_wrote_there(sides):
+    booking, nowhere = sides.booking(), "postgresql://nobody@127.0.0.1:1/none"
+    sides.write(booking, note="ours", legacy=nowhere)
+    sides.behind(booking, note="theirs")
+    sides.sweep()
+    assert sides.theirs(booking)["note"] == "theirs"
+    assert sides.conflicts(booking)[0][0] == "choice"
+
+
+def test_what_the_core_does_not_take_goes_to_legacy_unless_strict(sides):
+    booking = sides.booking()
+    # no contact, note or status of this booking can be written
+    sides.sql(
+        "create function phase2.no() returns trigger language plpgsql as $$ begin raise 'no'; end $$;"
+        " create trigger no before update on public.ops_booking_state for each row when (old.booking_key ="
+        f" '{booking.key}') execute function phase2.no()"
+    )
+    try:
+        with pytest.raises(Refused, match="CORE_WRITE_FAILED"):
+            sides.write(booking, rows=STRICT, note="strict", key="k")
+        assert sides.theirs(booking)["note"] == "first"
+        said = sides.write(booking, note="fallen back")
+        assert (said["core"], said["legacy"], said["fallback"]) == ("BEHIND", "DONE", True)
+        assert (sides.ours(booking)["note"], sides.theirs(booking)["note"]) == ("first", "fallen back")
+        sides.sweep()
+        assert sides.ours(booking)["note"] == "first"
+    finally:
+        sides.sql("drop trigger no on public.ops_booking_state; drop function phase2.no")
+    sides.sweep()
+    assert equal(sides, booking)["note"] == "fallen back"
+    assert sides.write(booking, rows=STRICT, note="strict", key="k")["core"] == "DONE"  # the key was given back
+
+
+def test_status_is_recomputed_on_both_sides(sides):
+    booking = sides.booking()
+    sides.sql("update public.booking_core set tour_date = '2026-01-05' where booking_key = %s", booking.key)
+    said = sides.write(booking, "sync")
+    assert said["state"]["opsFulfillmentStatus"] == "ATTENTION"
+    assert equal(sides, booking)["status"] == "ATTENTION"
+
+
+def test_a_package_leads_to_its_own_in_bstadmin(sides):
+    booking, product, variant = sides.booking(package=1), uuid4(), uuid4()
+    sides.sql(
+        "insert into public.catalog_product (product_key, slug, name) values (%s, %s, 'P')", product, str(product)
+    )
+    sides.sql(
+        "insert into public.catalog_variant (variant_key, product_key, code, name, service_type, duration_days)"
+        " values (%s, %s, 'V', 'V', 'PRIVATE', 1)",
+        variant, product,
+    )  # fmt: skip
+    sides.sql(
+        "insert into public.channel_external_refs (external_ref_key, entity_type, entity_key, channel_code,"
+        " external_ref_kind, external_ref, source_system, source_table, source_pk)"
+        " values (gen_random_uuid(), 'VARIANT', %s, 'MANUAL', 'BSTADMIN_PACKAGE_ID', '2', 'bstadmin', 't', '2')",
+        variant,
+    )
+    said = sides.write(booking, package_ref_type="CATALOG_VARIANT", package_ref_key=str(variant))
+    assert said["state"]["packageRefKey"] == str(variant)
+    assert equal(sides, booking)["package"] == 2
+    with pytest.raises(Refused, match="no such variant"):
+        sides.write(booking, package_ref_type="CATALOG_PRODUCT", package_ref_key=str(variant))
