@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench serve docs clean
+.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench serve docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -61,6 +61,8 @@ go-no-go: setup ## May a batch start: every criterion, who has signed, who is mi
 rollback: setup ## Roll one batch back (BATCH=D)
 	$(need_batch)
 	@$(PHASE2) rollback --batch $(BATCH)
+parity: setup ## Every booking of bstadmin, field by field, against the read model of the back office
+	@$(PHASE2) parity
 rehearse: setup ## One batch on a copy of the ops database: run, gates, rollback, run again (BATCH=D)
 	$(need_batch)
 	@$(PHASE2) rehearse --batch $(BATCH)

@@ -766,7 +766,9 @@ def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> l
 
 def _as_it_is(run: Run, selector: str) -> str:
     """A digest of the functions and views of a selector, and of the rows of the lists; not of who may read them."""
-    schemas = {"ground": ["rulebook", "dbt_staging", "dbt_seeds"], "recon": ["dbt_recon"]}[selector]
+    schemas = {"ground": ["rulebook", "dbt_staging", "dbt_seeds"], "recon": ["dbt_recon"], "ops_read": ["ops_read"]}[
+        selector
+    ]
     with run.connect() as own, own.transaction():  # what ends this connection leaves the log's
         made: list[Any] = own.execute(_DEFINITIONS, {"schemas": schemas}).fetchall()
         if selector == "ground":
@@ -789,6 +791,7 @@ order by 1, 2
 # What of a selector may vanish: a landing schema or a table that is made anew takes the views on it along.
 _VIEWS = {
     "ground": ("dbt_staging.stg_balisnap__bookings", "dbt_staging.stg_bstadmin__bookings"),
+    "ops_read": ("ops_read.shadow_bookings",),
     "recon": ("dbt_recon.recon_global", *(f"dbt_recon.recon_{code.lower()}" for code in ORDER)),
 }
 _STANDS = "select bool_and(to_regclass(wanted) is not null) from unnest(%s::text[]) as wanted"

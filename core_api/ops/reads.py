@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
+from bridge.steps import today_in_bali
 from core_api.app import Answer, Core, Limit, Page, answer, as_admin, key_of, most, not_found, refusals
 from core_api.auth import Admin
 from core_api.errors import Refused
@@ -32,6 +33,7 @@ Words = Annotated[
 Cursor = Annotated[str | None, Query(max_length=400, description="nextCursor of the page before")]
 
 
+_WEEK = timedelta(days=6)
 _WILD, _ESCAPED = re.compile(r"([%_\\])"), r"\\\1"
 
 
@@ -71,6 +73,47 @@ class Booking(BookingRow):
     validatedAt: str | None
     isLocked: bool | None
     settlement: str | None
+
+
+class AssignmentRow(BaseModel):
+    """A line of the assignment board."""
+
+    id: str
+    channel: str
+    reference: str | None
+    createdAt: str
+    tourDate: str
+    tourTime: str | None
+    adults: int | None
+    children: int | None
+    pickupLocation: str | None
+    status: str
+    driverId: int | None
+    partnerId: int | None
+    assignedAt: str | None
+
+
+class FinanceRow(BaseModel):
+    """Bookings of one currency; cancelled ones and no-shows are left out."""
+
+    currency: str
+    bookings: int
+    heads: int
+    totalPrice: str
+    paidBookings: int
+    paidPrice: str
+    finances: int
+    validated: int
+    locked: int
+    settled: int
+
+
+class Finance(BaseModel):
+    """The finance summary of the tours of some days."""
+
+    dateFrom: date
+    dateTo: date
+    items: list[FinanceRow]
 
 
 _HEADER = {
@@ -126,6 +169,54 @@ async def booking(request: Request, booking_id: str, admin: Annotated[Admin, Dep
     # of bookings that were merged the page keeps the number that was asked for
     found = served.rows[0] | ({"id": booking_id} if parameters["numbers"] else {})
     return _answered(request, served, _shown(found))
+
+
+@router.get(
+    "/assignments",
+    response_model=None,
+    responses={200: {"model": Answer[Page[AssignmentRow]], "headers": _HEADER}, **refusals(401, 403, 422, 503)},
+)
+async def assignments(
+    request: Request,
+    admin: Annotated[Admin, Depends(as_admin)],
+    assigned: Annotated[bool, Query(description="false: those that still need a driver")] = True,
+    driverId: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    dateFrom: Day = None,
+    dateTo: Day = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """The assignment board, the latest tour first."""
+    size = most(limit)
+    parameters = {
+        "assigned": assigned,
+        "driver": driverId,
+        "date_from": dateFrom,
+        "date_to": dateTo,
+        "size": size + 1,
+        **_after(cursor),
+    }
+    served = await _serve(request, admin, "assignments", parameters)
+    return _page(request, served, size)
+
+
+@router.get(
+    "/finance/summary",
+    response_model=None,
+    responses={200: {"model": Answer[Finance], "headers": _HEADER}, **refusals(401, 403, 422, 503)},
+)
+async def finance(
+    request: Request, admin: Annotated[Admin, Depends(as_admin)], dateFrom: Day = None, dateTo: Day = None
+) -> Response:
+    """What the tours of at most 31 days bring, both days included; by default those of the last 7 days."""
+    last = dateTo or ((dateFrom + _WEEK) if dateFrom else today_in_bali())
+    first = dateFrom or last - _WEEK
+    if not 0 <= (last - first).days < 31:
+        raise Refused(422, "VALIDATION_ERROR", "dateTo: 0 to 30 days after dateFrom")
+    served = await _serve(request, admin, "finance", {"date_from": first, "date_to": last})
+    return _answered(
+        request, served, {"dateFrom": first, "dateTo": last, "items": [_shown(row) for row in served.rows]}
+    )
 
 
 async def _serve(request: Request, admin: Admin, read: str, parameters: dict[str, Any], *, one: bool = False) -> Served:

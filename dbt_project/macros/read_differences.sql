@@ -1,0 +1,124 @@
+{#
+  What the pages of the back office show of a booking: each field with its type and the rules that may explain that the
+  read model shows another value than bstadmin. A rule counts where the seed approved_differences says so.
+#}
+{% macro read_fields() -%}
+    {{- return([
+        ('channel', 'text', ['CHANNEL']),
+        ('reference', 'text', ['REF', 'MADE_UP_REF']),
+        ('created_at', 'timestamptz', ['OTHER_SOURCE']),
+        ('booked_on', 'date', ['OTHER_SOURCE']),
+        ('tour_date', 'date', ['OTHER_SOURCE_REVIEWED']),
+        ('tour_time', 'text', ['TIME', 'OTHER_SOURCE']),
+        ('customer_name', 'text', ['TEXT', 'OTHER_SOURCE']),
+        ('customer_email', 'text', ['TEXT', 'OTHER_SOURCE']),
+        ('customer_phone', 'text', ['PHONE', 'OTHER_SOURCE']),
+        ('pickup_location', 'text', ['PLACE', 'OTHER_SOURCE']),
+        ('meeting_point', 'text', ['PLACE', 'OTHER_SOURCE']),
+        ('adults', 'integer', ['COUNT', 'OTHER_SOURCE']),
+        ('children', 'integer', ['COUNT', 'OTHER_SOURCE']),
+        ('currency', 'text', ['CURRENCY', 'OTHER_SOURCE_REVIEWED']),
+        ('total_price', 'numeric', ['MONEY', 'OTHER_SOURCE_REVIEWED']),
+        ('status', 'text', ['RECOMPUTED', 'OTHER_SOURCE']),
+        ('is_paid', 'boolean', ['OTHER_SOURCE']),
+        ('paid_at', 'timestamptz', ['UNPAID', 'OTHER_SOURCE']),
+        ('package_id', 'bigint', ['OTHER_SOURCE']),
+        ('driver_id', 'integer', ['OTHER_SOURCE']),
+        ('assigned_at', 'timestamptz', ['OTHER_SOURCE']),
+        ('note', 'text', ['LINES', 'OTHER_SOURCE']),
+        ('finance_id', 'bigint', ['OTHER_SOURCE']),
+        ('pattern_id', 'bigint', ['OTHER_SOURCE']),
+        ('validated_at', 'timestamptz', ['OTHER_SOURCE']),
+        ('is_locked', 'boolean', ['OTHER_SOURCE']),
+        ('settlement', 'text', ['OTHER_SOURCE'])
+    ]) -}}
+{%- endmacro %}
+
+{#
+  Whether a rule explains the difference. `l`: bstadmin's row, with `id`, `finance_items` and `unpaid_items`; `n`: the
+  read model's, with `has_several` (sources) and `is_reviewed` (a review lists what they disagree about, mapping 4.12).
+#}
+{% macro read_rule(rule, field, l, n) -%}
+    {%- set old = l ~ '.' ~ field -%}
+    {%- set new = n ~ '.' ~ field -%}
+    {%- if rule == 'CHANNEL' -%}
+        {{ function('booking_channel') }}({{ old }}) = {{ new }}
+    {%- elif rule == 'REF' -%}
+        {{ function('norm_ref') }}({{ old }}) = {{ new }}
+    {%- elif rule == 'MADE_UP_REF' -%}
+        {{ function('norm_ref') }}({{ old }}) is null
+        and {{ new }} in ('OPS-' || {{ l }}.id, 'OPS-' || {{ l }}.id || '-BSTADMIN')
+    {%- elif rule == 'TEXT' -%}
+        left({{ function('norm_text') }}({{ old }}), 191) is not distinct from {{ new }}
+    {%- elif rule == 'PHONE' -%}
+        left({{ function('norm_phone') }}({{ old }}), 64) is not distinct from {{ new }}
+    {%- elif rule == 'PLACE' -%}
+        {{ function('norm_place') }}({{ old }}) is not distinct from {{ new }}
+    {%- elif rule == 'LINES' -%}
+        {{ function('norm_lines') }}({{ old }}) is not distinct from {{ new }}
+    {%- elif rule == 'TIME' -%}
+        to_char({{ function('parse_tour_time') }}({{ old }}), 'HH24:MI') is not distinct from {{ new }}
+    {%- elif rule == 'COUNT' -%}
+        coalesce({{ function('norm_count') }}({{ old }}), 0) = {{ new }}
+    {%- elif rule == 'CURRENCY' -%}
+        {{ function('norm_currency') }}({{ old }}) = {{ new }}
+    {%- elif rule == 'MONEY' -%}
+        greatest(coalesce({{ function('norm_money') }}({{ old }}), 0), 0) = {{ new }}
+    {%- elif rule == 'RECOMPUTED' -%}
+        {{ new }} = any(
+            select
+                {{ function('fulfilment_status') }}(
+                    {{ old }}, {{ l }}.finance_items, {{ l }}.unpaid_items, {{ l }}.validated_at, {{ l }}.tour_date,
+                    days.as_of, {{ l }}.driver_id, {{ l }}.pattern_id::integer
+                )
+            from (
+                values ({{ function('current_as_of') }}()), ((now() at time zone 'Asia/Makassar')::date)
+            ) as days (as_of)
+        )
+    {%- elif rule == 'UNPAID' -%}
+        {{ new }} is null and not {{ n }}.is_paid
+    {%- elif rule == 'OTHER_SOURCE' -%}
+        {{ n }}.has_several
+    {%- elif rule == 'OTHER_SOURCE_REVIEWED' -%}
+        {{ n }}.has_several and {{ n }}.is_reviewed
+    {%- else -%}
+        {{ exceptions.raise_compiler_error('no rule ' ~ rule) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#
+  The fields of a booking that differ, as JSON: field -> [bstadmin's value, the read model's, the rule that explains it
+  or null]; null when there is none. `approved`: the array of `field:RULE` in force. IGNORE leaves a field alone.
+#}
+{% macro read_differences(l, n, approved) -%}
+    nullif(
+        jsonb_strip_nulls(jsonb_build_object(
+        {%- for field, type, rules in read_fields() %}
+            '{{ field }}',
+            case
+                when {{ l }}.{{ field }} is distinct from {{ n }}.{{ field }}
+                    then jsonb_build_array(
+                        {{ l }}.{{ field }}, {{ n }}.{{ field }},
+                        case
+                            when '{{ field }}:IGNORE' = any({{ approved }}) then 'IGNORE'
+                            {%- for rule in rules %}
+                            when
+                                '{{ field }}:{{ rule }}' = any({{ approved }})
+                                and {{ read_rule(rule, field, l, n) }}
+                                then '{{ rule }}'
+                            {%- endfor %}
+                        end
+                    )
+            end{{ ',' if not loop.last }}
+        {%- endfor %}
+        )),
+        '{}'
+    )
+{%- endmacro %}
+
+{# The array of `field:RULE` that are approved today. #}
+{% macro read_approved(relation) -%}
+    select coalesce(array_agg(s.field || ':' || s.rule), '{}') as rules
+    from {{ relation }} as s
+    where s.expires_on is null or s.expires_on >= (now() at time zone 'Asia/Makassar')::date
+{%- endmacro %}
