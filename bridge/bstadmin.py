@@ -32,6 +32,26 @@ select
     (select {_BOOKING} from public.bookings as b where b.booking_id = any(%(ids)s::integer[]) {_RANKED}),
     %(driver)s::integer is null or exists (select 1 from public.drivers as d where d.id = %(driver)s::integer)
 """  # noqa: S608
+# of many bookings at once, with their finance: what the reconciliation compares
+READ_ALL = f"""
+select distinct on (a.booking_key)
+    a.booking_key,
+    {_BOOKING} || jsonb_build_object(
+        'validated_at', f.validated_at, 'is_locked', coalesce(f.is_locked, false), 'pattern_id', f.pattern_id,
+        'finance_items', coalesce(i.items, 0), 'unpaid_items', coalesce(i.unpaid, 0)
+    )
+from unnest(%(keys)s::uuid[], %(ids)s::integer[]) as a (booking_key, booking_id)
+join public.bookings as b on b.booking_id = a.booking_id
+left join public.booking_finances as f on f.booking_id = b.booking_id
+left join lateral (
+    select count(*) as items, count(*) filter (where not x.paid) as unpaid
+    from public.booking_finance_items as x
+    where x.booking_finance_id = f.booking_finance_id
+) as i on true
+order by
+    a.booking_key, (b.is_paid and b.paid_at is not null) desc, b.is_paid desc, b.updated_at desc, b.booking_id desc
+"""  # noqa: S608
+CHANGED = "select b.booking_id from public.bookings as b where b.updated_at >= %s and b.updated_at < %s"
 # the same row, held until the transaction ends
 HOLD = f"""
 select {_BOOKING}

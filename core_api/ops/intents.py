@@ -27,6 +27,7 @@ from bridge.errors import plain
 from core_api import audit
 from core_api.auth import Admin
 from core_api.database import Pool
+from core_api.errors import Refused
 
 Conn = AsyncConnection[Any]
 log = logging.getLogger("core_api.writes")
@@ -67,13 +68,18 @@ async def alone(pool: Pool, booking: UUID) -> AsyncIterator[Conn]:
     """A connection that holds the booking's lock of writers. Raises LockNotAvailable after 5 s."""
     lock = f"write:{booking}"
     async with pool.connection() as conn:
+        held = False
         try:
             await conn.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
+            held = True
             yield conn
-            await conn.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
-        except BaseException:
-            await conn.close()  # the lock goes with it
+        except BaseException as error:
+            if not held or not isinstance(error, Refused):
+                await conn.close()  # the lock goes with it
             raise
+        finally:
+            if not conn.closed:
+                await conn.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
 
 
 async def read_legacy(pool: Pool, ids: list[int], driver: int | None) -> tuple[dict[str, Any] | None, bool]:
@@ -143,9 +149,10 @@ async def _core(conn: Conn, intent: dict[str, Any], *, core: bool) -> None:
 async def _legacy(conn: Conn, pool: Pool, intent: dict[str, Any]) -> bool:
     """The legacy side's part; whether it has ended. Its errors are kept with the intent, the sweeper tries again."""
     key = intent["intent_id"]
-    frozen = await (await conn.execute("select phase2.is_frozen(%s)", (intent["booking_key"],))).fetchone()
-    if frozen == (True,):
-        return False
+    if intent["action"] != "playbook":
+        frozen = await (await conn.execute("select phase2.is_frozen(%s)", (intent["booking_key"],))).fetchone()
+        if frozen == (True,):
+            return False
     try:
         result, found, written_at = await _write_legacy(conn, pool, intent)
         error = None

@@ -27,7 +27,7 @@ from phase2.write_intents as i
 where
     (i.legacy_status = 'PENDING' or i.core_status = 'PENDING' or (i.core_status = 'BEHIND' and %(core)s))
     and i.touched_at < now() - %(older)s * interval '1 second'
-    and not phase2.is_frozen(i.booking_key)
+    and (i.action = 'playbook' or not phase2.is_frozen(i.booking_key))
 limit %(most)s
 """
 

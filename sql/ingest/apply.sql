@@ -219,6 +219,13 @@ begin
     end if;
     if phase2.backfill_is_writing() or not pg_try_advisory_xact_lock(
         phase2.booking_lock(event.channel_code, event.external_booking_ref)
+    ) or exists (
+        -- frozen until a person has resolved its conflict (blueprint 6.10): the event waits, and is not lost
+        select 1 from phase2.conflicts as k
+        join public.booking_core as c on c.booking_key = k.booking_key
+        where
+            k.freezes and k.status = 'OPEN'
+            and c.channel_code = event.channel_code and c.external_booking_ref = event.external_booking_ref
     ) then
         return 'BUSY';
     end if;
@@ -573,5 +580,6 @@ begin
 end
 $$;
 comment on function phase2.apply_event(uuid) is
-'APPLIED; ALREADY (it is DONE); BUSY (somebody is at this booking, or a backfill at all of them); WAITS (an earlier '
-'event of the booking goes first). Raises P2001 VALIDATION_ERROR and P2002 SCHEMA_MISMATCH; any other error passes.';
+'APPLIED; ALREADY (it is DONE); BUSY (somebody is at this booking, a backfill at all of them, or it is frozen); '
+'WAITS (an earlier event of the booking goes first). Raises P2001 VALIDATION_ERROR and P2002 SCHEMA_MISMATCH; any '
+'other error passes.';

@@ -58,130 +58,7 @@ comment on column phase2.write_intents.legacy_written_at is 'The updated_at that
 comment on column phase2.write_intents.legacy_clean_until is
 'updated_at of the legacy row as we left it, when nobody else had changed the row since we last knew it.';
 
-create table if not exists phase2.conflicts (
-    conflict_id uuid not null,
-    booking_key uuid not null,
-    rule text not null,
-    rule_version integer not null,
-    module text not null,
-    severity text not null,
-    freezes boolean not null,
-    status text not null default 'OPEN',
-    fields jsonb not null,
-    found_by text not null,
-    intent_id uuid,
-    detected_at timestamptz not null default now(),
-    due_at timestamptz not null,
-    escalated_at timestamptz,
-    before jsonb,
-    after jsonb,
-    ended_at timestamptz,
-    ended_by text,
-    reason text,
-    constraint conflicts_pkey primary key (conflict_id),
-    constraint conflicts_severity check (severity in ('high', 'medium')),
-    constraint conflicts_status check (status in ('OPEN', 'APPLIED', 'RESOLVED', 'GONE'))
-);
-create unique index if not exists ux_conflicts_open on phase2.conflicts (booking_key, rule) where status = 'OPEN';
-create index if not exists ix_conflicts_frozen on phase2.conflicts (booking_key) where freezes and status = 'OPEN';
-comment on table phase2.conflicts is
-'Where core and legacy hold different things and a rule of the playbook, or a person, has to say which stands.';
-comment on column phase2.conflicts.fields is 'A list of {field, core, legacy}, as last compared.';
-comment on column phase2.conflicts.before is 'Both sides before the rule was applied: what undo restores.';
-
-create table if not exists phase2.playbook_rules (
-    rule text not null,
-    version integer not null,
-    module text not null,
-    winner text not null,
-    condition text not null,
-    action text not null,
-    severity text not null,
-    sla interval not null,
-    freezes boolean not null,
-    constraint playbook_rules_pkey primary key (rule, version)
-);
-comment on table phase2.playbook_rules is
-'The conflict playbook (blueprint 6.10), version by version; the highest version of a rule is in force.';
-insert into phase2.playbook_rules (rule, version, module, winner, condition, action, severity, sla, freezes)
-values
-(
-    'booking_header', 1, 'booking_core', 'core-api', 'tour_date, total_price or channel_code differ',
-    'REVIEW_REQUIRED: freeze the booking until a person resolves it', 'high', interval '30 minutes', true
-),
-(
-    'assignment', 1, 'ops_assignment', 'core-api', 'driver differs, changed on both sides within 5 minutes',
-    'the core''s stands and is written to legacy, whose value is kept for audit', 'medium', interval '4 hours', false
-),
-(
-    'ops_state', 1, 'ops_booking_state', 'core-api', 'status differs from the recomputed one',
-    'recompute, write to both sides, audit the override', 'medium', interval '4 hours', false
-),
-(
-    'finance', 1, 'ops_finance_bridge', 'bstadmin', 'validated_at or is_locked differ',
-    'bstadmin''s value is taken, a reconciliation ticket opened', 'medium', interval '4 hours', false
-),
-(
-    'payment', 1, 'payment_event', 'balisnap for DIRECT', 'payments that came in another order than they happened',
-    'events are kept, ordered by their time, and the payment status is told anew', 'high', interval '30 minutes', false
-),
-(
-    'choice', 1, 'booking', 'a person', 'any other written field differs',
-    'a person says which side stands', 'medium', interval '4 hours', false
-)
-on conflict do nothing;
-
-create or replace function phase2.is_frozen(booking_key uuid) returns boolean
-language sql stable
-as $$
-    select exists (
-        select 1 from phase2.conflicts as c
-        where c.booking_key = is_frozen.booking_key and c.freezes and c.status = 'OPEN'
-    )
-$$;
-comment on function phase2.is_frozen(uuid) is
-'Whether a conflict holds this booking: nobody writes to it until a person has resolved that.';
-
-create or replace function phase2.note_conflict(
-    booking_key uuid, rule text, fields jsonb, found_by text, intent_id uuid
-) returns uuid
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-    told uuid;
-begin
-    insert into phase2.conflicts as c (
-        conflict_id, booking_key, rule, rule_version, module, severity, freezes, fields, found_by, intent_id, due_at
-    )
-    select
-        phase2.uuid7(), note_conflict.booking_key, r.rule, r.version, r.module, r.severity, r.freezes,
-        note_conflict.fields, note_conflict.found_by, note_conflict.intent_id, now() + r.sla
-    from phase2.playbook_rules as r
-    where r.rule = note_conflict.rule
-    order by r.version desc
-    limit 1
-    on conflict (booking_key, rule) where status = 'OPEN' do update
-        set fields = (
-            select jsonb_agg(f.value order by f.value ->> 'field')
-            from (
-                select n.value from jsonb_array_elements(excluded.fields) as n (value)
-                union all
-                select o.value from jsonb_array_elements(c.fields) as o (value)
-                where not exists (
-                    select 1 from jsonb_array_elements(excluded.fields) as n (value)
-                    where n.value ->> 'field' = o.value ->> 'field'
-                )
-            ) as f
-        )
-    returning c.conflict_id into told;
-    return told;
-end
-$$;
-comment on function phase2.note_conflict(uuid, text, jsonb, text, uuid) is
-'Opens a conflict under the rule''s version in force, or adds to the open one; its id. Its clock is that of the first.';
-
-create or replace function phase2.write_view(booking_key uuid) returns jsonb
+create or replace function phase2.core_values(booking_key uuid) returns jsonb
 language sql stable
 as $$
     select
@@ -194,26 +71,55 @@ as $$
             'ops_fulfillment_status', s.ops_fulfillment_status,
             'assigned_driver_id', s.assigned_driver_id,
             'assigned_partner_id', s.assigned_partner_id,
-            'assigned_at', s.assigned_at
+            'assigned_at', s.assigned_at,
+            'channel_code', c.channel_code,
+            'tour_date', c.tour_date,
+            'currency_code', c.currency_code,
+            'total_price', c.total_price,
+            'customer_payment_status', c.customer_payment_status,
+            'is_paid_flag', s.is_paid_flag,
+            'paid_at', s.paid_at,
+            'validated_at', f.validated_at,
+            'is_locked', f.is_locked
+        )
+    from public.booking_core as c
+    join public.ops_booking_state as s on s.booking_key = c.booking_key
+    left join public.booking_contact as t on t.booking_key = c.booking_key
+    left join public.ops_finance_bridge as f on f.booking_key = c.booking_key
+    where c.booking_key = core_values.booking_key
+$$;
+comment on function phase2.core_values(uuid) is
+'What the core holds of a booking that a write or the playbook may change.';
+
+create or replace function phase2.write_view(booking_key uuid) returns jsonb
+language sql stable
+as $$
+    select
+        (
+            select jsonb_object_agg(v.key, v.value)
+            from jsonb_each(phase2.core_values(s.booking_key)) as v
+            where
+                v.key in (
+                    'note', 'meeting_point', 'package_ref_type', 'package_ref_key', 'legacy_package_id',
+                    'ops_fulfillment_status', 'assigned_driver_id', 'assigned_partner_id', 'assigned_at'
+                )
         )
         || coalesce((
             select jsonb_object_agg(x.key, x.value order by i.place)
             from phase2.write_intents as i
             cross join lateral jsonb_each(i.target) as x
-            where i.booking_key = c.booking_key and i.core_status in ('PENDING', 'BEHIND')
+            where i.booking_key = s.booking_key and i.core_status in ('PENDING', 'BEHIND')
         ), '{}')
         || jsonb_build_object(
-            'booking_key', c.booking_key,
+            'booking_key', s.booking_key,
             'state_version', s.state_version + (
                 select count(*) from phase2.write_intents as i
-                where i.booking_key = c.booking_key and i.core_status in ('PENDING', 'BEHIND')
+                where i.booking_key = s.booking_key and i.core_status in ('PENDING', 'BEHIND')
             ),
-            'frozen', phase2.is_frozen(c.booking_key)
+            'frozen', phase2.is_frozen(s.booking_key)
         )
-    from public.booking_core as c
-    join public.ops_booking_state as s on s.booking_key = c.booking_key
-    left join public.booking_contact as t on t.booking_key = c.booking_key
-    where c.booking_key = write_view.booking_key
+    from public.ops_booking_state as s
+    where s.booking_key = write_view.booking_key
 $$;
 comment on function phase2.write_view(uuid) is
 'What a booking holds for who writes to it: the core, and on top what was accepted and the core does not hold yet.
@@ -263,6 +169,13 @@ as $$
         where target ? 'assigned_at'
         union all
         select 'status', target -> 'ops_fulfillment_status' where target ? 'ops_fulfillment_status'
+        union all
+        -- entered as local midnight
+        select
+            'tour_date', to_jsonb((target ->> 'tour_date')::timestamp at time zone 'Asia/Makassar' at time zone 'UTC')
+        where target ? 'tour_date'
+        union all
+        select 'total_price', target -> 'total_price' where target ? 'total_price'
     ) as w
 $$;
 comment on function phase2.as_legacy(jsonb) is 'Values of the core as the columns of bstadmin''s bookings hold them.';
@@ -465,7 +378,8 @@ comment on function phase2.accept_write(jsonb, date) is
 'Writes the intent, or says why not: SEEN (the same request has one), KEY_REUSED, MISSING, FROZEN, STALE, NOT_IN_LEGACY,
 NO_SUCH_PACKAGE. Whoever is accepted has its place among the writes of the booking, and the next version.';
 
-create or replace function phase2.write_core(intent_id uuid) returns text
+drop function if exists phase2.write_core(uuid);
+create or replace function phase2.write_core(intent_id uuid, resolving boolean default false) returns text
 language plpgsql
 as $$
 #variable_conflict use_column
@@ -485,7 +399,7 @@ begin
     if phase2.backfill_is_writing() then
         return 'BUSY';
     end if;
-    if phase2.is_frozen(i.booking_key) then
+    if phase2.is_frozen(i.booking_key) and not resolving then
         return 'FROZEN';
     end if;
     if exists (
@@ -502,16 +416,52 @@ begin
         i.target := '{}'; -- a backfill has brought it, and maybe what came after it
     end if;
 
-    if i.target ?| array['note', 'package_ref_type', 'legacy_package_id', 'ops_fulfillment_status'] then
+    if i.target ?| array[
+        'note', 'package_ref_type', 'legacy_package_id', 'ops_fulfillment_status', 'tour_date', 'total_price',
+        'customer_payment_status'
+    ] then
         update public.booking_core as b
         set
             note = case when i.target ? 'note' then i.target ->> 'note' else b.note end,
             package_ref_type = coalesce(i.target ->> 'package_ref_type', b.package_ref_type),
-            package_ref_key = coalesce((i.target ->> 'package_ref_key')::uuid, b.package_ref_key),
-            legacy_package_id = coalesce((i.target ->> 'legacy_package_id')::bigint, b.legacy_package_id),
+            package_ref_key = case
+                when i.target ? 'package_ref_key' then (i.target ->> 'package_ref_key')::uuid else b.package_ref_key
+            end,
+            legacy_package_id = case
+                when i.target ? 'legacy_package_id' then (i.target ->> 'legacy_package_id')::bigint
+                else b.legacy_package_id
+            end,
             ops_fulfillment_status = coalesce(i.target ->> 'ops_fulfillment_status', b.ops_fulfillment_status),
+            tour_date = coalesce((i.target ->> 'tour_date')::date, b.tour_date),
+            total_price = coalesce((i.target ->> 'total_price')::numeric, b.total_price),
+            customer_payment_status = coalesce(i.target ->> 'customer_payment_status', b.customer_payment_status),
             updated_at = now()
         where b.booking_key = i.booking_key;
+    end if;
+    if i.target ? 'total_price' then
+        -- the item that stands for a booking without any (mapping 4.9)
+        update public.booking_item_snapshot as s
+        set
+            total_amount = (i.target ->> 'total_price')::numeric,
+            adult_unit_price = u.price,
+            child_unit_price = u.price,
+            updated_at = now()
+        from (
+            select rulebook.synthetic_unit_price(
+                (i.target ->> 'total_price')::numeric, c.number_of_adult, c.number_of_child
+            ) as price
+        ) as u
+        where s.booking_item_key = rulebook.synthetic_item_key(c.channel_code, c.external_booking_ref);
+    end if;
+    if i.target ? 'validated_at' or i.target ? 'is_locked' then
+        update public.ops_finance_bridge as f
+        set
+            validated_at = case
+                when i.target ? 'validated_at' then (i.target ->> 'validated_at')::timestamptz else f.validated_at
+            end,
+            is_locked = coalesce((i.target ->> 'is_locked')::boolean, f.is_locked),
+            updated_at = now()
+        where f.booking_key = i.booking_key;
     end if;
     if i.target ? 'meeting_point' then
         insert into public.booking_contact as t (
@@ -566,6 +516,8 @@ begin
         assigned_at = case
             when i.target ? 'assigned_at' then (i.target ->> 'assigned_at')::timestamptz else s.assigned_at
         end,
+        is_paid_flag = coalesce((i.target ->> 'is_paid_flag')::boolean, s.is_paid_flag),
+        paid_at = case when i.target ? 'paid_at' then (i.target ->> 'paid_at')::timestamptz else s.paid_at end,
         -- updated_from_source stays: it tells an event that bstadmin has the booking
         state_version = s.state_version + 1,
         updated_at = now()
@@ -600,28 +552,9 @@ begin
     return 'DONE';
 end
 $$;
-comment on function phase2.write_core(uuid) is
+comment on function phase2.write_core(uuid, boolean) is
 'Writes an intent to the canonical tables, once: DONE, or ALREADY. BUSY (a backfill writes), FROZEN and WAITS (for a
-write before it) change nothing.';
-
-create or replace function phase2.rule_of(field text, core_at timestamptz, legacy_at timestamptz) returns text
-language sql immutable
-as $$
-    select
-        case
-            when field in ('tour_date', 'total_price', 'channel_code') then 'booking_header'
-            when field = 'ops_fulfillment_status' then 'ops_state'
-            when field in ('validated_at', 'is_locked') then 'finance'
-            when field = 'customer_payment_status' then 'payment'
-            when
-                field = 'assigned_driver_id'
-                and core_at - legacy_at between interval '-5 minutes' and interval '5 minutes'
-                then 'assignment'
-            else 'choice'
-        end
-$$;
-comment on function phase2.rule_of(text, timestamptz, timestamptz) is
-'Which rule of the playbook a difference in this field falls under, changed on the two sides at these times.';
+write before it) change nothing. `resolving`: what ends a conflict is written to a frozen booking too.';
 
 create or replace function phase2.record_legacy(
     intent_id uuid, result text, seen jsonb, written_at timestamptz, error text

@@ -1,0 +1,285 @@
+"""The conflict playbook: each rule found, simulated, applied as simulated, undone; what waits for a person; its clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from bridge import conflicts, ledger, postgres
+from bridge.errors import CouldNotRun
+from bridge.settings import Databases
+from core_api.errors import Refused
+from tests.booking_events import START, Event, accept
+from tests.booking_events import apply as play
+from tests.write_parts import Booking, Sides, both_sides
+
+NOW = timedelta(0)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Sides]:
+    with both_sides() as sides:
+        yield sides
+
+
+@pytest.fixture
+def sides(made) -> Sides:
+    made.sql("truncate phase2.write_intents, phase2.conflicts, phase2.tickets")
+    return made
+
+
+@pytest.fixture
+def databases(sides) -> Databases:
+    return Databases(sides.ops, sides.bstadmin, sides.bstadmin, None)
+
+
+def check(databases: Databases) -> conflicts.Check:
+    return conflicts.reconcile(databases, settle=NOW)
+
+
+def the_one(sides: Sides, booking: Booking) -> UUID:
+    rows = sides.sql("select conflict_id from phase2.conflicts where booking_key = %s and status = 'OPEN'", booking.key)
+    assert len(rows) == 1
+    return rows[0][0]
+
+
+def settled(sides: Sides, databases: Databases, key: UUID, keep: conflicts.Keep | None = None) -> conflicts.Plan:
+    """Simulated, applied, and found as simulated on both sides; the plan."""
+    (plan,) = conflicts.simulate(databases, conflict_id=key, keep=keep, settle=NOW)
+    before = both(sides, plan)
+    assert before == {side: {n: b for n, (b, _) in getattr(plan, side).items()} for side in ("core", "legacy")}
+    ((applied, outcome),) = conflicts.apply(databases, conflict_id=key, keep=keep, reason="test", settle=NOW)
+    assert (applied.core, applied.legacy) == (plan.core, plan.legacy)
+    assert outcome == ("RESOLVED" if keep else "APPLIED")
+    sides.sweep()
+    assert both(sides, plan) == {side: {n: a for n, (_, a) in getattr(plan, side).items()} for side in before}
+    return plan
+
+
+def both(sides: Sides, plan: conflicts.Plan) -> dict[str, dict[str, object]]:
+    """What both sides hold of what a plan changes."""
+    core = sides.sql("select phase2.core_values(%s)", plan.conflict.booking_key)[0][0]
+    (booking_id,) = [(plan.legacy_row or {})["booking_id"]]
+    row = sides.sql("select to_jsonb(b) from public.bookings as b where b.booking_id = %s", booking_id, legacy=True)[0][
+        0
+    ]
+    return {"core": {n: core[n] for n in plan.core}, "legacy": {n: row[n] for n in plan.legacy}}
+
+
+def undone(sides: Sides, databases: Databases, plan: conflicts.Plan) -> None:
+    conflicts.undo(databases, plan.conflict.conflict_id, reason="test")
+    sides.sweep()
+    assert both(sides, plan) == {
+        side: {n: b for n, (b, _) in getattr(plan, side).items()} for side in ("core", "legacy")
+    }
+    assert the_one_status(sides, plan.conflict.conflict_id) == "OPEN"
+
+
+def the_one_status(sides: Sides, key: UUID) -> str:
+    return sides.sql("select status from phase2.conflicts where conflict_id = %s", key)[0][0]
+
+
+def test_equal_sides_give_nothing(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="same")
+    sides.write(booking, "assign", assigned_driver_id=1)
+    found = check(databases)
+    assert (found.checked, found.mismatched) == (1, 0)
+    assert check(databases).checked == 0  # the window begins where the last one ended
+
+
+def test_assignment_changed_on_both_sides_within_five_minutes(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, "assign", assigned_driver_id=1)
+    sides.behind(booking, assigned_driver_id=2)
+    assert check(databases).conflicts == {"assignment": 1}
+    key = the_one(sides, booking)
+    plan = settled(sides, databases, key)
+    assert plan.legacy["assigned_driver_id"] == (2, 1)
+    assert plan.core == {}
+    undone(sides, databases, plan)
+    assert conflicts.apply(databases, conflict_id=key, reason="again", settle=NOW)[0][1] == "APPLIED"
+    sides.sweep()
+    assert sides.theirs(booking)["driver"] == sides.ours(booking)["driver"] == 1
+
+
+def test_assignment_changed_later_waits_for_a_person(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, "assign", assigned_driver_id=1)
+    sides.sql(
+        "update phase2.write_intents set accepted_at = accepted_at - interval '6 minutes' where booking_key = %s",
+        booking.key,
+    )
+    sides.behind(booking, assigned_driver_id=2)
+    assert check(databases).conflicts == {"choice": 1}
+    key = the_one(sides, booking)
+    assert conflicts.apply(databases, conflict_id=key, reason="test", settle=NOW)[0][1] == "WAITS"
+    plan = settled(sides, databases, key, keep="legacy")
+    assert plan.core["assigned_driver_id"] == (1, 2)
+    assert sides.ours(booking)["driver"] == 2
+    undone(sides, databases, plan)
+
+
+def test_a_status_that_is_not_the_recomputed_one(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, "sync")
+    sides.behind(booking, status="CANCELLED")
+    assert check(databases).conflicts == {"ops_state": 1}
+    plan = settled(sides, databases, the_one(sides, booking))
+    assert plan.core["ops_fulfillment_status"] == ("NEW", "CANCELLED")
+    undone(sides, databases, plan)
+
+
+def test_finance_is_bstadmins_and_leaves_a_ticket(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="x")
+    sides.sql(
+        "insert into public.ops_finance_bridge (finance_bridge_key, booking_key, booking_finance_id)"
+        " values (gen_random_uuid(), %s, 1)",
+        booking.key,
+    )
+    sides.sql(
+        "insert into public.booking_finances (booking_id, is_locked, validated_at, updated_at)"
+        " values (%s, true, '2026-03-01 10:00', now())",
+        booking.id,
+        legacy=True,
+    )
+    found = check(databases).conflicts
+    assert found == {"finance": 1, "ops_state": 1}  # validated is COMPLETED
+    key = sides.sql("select conflict_id from phase2.conflicts where booking_key = %s and rule = 'finance'", booking.key)
+    plan = settled(sides, databases, key[0][0])
+    assert plan.core == {"is_locked": (False, True), "validated_at": (None, "2026-03-01T10:00:00+00:00")}
+    assert sides.sql("select count(*) from phase2.tickets where closed_at is null") == [(1,)]
+    undone(sides, databases, plan)
+    assert sides.sql("select count(*) from phase2.tickets where closed_at is null") == [(0,)]
+
+
+def test_payments_that_came_in_the_wrong_order_are_told_in_their_own(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="x")
+    sides.sql("update public.booking_core set channel_code = 'DIRECT' where booking_key = %s", booking.key)
+    sides.sql("update public.bookings set source = 'DIRECT' where booking_id = %s", booking.id, legacy=True)
+    for minutes, came, status in ((10, 1, "REFUNDED"), (0, 2, "PAID")):  # the refund came first
+        sides.sql(
+            "insert into public.payment_event (payment_key, booking_key, payment_time, amount, payment_status_v2,"
+            " created_at) values (gen_random_uuid(), %s, timestamptz '2026-03-01' + %s * interval '1 minute', 100, %s,"
+            " timestamptz '2026-04-01' + %s * interval '1 minute')",
+            booking.key, minutes, status, came,
+        )  # fmt: skip
+    assert check(databases).conflicts == {"payment": 1}
+    plan = settled(sides, databases, the_one(sides, booking))
+    assert plan.core["customer_payment_status"] == ("PAID", "REFUNDED")
+    assert sides.sql("select count(*) from public.payment_event where booking_key = %s", booking.key) == [(2,)]
+    undone(sides, databases, plan)
+
+
+def test_a_header_that_differs_freezes_the_booking_until_a_person_says(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="x")
+    sides.behind(booking, total_price=80)
+    assert check(databases).conflicts == {"booking_header": 1}
+    key = the_one(sides, booking)
+    with pytest.raises(Refused) as refused:
+        sides.write(booking, note="no")
+    assert (refused.value.status, refused.value.code) == (409, "BOOKING_FROZEN")
+    (plan,) = conflicts.simulate(databases, conflict_id=key, settle=NOW)
+    assert (plan.rows, plan.money, plan.conflict.at_stake) == (0, 0, 20)  # never the latest: a person says
+    assert conflicts.apply(databases, conflict_id=key, reason="test", settle=NOW)[0][1] == "WAITS"
+    plan = settled(sides, databases, key, keep="core")
+    assert plan.legacy == {"total_price": (80, 100)}
+    assert plan.money == 20
+    undone(sides, databases, plan)
+    with pytest.raises(Refused, match="BOOKING_FROZEN"):
+        sides.write(booking, note="no")
+    plan = settled(sides, databases, key, keep="legacy")
+    assert plan.core == {"total_price": (100, 80)}
+    sides.write(booking, note="free again")
+    assert sides.sql("select status from public.unmapped_queue where source_pk = %s", str(key)) == [("RESOLVED",)]
+
+
+def test_what_a_person_leaves_as_it_is_does_not_come_back_until_it_changes(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="ours")
+    sides.behind(booking, note="theirs")
+    check(databases)
+    key = the_one(sides, booking)
+    assert conflicts.apply(databases, conflict_id=key, keep="both", reason="x", settle=NOW)[0][1] == "RESOLVED"
+    sides.sql("update phase2.write_intents set touched_at = now() where booking_key = %s", booking.key)
+    assert check(databases).mismatched == 0
+    sides.behind(booking, note="theirs again")
+    assert check(databases).conflicts == {"choice": 1}
+
+
+def test_nothing_is_applied_when_somebody_has_written_since(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, "assign", assigned_driver_id=1)
+    sides.behind(booking, assigned_driver_id=2)
+    check(databases)
+    key = the_one(sides, booking)
+    sides.behind(booking, assigned_driver_id=None)
+    ((plan, outcome),) = conflicts.apply(databases, conflict_id=key, reason="test", settle=NOW)
+    assert (plan.stale, outcome) == (True, "STALE")
+    assert sides.theirs(booking)["driver"] is None
+    # and what changes between the plan and the worker's write is noticed by the write
+    check(databases)
+    assert conflicts.apply(databases, conflict_id=key, reason="test", settle=NOW)[0][1] == "APPLIED"
+    sides.behind(booking, assigned_driver_id=2)
+    sides.sweep()
+    assert sides.theirs(booking)["driver"] == 2
+    assert the_one(sides, booking) != key
+    with pytest.raises(CouldNotRun, match="has written there since"):
+        conflicts.undo(databases, key, reason="test")
+
+
+def test_clocks(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="ours")
+    sides.behind(booking, note="theirs")
+    check(databases)
+    key = the_one(sides, booking)
+    with postgres.connect(sides.ops, autocommit=True) as conn:
+        (one,) = conflicts.listed(conn, conflict_id=key)
+        assert timedelta(hours=3, minutes=59) < one.left <= timedelta(hours=4)
+        assert one not in conflicts.escalate(conn)
+        conn.execute(
+            "update phase2.conflicts set detected_at = now() - interval '25 h', due_at = now() - interval '21 h'"
+            " where conflict_id = %s",
+            (key,),
+        )
+        for _ in range(2):
+            assert key in {late.conflict_id for late in conflicts.escalate(conn)}
+        (one,) = conflicts.listed(conn, conflict_id=key)
+        assert one.blocks
+        told = [e for e in ledger.entries(conn, "escalation") if e.body["conflict"] == str(key)]
+        assert len(told) == 1
+
+
+def test_equal_again_is_gone(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="ours")
+    sides.behind(booking, note="theirs")
+    check(databases)
+    key = the_one(sides, booking)
+    sides.behind(booking, note="ours")
+    check(databases)
+    assert the_one_status(sides, key) == "GONE"
+
+
+def test_an_event_of_a_frozen_booking_waits_and_is_not_lost(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="x")
+    sides.behind(booking, total_price=80)
+    check(databases)
+    ref = sides.sql("select external_booking_ref from public.booking_core where booking_key = %s", booking.key)[0][0]
+    with postgres.connect(sides.ops, autocommit=True) as conn:
+        event = Event("UPDATED", at=int(time.time() - START.timestamp()), total=150)
+        key = accept(conn, event, "GYG", ref)
+        assert play(conn, key) == "BUSY"
+        plan = settled(sides, databases, the_one(sides, booking), keep="legacy")
+        assert plan.core == {"total_price": (100, 80)}
+        assert play(conn, key) == "APPLIED"
+    assert sides.sql("select total_price from public.booking_core where booking_key = %s", booking.key) == [(150,)]
