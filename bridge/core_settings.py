@@ -56,6 +56,8 @@ class CoreSettings(BaseSettings):
 
     ops_read_timeout_seconds: float = Field(2.0, gt=0, description="then the read model is late: bstadmin answers")
 
+    ops_shadow_percentage: float = Field(5.0, ge=0, le=100, description="of the reads run on the other side too")
+
     phase2_kill: str = Field("", description="flags that are off here whatever else says on: names, commas; or `all`")
     ingest_webhook_enabled: bool = False
     ingest_queue_enabled: bool = False

@@ -24,10 +24,17 @@ from bridge.errors import CouldNotRun
 from bridge.reports.mask import mask
 
 _SETTINGS = "set local jit = off; set local work_mem = '256MB'; set local hash_mem_multiplier = 2"
+# a select of its own, and not that of an insert: only so do workers share it
 _COMPARE = """
-insert into phase2.parity_bookings (id, booking_key, status, differences)
+create temporary table parity_found on commit drop as
 select s.id, s.booking_key, s.status, s.differences
 from ops_read.shadow_bookings as s
+"""
+_REPLACE = """
+truncate phase2.parity_bookings;
+insert into phase2.parity_bookings (id, booking_key, status, differences)
+select f.id, f.booking_key, f.status, f.differences
+from pg_temp.parity_found as f
 """
 _COUNT = """
 select
@@ -109,8 +116,8 @@ def compare(run: steps.Run, *, most: int = 20) -> Parity:
                 "lock table phase2.parity_bookings in access exclusive mode"
             )  # two at once: one after the other
             conn.execute(_SETTINGS)
-            conn.execute("truncate phase2.parity_bookings")
             conn.execute(_COMPARE)
+            conn.execute(_REPLACE)
             with conn.cursor(row_factory=dict_row) as cursor:
                 counts = cursor.execute(_COUNT).fetchone() or {}
             parity_id = runlog.uuid7()

@@ -36,6 +36,7 @@ from core_api.ingest.log import Acceptor, forget
 from core_api.metrics import Metrics
 
 if TYPE_CHECKING:
+    from core_api.ops.shadow import Shadow
     from core_api.ops.sides import Sides
 
 LONGEST_BODY = 1_048_576  # bytes
@@ -69,6 +70,7 @@ class Core:
     acceptor: Acceptor
     queue: Queue | None
     sides: Sides
+    shadow: Shadow
     bstadmin: database.Pool | None  # that writes there
 
 
@@ -87,22 +89,32 @@ def create_app(
     from core_api import mappings, operations
     from core_api.ingest import dead_letter_routes, routes
     from core_api.ops import reads, writes
+    from core_api.ops.shadow import Shadow
     from core_api.ops.sides import Sides
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ops, bstadmin = (ops_url, bstadmin_url) if ops_url else (databases().ops, databases().bstadmin)
         pool, metrics = database.pool(ops, size=POOL_SIZE, application_name="phase2-core-api"), Metrics()
-        sides = Sides(ops, bstadmin, metrics)
+        sides, shadow = Sides(ops, bstadmin, metrics), Shadow(ops, bstadmin, metrics)
         await pool.open()
         await sides.open()
+        await shadow.open()
         writing = bstadmin_write_url and database.pool(
             bstadmin_write_url, size=4, application_name="phase2-core-api-writes"
         )
         if writing:
             await writing.open()
         core = Core(
-            core_settings(), pool, Flags(), metrics, Acceptor(pool), queue() if queue else None, sides, writing or None
+            core_settings(),
+            pool,
+            Flags(),
+            metrics,
+            Acceptor(pool),
+            queue() if queue else None,
+            sides,
+            shadow,
+            writing or None,
         )
         app.state.core = core
         await core.flags.is_on("INGEST_WEBHOOK_ENABLED", pool)
@@ -115,6 +127,7 @@ def create_app(
                 chore.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await chore
+            await shadow.close()
             await sides.flush(pool)
             await sides.close()
             if core.bstadmin:

@@ -40,7 +40,7 @@ def admin(actor: str = "ayu") -> dict[str, str]:
     return {"authorization": f"Bearer {serving.ADMIN}", "x-admin-role": "STAFF", "x-actor": actor}
 
 
-def items(client: httpx.Client, path: str = "/v1/ops/bookings", actor: str = "ayu", **asked: object) -> list[dict]:
+def items(client: httpx.Client, path: str = "/v1/ops/bookings", actor: str = "new", **asked: object) -> list[dict]:
     """All items of a list, page by page."""
     found: list[dict] = []
     while True:

@@ -20,7 +20,7 @@ def parity(
     """Compare every booking of bstadmin, as landed, field by field with what the read model shows of it.
 
     Approved differences (seed `approved_differences`) are counted apart, by rule. What is not explained is listed,
-    values masked; all of it stands in `phase2.parity_bookings`, and gate BG-01 holds the latest comparison to its limit.
+    values masked; all of it stands in `phase2.parity_bookings`, and gate BG-01 asks for the latest comparison.
 
     Exit code 1 when a difference is not explained. Example: `phase2 parity --most 5`
     """

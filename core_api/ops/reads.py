@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 import re
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
+from psycopg.types.json import Jsonb
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 
 from bridge.steps import today_in_bali
-from core_api.app import Answer, Core, Limit, Page, answer, as_admin, key_of, most, not_found, refusals
+from core_api.app import Answer, Core, Limit, Page, answer, as_admin, key_of, most, not_found, refusals, unavailable
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ops.sides import Row, Served
@@ -160,12 +163,13 @@ async def bookings(
 async def booking(request: Request, booking_id: str, admin: Annotated[Admin, Depends(as_admin)]) -> Response:
     """One booking, by bstadmin's number, or by its booking key while it has none."""
     if re.fullmatch(r"[1-9][0-9]{0,9}", booking_id):
-        parameters: dict[str, Any] = {"numbers": [booking_id], "keys": []}
+        parameters: dict[str, Any] = {"numbers": [booking_id], "keys": [], "identities": Jsonb([])}
     else:
-        parameters = {"numbers": [], "keys": [key_of(booking_id)]}
+        parameters = {"numbers": [], "keys": [key_of(booking_id)], "identities": Jsonb([])}
     served = await _serve(request, admin, "booking", parameters, one=True)
     if not served.rows:
-        raise not_found()
+        # bstadmin knows no booking keys: that it has none of this one says nothing
+        raise unavailable() if parameters["keys"] and served.why in ("fallback", "breaker") else not_found()
     # of bookings that were merged the page keeps the number that was asked for
     found = served.rows[0] | ({"id": booking_id} if parameters["numbers"] else {})
     return _answered(request, served, _shown(found))
@@ -221,13 +225,26 @@ async def finance(
 
 async def _serve(request: Request, admin: Admin, read: str, parameters: dict[str, Any], *, one: bool = False) -> Served:
     core: Core = request.app.state.core
-    return await core.sides.serve(core.flags, core.pool, admin, read, parameters, one=one)
+    served = await core.sides.serve(core.flags, core.pool, admin, read, parameters, one=one)
+    request.state.read = (read, parameters)
+    return served
 
 
 def _answered(request: Request, served: Served, data: Any) -> Response:
+    """The answer; when it is gone, its read is offered to the shadow."""
+    core: Core = request.app.state.core
     response = answer(request, data)
     response.headers["x-served-by"] = served.header
+    read, parameters = request.state.read
+    response.background = BackgroundTask(core.shadow.offer, core.pool, read, _path(request), parameters, served)
     return response
+
+
+def _path(request: Request) -> str:
+    """Path and query without what may name a person, and without cursors."""
+    asked = [f"{name}={'•••' if name == 'q' else value}" for name, value in request.query_params.items()]
+    said = "&".join(part for part in asked if not part.startswith("cursor="))
+    return (request.url.path + (f"?{said}" if said else ""))[:400]
 
 
 def _page(request: Request, served: Served, size: int) -> Response:
@@ -241,6 +258,7 @@ def _shown(row: Row) -> Row:
     return {_camel(name): value for name, value in row.items() if not name.startswith("_")}
 
 
+@cache
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(map(str.capitalize, rest))

@@ -139,7 +139,7 @@ class Sides:
     async def close(self) -> None:
         for side in (self.new, self.legacy):
             if side:
-                await side.pool.close()
+                await side.pool.close(timeout=1.0)
 
     async def serve(
         self, flags: Flags, pool: Pool, admin: Admin, read: str, parameters: dict[str, Any], *, one: bool = False

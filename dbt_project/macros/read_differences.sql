@@ -6,7 +6,7 @@
     {{- return([
         ('channel', 'text', ['CHANNEL']),
         ('reference', 'text', ['REF', 'MADE_UP_REF']),
-        ('created_at', 'timestamptz', ['OTHER_SOURCE']),
+        ('created_at', 'timestamptz', ['INSTANT', 'OTHER_SOURCE']),
         ('booked_on', 'date', ['OTHER_SOURCE']),
         ('tour_date', 'date', ['OTHER_SOURCE_REVIEWED']),
         ('tour_time', 'text', ['TIME', 'OTHER_SOURCE']),
@@ -17,18 +17,19 @@
         ('meeting_point', 'text', ['PLACE', 'OTHER_SOURCE']),
         ('adults', 'integer', ['COUNT', 'OTHER_SOURCE']),
         ('children', 'integer', ['COUNT', 'OTHER_SOURCE']),
-        ('currency', 'text', ['CURRENCY', 'OTHER_SOURCE_REVIEWED']),
-        ('total_price', 'numeric', ['MONEY', 'OTHER_SOURCE_REVIEWED']),
+        ('currency', 'text', ['CURRENCY', 'OTHER_SOURCE']),
+        ('total_price', 'numeric', ['MONEY', 'OTHER_SOURCE_REVIEWED', 'OTHER_SOURCE_CENT', 'OTHER_CURRENCY']),
         ('status', 'text', ['RECOMPUTED', 'OTHER_SOURCE']),
         ('is_paid', 'boolean', ['OTHER_SOURCE']),
-        ('paid_at', 'timestamptz', ['UNPAID', 'OTHER_SOURCE']),
+        ('paid_at', 'timestamptz', ['INSTANT', 'UNPAID', 'OTHER_SOURCE']),
         ('package_id', 'bigint', ['OTHER_SOURCE']),
         ('driver_id', 'integer', ['OTHER_SOURCE']),
-        ('assigned_at', 'timestamptz', ['OTHER_SOURCE']),
+        ('board_driver_id', 'integer', ['OTHER_SOURCE']),
+        ('assigned_at', 'timestamptz', ['INSTANT', 'OTHER_SOURCE']),
         ('note', 'text', ['LINES', 'OTHER_SOURCE']),
         ('finance_id', 'bigint', ['OTHER_SOURCE']),
         ('pattern_id', 'bigint', ['OTHER_SOURCE']),
-        ('validated_at', 'timestamptz', ['OTHER_SOURCE']),
+        ('validated_at', 'timestamptz', ['INSTANT', 'OTHER_SOURCE']),
         ('is_locked', 'boolean', ['OTHER_SOURCE']),
         ('settlement', 'text', ['OTHER_SOURCE'])
     ]) -}}
@@ -58,6 +59,8 @@
         {{ function('norm_lines') }}({{ old }}) is not distinct from {{ new }}
     {%- elif rule == 'TIME' -%}
         to_char({{ function('parse_tour_time') }}({{ old }}), 'HH24:MI') is not distinct from {{ new }}
+    {%- elif rule == 'INSTANT' -%}
+        not isfinite({{ old }}) and {{ new }} is null
     {%- elif rule == 'COUNT' -%}
         coalesce({{ function('norm_count') }}({{ old }}), 0) = {{ new }}
     {%- elif rule == 'CURRENCY' -%}
@@ -81,6 +84,10 @@
         {{ n }}.has_several
     {%- elif rule == 'OTHER_SOURCE_REVIEWED' -%}
         {{ n }}.has_several and {{ n }}.is_reviewed
+    {%- elif rule == 'OTHER_SOURCE_CENT' -%}
+        {{ n }}.has_several and abs({{ old }} - {{ new }}) <= 0.01
+    {%- elif rule == 'OTHER_CURRENCY' -%}
+        {{ n }}.has_several and {{ function('norm_currency') }}({{ l }}.currency) <> {{ n }}.currency
     {%- else -%}
         {{ exceptions.raise_compiler_error('no rule ' ~ rule) }}
     {%- endif -%}

@@ -33,6 +33,7 @@ from (
             when f.booking_finance_id is not null
                 then case when i.items > 0 and i.unpaid = 0 then 'SETTLED' else 'PENDING' end
         end as settlement,
+        b.assigned_driver_id as _board_driver_id,
         coalesce(i.items, 0) as _finance_items,
         coalesce(i.unpaid, 0) as _unpaid_items
     from public.bookings as b

@@ -1,5 +1,5 @@
 -- Every booking of bstadmin as landed against what the read model shows: in one pass over both.
-with approved as materialized (
+with approved as not materialized (  -- parallel workers cannot read a materialized one
     {{ read_approved(ref('approved_differences')) }}
 ),
 
@@ -36,6 +36,7 @@ legacy as (
         bookings.paid_at at time zone 'UTC' as paid_at,
         bookings.package_id::bigint as package_id,
         bookings.assigned_driver_id as driver_id,
+        bookings.assigned_driver_id as board_driver_id,
         bookings.assigned_at at time zone 'UTC' as assigned_at,
         bookings.note,
         finances.booking_finance_id::bigint as finance_id,
@@ -95,9 +96,12 @@ queued as (
 canonical as (
     select
         bookings.*,
+        assignments.driver_id as board_driver_id,
         several.entity_key is not null as has_several,
         reviewed.identity is not null as is_reviewed
     from {{ ref('ops_bookings') }} as bookings
+    left join {{ source('bridge', 'ops_assignment') }} as assignments
+        on bookings.booking_key = assignments.booking_key and assignments.is_active
     left join several on bookings.booking_key = several.entity_key
     left join reviewed on bookings.channel || ':' || bookings.reference = reviewed.identity
 ),
@@ -141,6 +145,7 @@ compared as (
     left join canonical on numbers.entity_key = canonical.booking_key
     left join queued on legacy.id = queued.id
     cross join approved
+    offset 0 -- the differences are computed once, and not again for each time that they are named below
 )
 
 select
