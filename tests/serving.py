@@ -75,9 +75,14 @@ def ready(server: str) -> Iterator[str]:
 
 
 @contextmanager
-def service(ops_url: str, queue: Callable[[], Queue] | None = None, bstadmin_url: str | None = None) -> Iterator[str]:
+def service(
+    ops_url: str,
+    queue: Callable[[], Queue] | None = None,
+    bstadmin_url: str | None = None,
+    bstadmin_write_url: str | None = None,
+) -> Iterator[str]:
     """The app under uvicorn in a thread, on a port of its own; its URL. The environment is the caller's."""
-    app = create_app(ops_url=ops_url, bstadmin_url=bstadmin_url, queue=queue)
+    app = create_app(ops_url=ops_url, bstadmin_url=bstadmin_url, bstadmin_write_url=bstadmin_write_url, queue=queue)
     config = uvicorn.Config(app, port=0, loop="uvloop", http="httptools", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

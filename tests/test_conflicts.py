@@ -1,4 +1,4 @@
-"""The conflict playbook: each rule found, simulated, applied as simulated, undone; what waits for a person; its clocks."""
+"""The conflict playbook: each rule found, simulated, applied as simulated, undone; what waits for a person; clocks."""
 
 from __future__ import annotations
 

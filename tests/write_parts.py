@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from bridge import flags, postgres
 from bridge.flags import Rollout, Row
@@ -104,9 +104,9 @@ class Sides:
     bstadmin: str
 
     def sql(self, statement: str, *values: object, legacy: bool = False) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.bstadmin if legacy else self.ops, autocommit=True) as conn:
-            done = conn.execute(statement.encode(), values or None)
-            return done.fetchall() if done.description else []
+        conn = _connection(self.bstadmin if legacy else self.ops, os.getpid())
+        done = conn.execute(statement.encode(), values or None)
+        return done.fetchall() if done.description else []
 
     def booking(self, *, legacy: bool = True, note: str | None = "first", package: int | None = None) -> Booking:
         values: dict[str, Any] = {
@@ -117,12 +117,10 @@ class Sides:
         }
         values |= {"key": uuid4(), "id": None}
         if legacy:
-            with psycopg.connect(self.bstadmin, autocommit=True) as conn:
-                row = conn.execute(_LEGACY, values).fetchone()
-                assert row is not None
-                values["id"] = row[0]
-        with psycopg.connect(self.ops, autocommit=True) as conn:
-            conn.execute(_CORE, values)
+            row = _connection(self.bstadmin, os.getpid()).execute(_LEGACY, values).fetchone()
+            assert row is not None
+            values["id"] = row[0]
+        _connection(self.ops, os.getpid()).execute(_CORE, values)
         return Booking(values["key"], values["id"])
 
     def ours(self, booking: Booking) -> dict[str, Any]:
@@ -140,8 +138,7 @@ class Sides:
                 " where booking_id = %s",
                 name,
             )
-            with psycopg.connect(self.bstadmin, autocommit=True) as conn:
-                conn.execute(statement, (value, booking.id))
+            _connection(self.bstadmin, os.getpid()).execute(statement, (value, booking.id))
 
     def intents(self, booking: Booking) -> list[tuple[Any, ...]]:
         return self.sql(
@@ -207,6 +204,11 @@ class Sides:
         return self.call(lambda pool, theirs: sweeper.sweep(pool, theirs, core=core, older=-1), legacy)
 
 
+@lru_cache(maxsize=8)
+def _connection(url: str, _process: int) -> psycopg.Connection[Any]:
+    return psycopg.connect(url, autocommit=True)
+
+
 @contextmanager
 def both_sides() -> Iterator[Sides]:
     """An ops database after A and B, and a bstadmin with two drivers and two packages."""
@@ -221,8 +223,7 @@ def both_sides() -> Iterator[Sides]:
             " ('Q', 'q', now())",
             legacy=True,
         )
-        yield sides
-
-
-def as_json(value: object) -> Jsonb:
-    return Jsonb(value)
+        try:
+            yield sides
+        finally:
+            _connection.cache_clear()

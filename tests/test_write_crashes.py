@@ -1,0 +1,345 @@
+"""A write that breaks off anywhere ends with both sides equal, or with a conflict that is listed; never in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import hypothesis.strategies as st
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from bridge import conflicts
+from bridge.settings import Databases
+from core_api import database
+from core_api.errors import Refused
+from core_api.ops import intents, sweeper, writes
+from tests.write_parts import AYU, OFF, ON, STRICT, Sides, both_sides
+
+T = TypeVar("T")
+POINTS = ("intent", "core", "written", "legacy", "ended")
+NOW = timedelta(0)
+# who has written to bstadmin's bookings: only here, the application's own schema has no such thing
+_HISTORY = """
+create table public.history (booking_id integer, who text);
+create function public.keep() returns trigger language plpgsql as $$ begin
+    insert into public.history values (new.booking_id, current_setting('application_name'));
+    return null;
+end $$;
+create trigger keep after update on public.bookings for each row execute function public.keep();
+"""
+
+
+@pytest.fixture(scope="module")
+def sides() -> Iterator[Sides]:
+    with both_sides() as made:
+        made.sql(_HISTORY, legacy=True)
+        yield made
+
+
+def in_a_process_that_dies(work: Callable[[], None], point: str) -> None:
+    """Run `work` in a process of its own, which is killed at that point of its write."""
+
+    async def reached(at: str) -> None:
+        if at == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        intents.reached = reached
+        try:
+            work()
+        finally:
+            os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"it was not killed at {point}: {status}"
+
+
+@pytest.mark.parametrize("rows", [ON, OFF, STRICT], ids=["on", "off", "strict"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_asked_again(sides, point, rows):
+    booking, key = sides.booking(), uuid4().hex
+    in_a_process_that_dies(lambda: sides.write(booking, note="new", key=key, version=1, rows=rows), point)
+    said = sides.write(booking, note="new", key=key, version=1, rows=rows)
+    assert (said["legacy"], said["state"]["stateVersion"]) == ("DONE", 2)
+    sides.sweep()  # of the flag that was off: the core catches up
+    once(sides, booking, "new")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_never_asked_again(sides, point):
+    booking = sides.booking()
+    in_a_process_that_dies(lambda: sides.write(booking, note="new"), point)
+    sides.sweep()
+    once(sides, booking, "new")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_switched_off_meanwhile(sides, point):
+    """Rollback of H: nothing is lost; legacy has it all, and the core again when the flag is on."""
+    booking = sides.booking()
+    in_a_process_that_dies(lambda: sides.write(booking, note="new"), point)
+    sides.sweep(core=False)
+    assert sides.theirs(booking)["note"] == "new"
+    sides.sweep(core=True)
+    once(sides, booking, "new")
+
+
+@pytest.mark.parametrize("point", ["intent", "core", "written"])
+def test_killed_and_somebody_wrote_behind_our_back(sides, point):
+    booking = sides.booking()
+    in_a_process_that_dies(lambda: sides.write(booking, note="ours"), point)
+    sides.behind(booking, note="theirs")
+    sides.sweep()
+    conflicts.reconcile(databases(sides), settle=NOW)
+    assert (sides.ours(booking)["note"], sides.theirs(booking)["note"]) == ("ours", "theirs")
+    assert [rule for rule, _ in sides.conflicts(booking)] == ["choice"]
+
+
+@pytest.mark.parametrize("who", ["phase2-test-ops", "phase2-test-legacy"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_connection_is_cut(sides, monkeypatch, point, who):
+    booking, key = sides.booking(), uuid4().hex
+
+    async def reached(at: str) -> None:
+        if at == point:
+            cut(sides, who)
+
+    monkeypatch.setattr(intents, "reached", reached)
+    try:
+        said = sides.write(booking, note="new", key=key, version=1)
+        assert said["state"]["note"] == "new"
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        pass
+    monkeypatch.undo()
+    sides.sweep()
+    once(sides, booking, "new")
+
+
+def once(sides: Sides, booking: Any, note: str) -> None:
+    """The write is on both sides, and was written there once."""
+    assert sides.ours(booking) == sides.theirs(booking)
+    assert sides.ours(booking)["note"] == note
+    assert sides.sql("select state_version from public.ops_booking_state where booking_key = %s", booking.key) == [(2,)]
+    ((core, legacy, _),) = sides.intents(booking)
+    assert (core, legacy) == ("DONE", "DONE")
+    assert sides.sql("select who from public.history where booking_id = %s", booking.id, legacy=True) == [
+        ("phase2-test-legacy",)
+    ]
+
+
+def cut(sides: Sides, who: str) -> None:
+    sides.sql("select pg_terminate_backend(a.pid) from pg_stat_activity as a where a.application_name = %s", who)
+
+
+def databases(sides: Sides) -> Databases:
+    return Databases(sides.ops, sides.bstadmin, sides.bstadmin, None)
+
+
+# -- any history ------------------------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Writers(RuleBasedStateMachine):
+    """Writers on both sides of one booking, crashes, outages, the flag on and off, conflicts and their settling."""
+
+    sides: Sides
+    runner: asyncio.Runner
+    pools: tuple[Any, Any, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = ON
+        self.asked: list[dict[str, Any]] = []
+        self.accepted: set[str] = set()  # keys that were answered with 200 or 202
+        self.frozen: dict[str, Any] | None = None
+
+    @initialize()
+    def begin(self) -> None:
+        self.booking = self.sides.booking()
+
+    # what happens
+
+    @rule(note=st.sampled_from(["a", "b", "c", None]))
+    def note(self, note: str | None) -> None:
+        self.write({"action": "patch", "changes": {"note": note}})
+
+    @rule(driver=st.sampled_from([1, 2]))
+    def assign(self, driver: int) -> None:
+        self.write({"action": "assign", "changes": {"assigned_driver_id": driver, "assigned_partner_id": None}})
+
+    @rule(note=st.sampled_from(["a", "b", "c"]), point=st.sampled_from(POINTS))
+    def crash(self, note: str, point: str) -> None:
+        self.write({"action": "patch", "changes": {"note": note}}, crash=point)
+
+    @rule(note=st.sampled_from(["a", "b", "c"]))
+    def bstadmin_is_away(self, note: str) -> None:
+        self.write({"action": "patch", "changes": {"note": note}}, away=True)
+
+    @precondition(lambda self: self.asked)
+    @rule(which=st.integers(0, 20))
+    def again(self, which: int) -> None:
+        self.write(self.asked[which % len(self.asked)])
+
+    @rule(note=st.sampled_from(["a", "b", "c"]))
+    def behind_our_back(self, note: str) -> None:
+        self.sides.behind(self.booking, note=note)
+
+    @rule(price=st.sampled_from([80, 100]))
+    def price_behind_our_back(self, price: int) -> None:
+        self.sides.behind(self.booking, total_price=price)
+
+    @rule(rows=st.sampled_from([ON, OFF, STRICT]))
+    def flag(self, rows: Any) -> None:
+        self.rows = rows
+
+    @rule()
+    def sweep(self) -> None:
+        pool, legacy, _ = self.pools
+        on = self.rows is not OFF
+        self.runner.run(sweeper.sweep(pool, legacy, core=on, older=-1))
+
+    @rule()
+    def reconcile(self) -> None:
+        conflicts.reconcile(databases(self.sides), settle=NOW)
+        if self.frozen is None and self.is_frozen():
+            self.frozen = self.held()
+
+    @rule(keep=st.sampled_from([None, "core", "legacy"]))
+    def settle(self, keep: Any) -> None:
+        open_ones = self.open()
+        for key in open_ones[:1]:
+            conflicts.apply(databases(self.sides), conflict_id=key, keep=keep, reason="x", settle=NOW)
+        if not self.is_frozen():
+            self.frozen = None
+
+    # what holds
+
+    @invariant()
+    def a_frozen_booking_is_as_it_was(self) -> None:
+        if self.frozen is not None:
+            assert self.held() == self.frozen
+
+    def teardown(self) -> None:
+        if not hasattr(self, "booking"):
+            return
+        self.rows = ON
+        self.sweep()
+        conflicts.reconcile(databases(self.sides), settle=NOW)
+        booking, sides = self.booking, self.sides
+        differing = {
+            n for n, v in sides.ours(booking).items() if n not in ("at", "status") and v != sides.theirs(booking)[n]
+        }
+        listed = {f["field"] for _, fields in sides.conflicts(booking) for f in fields}
+        names = {"note": "note", "driver": "assigned_driver_id"}
+        assert {names[name] for name in differing} <= listed, (sides.ours(booking), sides.theirs(booking))
+        rows = sides.sql(
+            "select intent_id, split_part(idempotency_key, ':', 1), core_status, legacy_status"
+            " from phase2.write_intents"
+            " where booking_key = %s order by place",
+            booking.key,
+        )
+        still = self.is_frozen()
+        # none lost: what was answered for has ended on both sides, in a conflict, or waits for the person who thaws it
+        ended = {key: (core, legacy) for _, key, core, legacy in rows if core != "REFUSED"}
+        for key in self.accepted:
+            core, legacy = ended[key]
+            assert still or (core == "DONE" and legacy in ("DONE", "CONFLICT")), (core, legacy)
+        # none twice: a version each in the core, an update each in bstadmin
+        done = sum(core == "DONE" for _, _, core, _ in rows)
+        assert sides.sql("select state_version from public.ops_booking_state where booking_key = %s", booking.key) == [
+            (1 + done,)
+        ]
+        theirs = sum(legacy == "DONE" for *_, legacy in rows)
+        assert self.updates() == theirs
+
+    # how
+
+    def write(self, asked: dict[str, Any], *, crash: str | None = None, away: bool = False) -> None:
+        if "key" not in asked:
+            asked = asked | {"key": uuid4().hex, "version": self.sides.version(self.booking)}
+            self.asked.append(asked)
+
+        async def reached(at: str) -> None:
+            if at == crash:
+                raise Crash
+
+        pool, legacy, nowhere = self.pools
+        intents.reached = reached
+        try:
+            self.runner.run(
+                writes.perform(pool, nowhere if away else legacy, self.rows, AYU, self.booking.key, **asked)
+            )
+            self.accepted.add(asked["key"])
+        except (Refused, Crash):
+            pass
+        finally:
+            intents.reached = _reached
+
+    def open(self) -> list[Any]:
+        return [
+            row[0]
+            for row in self.sides.sql(
+                "select conflict_id from phase2.conflicts where booking_key = %s and status = 'OPEN' order by 1",
+                self.booking.key,
+            )
+        ]
+
+    def is_frozen(self) -> bool:
+        return self.sides.sql("select phase2.is_frozen(%s)", self.booking.key)[0][0]
+
+    def held(self) -> dict[str, Any]:
+        core = self.sides.sql("select phase2.core_values(%s)", self.booking.key)[0][0]
+        return core | {"updates": self.updates()}
+
+    def updates(self) -> int:
+        return self.sides.sql(
+            "select count(*) from public.history where booking_id = %s and who like 'phase2%%'",
+            self.booking.id, legacy=True,
+        )[0][0]  # fmt: skip
+
+
+_reached = intents.reached
+
+
+def test_any_history_of_writes(sides):
+    async def pools() -> tuple[Any, Any, Any]:
+        made = []
+        for url in (sides.ops, sides.bstadmin, "postgresql://nobody@127.0.0.1:1/none"):
+            made.append(database.pool(url, size=2, application_name="phase2-test-legacy", wait_seconds=0.3))
+            await made[-1].open()
+        return made[0], made[1], made[2]
+
+    with asyncio.Runner() as runner:
+        Writers.sides, Writers.runner, Writers.pools = sides, runner, runner.run(pools())
+        try:
+            run_state_machine_as_test(
+                Writers,
+                settings=settings(
+                    max_examples=int(os.environ.get("WRITE_EXAMPLES", "12")),
+                    stateful_step_count=14,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                    print_blob=True,
+                ),  # fmt: skip
+            )
+        finally:
+            for pool in Writers.pools:
+                runner.run(pool.close())
