@@ -1,9 +1,9 @@
+-- The user of BSTADMIN_WRITE_DB_URL: writes of the back office through the core API (batch H). bstadmin's
+-- administrator runs this once there, then gives the role a password (`\password phase2_writer`). Idempotent. No table
+-- is changed. What is granted is all that such a write touches: no delete, no other column; a total only where a person
+-- settles a conflict.
 
-
-
-
-
-
+begin;
 set local lock_timeout = '5s';
 set local search_path = '';
 
