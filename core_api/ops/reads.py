@@ -148,10 +148,11 @@ async def bookings(
         "date_from": dateFrom,
         "date_to": dateTo,
         "pattern": q and f"%{_WILD.sub(_ESCAPED, q)}%",
+        "found": None,
         "size": size + 1,
         **_after(cursor),
     }
-    served = await _serve(request, admin, "bookings_search" if q else "bookings", parameters)
+    served = await _serve(request, admin, "bookings", parameters)
     return _page(request, served, size)
 
 
@@ -200,7 +201,7 @@ async def assignments(
         "size": size + 1,
         **_after(cursor),
     }
-    served = await _serve(request, admin, "assignments", parameters)
+    served = await _serve(request, admin, "assignments" if assigned else "unassigned", parameters)
     return _page(request, served, size)
 
 

@@ -32,6 +32,7 @@ POOL_SIZE = 4  # connections of each side, beside those of ingestion
 FLUSH_SECONDS = 5.0
 
 _log = logging.getLogger("core_api.reads")
+_FEW = 5000  # bookings that are fetched and sorted sooner than the list is walked down
 _STEP = math.log(1.1)  # latencies are kept in classes 10 % wide
 # a plan for what is asked for, not one for every mixture of filters
 _SESSION = " -c default_transaction_read_only=on -c jit=off -c plan_cache_mode=force_custom_plan"
@@ -39,10 +40,9 @@ _SESSION = " -c default_transaction_read_only=on -c jit=off -c plan_cache_mode=f
 
 @lru_cache(maxsize=64)
 def _statement(side: SideName, name: str) -> bytes:
-    file = SQL / "ops_read" / f"{side}_{name}.sql"
-    if not file.exists():  # bstadmin searches by the same statement that lists
-        file = file.with_name(f"{side}_{name.removesuffix('_search')}.sql")
-    return file.read_bytes()
+    if side == "legacy" and name == "unassigned":
+        name = "assignments"  # one statement there
+    return (SQL / "ops_read" / f"{side}_{name}.sql").read_bytes()
 
 
 class Side:
@@ -57,6 +57,9 @@ class Side:
     async def rows(self, statement: str, parameters: dict[str, Any], *, seconds: float) -> list[Row]:
         """The rows of `sql/ops_read/{side}_{statement}.sql`. Raises psycopg.Error; TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds), self.pool.connection() as conn:
+            if self.name == "new" and parameters.get("pattern"):
+                looked_up = await (await conn.execute(_statement("new", "found"), parameters)).fetchall()
+                parameters = parameters | {"found": [row[0] for row in looked_up] if len(looked_up) <= _FEW else None}
             found = await (await conn.execute(_statement(self.name, statement), parameters)).fetchall()
         return [row[0] for row in found]
 

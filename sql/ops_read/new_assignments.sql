@@ -1,4 +1,4 @@
--- A page of the assignment board from the read model: bookings with a driver, or those that still need one.
+-- A page of the assignment board from the read model: bookings with a driver.
 select to_jsonb(p) as page_row
 from (
     select
@@ -19,8 +19,7 @@ from (
         b.booking_key as _key
     from ops_read.ops_assignments as b
     where
-        (b.driver_id is not null) = %(assigned)s
-        and (%(assigned)s or b.status not in ('CANCELLED', 'NO_SHOW'))
+        b.driver_id is not null
         and (%(driver)s::integer is null or b.driver_id = %(driver)s)
         and (%(date_from)s::date is null or b.tour_date >= %(date_from)s)
         and (%(date_to)s::date is null or b.tour_date <= %(date_to)s)

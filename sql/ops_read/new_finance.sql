@@ -4,7 +4,7 @@ from (
     select
         b.currency,
         count(*) as bookings,
-        sum(b.adults + b.children) as heads,
+        sum(b.heads) as heads,
         sum(b.total_price)::text as total_price,
         count(*) filter (where b.is_paid) as paid_bookings,
         coalesce(sum(b.total_price) filter (where b.is_paid), 0)::numeric(14, 2)::text as paid_price,
@@ -12,7 +12,7 @@ from (
         count(b.validated_at) as validated,
         count(*) filter (where b.is_locked) as locked,
         count(*) filter (where b.settlement = 'SETTLED') as settled
-    from ops_read.ops_bookings as b
+    from ops_read.ops_finances as b
     where b.tour_date between %(date_from)s and %(date_to)s and b.status not in ('CANCELLED', 'NO_SHOW')
     group by b.currency
     order by b.currency

@@ -17,9 +17,9 @@ create index if not exists ix_booking_core_channel_page
 on public.booking_core (channel_code, tour_date, booking_created_at);
 
 -- bstadmin's number of a booking, and back
-create index if not exists ix_channel_external_refs_ops_number
-on public.channel_external_refs (entity_key) include (external_ref)
-where entity_type = 'BOOKING' and external_ref_kind = 'BSTADMIN_BOOKING_ID';
+create index if not exists ix_channel_external_refs_of_booking
+on public.channel_external_refs (entity_key, external_ref_kind) include (external_ref)
+where entity_type = 'BOOKING';
 create index if not exists ix_channel_external_refs_by_ops_number
 on public.channel_external_refs (external_ref) include (entity_key)
 where entity_type = 'BOOKING' and external_ref_kind = 'BSTADMIN_BOOKING_ID';

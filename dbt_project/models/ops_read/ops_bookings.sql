@@ -1,20 +1,9 @@
 -- What the back office works with: every booking that bstadmin holds, and those of the other channels that only an event
 -- has told of so far. A booking that balisnap alone holds is no page of the back office's, as before the cutover.
-with numbers as not materialized (
-    select
-        refs.entity_key,
-        refs.external_ref::bigint as ops_id
-    from {{ source('bridge', 'channel_external_refs') }} as refs
-    where
-        refs.entity_type = 'BOOKING'
-        and refs.external_ref_kind = 'BSTADMIN_BOOKING_ID'
-        and refs.external_ref ~ '^[0-9]{1,10}$'
-)
-
 select
-    coalesce(numbers.ops_id::text, cores.booking_key::text) as id,
+    coalesce(numbers.external_ref::bigint::text, cores.booking_key::text) as id,
     cores.booking_key,
-    numbers.ops_id,
+    numbers.external_ref::bigint as ops_id,
     cores.channel_code::text as channel,
     cores.external_booking_ref::text as reference,
     cores.booking_created_at as created_at,
@@ -44,14 +33,25 @@ select
     finances.settlement_status::text as settlement,
     states.state_version
 from {{ source('bridge', 'booking_core') }} as cores
-left join numbers on cores.booking_key = numbers.entity_key
+-- joins and no common table expressions: the planner looks for a page's rows through this view, in the page's order
+left join {{ source('bridge', 'channel_external_refs') }} as numbers
+    on
+        cores.booking_key = numbers.entity_key
+        and numbers.entity_type = 'BOOKING'
+        and numbers.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+        and numbers.external_ref ~ '^[0-9]{1,10}$'
 left join {{ source('bridge', 'booking_contact') }} as contacts on cores.booking_key = contacts.booking_key
 left join {{ source('bridge', 'ops_booking_state') }} as states on cores.booking_key = states.booking_key
 left join {{ source('bridge', 'ops_finance_bridge') }} as finances on cores.booking_key = finances.booking_key
 where
-    (numbers.ops_id is not null or cores.channel_code <> 'DIRECT')
+    (numbers.external_ref::bigint is not null or cores.channel_code <> 'DIRECT')
     -- bookings that were merged have several numbers: the page shows the lowest
     and not exists (
-        select 1 from numbers as others
-        where others.entity_key = numbers.entity_key and others.ops_id < numbers.ops_id
+        select 1 from {{ source('bridge', 'channel_external_refs') }} as others
+        where
+            others.entity_key = cores.booking_key
+            and others.entity_type = 'BOOKING'
+            and others.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+            and others.external_ref ~ '^[0-9]{1,10}$'
+            and others.external_ref::bigint < numbers.external_ref::bigint
     )

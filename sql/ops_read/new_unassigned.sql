@@ -1,0 +1,44 @@
+-- A page of the assignment board from the read model: bookings that still need a driver.
+select to_jsonb(p) as page_row
+from (
+    select
+        b.id,
+        b.channel,
+        b.reference,
+        b.created_at,
+        b.tour_date,
+        b.tour_time,
+        b.adults,
+        b.children,
+        b.pickup_location,
+        b.status,
+        null::integer as driver_id,
+        null::integer as partner_id,
+        b.assigned_at,
+        b.ops_id as _number,
+        b.booking_key as _key
+    from ops_read.ops_bookings as b
+    where
+        b.status not in ('CANCELLED', 'NO_SHOW')
+        and not exists (
+            select 1 from public.ops_assignment as a
+            where a.booking_key = b.booking_key and a.is_active and a.driver_id is not null
+        )
+        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s)
+        and (%(date_to)s::date is null or b.tour_date <= %(date_to)s)
+        and (
+            %(after_date)s::date is null
+            or (
+                (b.tour_date, b.created_at) <= (%(after_date)s, %(after_created)s::timestamptz)
+                and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
+                < (
+                    %(after_date)s, %(after_created)s,
+                    coalesce(%(after_number)s::bigint, 9223372036854775807),
+                    coalesce(%(after_key)s::uuid, '00000000-0000-0000-0000-000000000000')
+                )
+            )
+        )
+    order by
+        b.tour_date desc, b.created_at desc, coalesce(b.ops_id, 9223372036854775807) desc, b.booking_key desc
+    limit %(size)s
+) as p
