@@ -25,6 +25,7 @@ from bridge.commands import (  # noqa: F401  (a topic's commands register themse
     ledger,
     operating,
     rehearsal,
+    reversibility,
     serve,
     signoff,
 )

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from bridge import bstadmin, ledger, postgres
+from bridge import bstadmin, flags, ledger, postgres
 from bridge.errors import CouldNotRun
 from bridge.runlog import uuid7
 from bridge.settings import Databases
@@ -29,7 +29,8 @@ Keep = Literal["core", "legacy", "both"]
 _WINDOW = """
 select coalesce(max(c.window_to), %(to)s - interval '1 hour') from phase2.write_checks as c where c.window_to <= %(to)s
 """
-# Bookings that the core API has written to: in the window here, or changed there meanwhile; and those in conflict.
+# Bookings written in the window here, or changed there meanwhile; and those in conflict. Until the flag is on for all,
+# others may still write to bstadmin alone: then of the changed ones those that the core API has ever written to.
 _BOOKINGS = """
 with bookings as (
     select i.booking_key from phase2.write_intents as i
@@ -39,7 +40,7 @@ with bookings as (
     where
         r.entity_type = 'BOOKING' and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
         and r.external_ref = any(%(changed)s::text[])
-        and exists (select 1 from phase2.write_intents as i where i.booking_key = r.entity_key)
+        and (%(all)s or exists (select 1 from phase2.write_intents as i where i.booking_key = r.entity_key))
     union
     select c.booking_key from phase2.conflicts as c where c.status = 'OPEN'
 )
@@ -77,6 +78,9 @@ update phase2.conflicts as c
 set status = 'GONE', ended_at = now(), ended_by = 'reconciliation', reason = 'both sides hold the same'
 where
     c.booking_key = %s and c.status = 'OPEN' and not c.freezes and not c.rule = any(%s)
+    and not exists (
+        select 1 from phase2.write_intents as i where i.booking_key = c.booking_key and i.legacy_status = 'PENDING'
+    )
 """
 _LISTED = """
 select
@@ -187,7 +191,9 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         rows = legacy.execute(
             bstadmin.CHANGED, (since.astimezone(UTC).replace(tzinfo=None), to.astimezone(UTC).replace(tzinfo=None))
         ).fetchall()
-        asked = {"from": since, "to": to, "changed": [str(row[0]) for row in rows]}
+        flag = flags.in_force("OPS_WRITE_CORE_ENABLED", flags.read(conn))
+        everyone = flag.enabled and flag.rollout.percentage >= 100 and not flag.rollout.modules
+        asked = {"from": since, "to": to, "changed": [str(row[0]) for row in rows], "all": everyone}
         pairs = conn.execute(_BOOKINGS, asked).fetchall()
         theirs = _read(legacy, [pair for pair in pairs if pair[1] is not None])
         late = {row[0] for row in conn.execute(_NOT_ENDED, (to,)).fetchall()}
@@ -248,6 +254,21 @@ def escalate(conn: psycopg.Connection) -> list[Conflict]:
                 ledger.append(conn, "escalation", subject=one.rule, body={"conflict": str(one.conflict_id),
                               "severity": one.severity, "due_at": one.due_at})  # fmt: skip
     return overdue
+
+
+def watch(databases: Databases, check: Check) -> tuple[list[Conflict], list[str]]:
+    """After a reconciliation: what is overdue, told once each, and the gates of H that it fails (H-01, H-03).
+
+    H-01's limit is the registry's; where that is not there yet, nothing may differ.
+    """
+    with postgres.connect(databases.ops, application_name="phase2-conflicts", autocommit=True) as conn:
+        there = _one(conn, "select to_regclass('dbt_seeds.gate_registry') is not null", ())
+        limit = there and _one(
+            conn, "select max(r.threshold) from dbt_seeds.gate_registry as r where r.gate_id = 'H-01'", ()
+        )
+        overdue = escalate(conn)
+        old = [one for one in listed(conn) if one.blocks]
+    return overdue, [*(["H-01"] if check.rate > float(limit or 0) else []), *(["H-03"] if old else [])]
 
 
 def simulate(

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from bridge import conflicts, ledger, postgres
+from bridge import conflicts, ledger, postgres, reversibility, warehouse
 from bridge.errors import CouldNotRun
 from bridge.settings import Databases
 from core_api.errors import Refused
@@ -28,7 +28,10 @@ def made() -> Iterator[Sides]:
 
 @pytest.fixture
 def sides(made) -> Sides:
-    made.sql("truncate phase2.write_intents, phase2.conflicts, phase2.tickets")
+    made.sql(
+        "truncate phase2.write_intents, phase2.conflicts, phase2.tickets, phase2.booking_event_times,"
+        " phase2.booking_freshness, public.ingest_event_log cascade"
+    )
     return made
 
 
@@ -283,3 +286,70 @@ def test_an_event_of_a_frozen_booking_waits_and_is_not_lost(sides, databases):
         assert plan.core == {"total_price": (100, 80)}
         assert play(conn, key) == "APPLIED"
     assert sides.sql("select total_price from public.booking_core where booking_key = %s", booking.key) == [(150,)]
+
+
+# -- what the gates and the meter say ---------------------------------------------------------------------------------
+
+
+def gates(sides: Sides) -> dict[str, tuple[str, int]]:
+    """Of each gate of H what it says, and how many rows it lists."""
+    return {
+        gate: (status, listed)
+        for gate, status, listed in sides.sql(
+            "select g.gate_id, rulebook.gate_status(h.numerator, h.value, h.denominator, g.comparator, g.threshold,"
+            " g.na_when_empty), (select count(*) from dbt_recon.recon_h_exceptions as e where e.gate_id = g.gate_id)"
+            " from dbt_seeds.gate_registry as g join dbt_recon.recon_h as h on h.gate_id = g.gate_id"
+            " where g.batch = 'H' and h.kind = 'measure' order by 1"
+        )
+    }
+
+
+def test_gates_of_h_and_the_fault_that_fails_each(sides, databases):
+    warehouse.build(sides.ops, "recon")
+    sides.sql("truncate phase2.write_checks, phase2.drills")
+    assert gates(sides) == {"H-01": ("FAIL", 0), "H-02": ("N/A", 0), "H-03": ("N/A", 0), "H-04": ("FAIL", 0)}
+    booking = sides.booking()
+    sides.write(booking, note="ours")
+    check(databases)
+    sides.sql(
+        "insert into phase2.drills (drill_id, drill, passed, measured, started_at)"
+        " values (gen_random_uuid(), 'rollback', true, '{\"batch\": \"H\"}', now())"
+    )
+    assert {gate: status for gate, (status, _) in gates(sides).items()} == {
+        "H-01": "PASS", "H-02": "N/A", "H-03": "N/A", "H-04": "PASS",
+    }  # fmt: skip
+    sides.behind(booking, note="theirs")
+    check(databases)
+    sides.sql("update phase2.drills set passed = false")
+    sides.sql("update phase2.conflicts set detected_at = now() - interval '25 hours'")
+    sides.sql("update phase2.write_intents set legacy_status = 'PENDING', accepted_at = now() - interval '2 hours'")
+    with postgres.connect(sides.ops, autocommit=True) as conn:
+        accept(conn, Event("CREATED", at=0), "GYG", "LOST1")
+    sides.sql("update public.ingest_event_log set process_status = 'FAILED'")
+    assert gates(sides) == {"H-01": ("FAIL", 1), "H-02": ("FAIL", 2), "H-03": ("FAIL", 1), "H-04": ("FAIL", 1)}
+    found = conflicts.reconcile(databases, settle=NOW)
+    assert conflicts.watch(databases, found)[1] == ["H-01", "H-03"]
+
+
+def test_what_a_rollback_would_owe(sides):
+    with postgres.connect(sides.ops, autocommit=True) as conn:
+        before = reversibility.measure(conn)
+        assert not before.passed
+        booking = sides.booking()
+        sides.write(booking, note="later", legacy="postgresql://nobody@127.0.0.1:1/none")
+        sides.write(sides.booking(legacy=False), note="core alone")
+        sides.write(sides.booking(), "assign", assigned_driver_id=1, assigned_partner_id=3)
+        play(conn, accept(conn, Event("CREATED", at=0, total=70, currency="IDR"), "GYG", "ONLY1"))
+        play(conn, accept(conn, Event("UPDATED", at=9, total=75, currency="IDR"), "GYG", "ONLY1"))
+        owed = {one.kind: one for one in reversibility.measure(conn).owed}
+        pending = owed["writes that bstadmin has not got yet"]
+        assert (pending.rows, pending.bookings, pending.until) == (1, 1, None)
+        assert owed["writes to bookings that bstadmin does not have"].rows == 1
+        assert owed["partners, for whom bstadmin has no place"].rows >= 1
+        only = owed["bookings that only the core has"]
+        assert (only.bookings, only.money, only.events, only.lost) == (1, {"IDR": "75.00"}, 2, 0)
+        assert only.until is not None
+        conn.execute("delete from public.ingest_event_log")  # as retention does after 35 days
+        read = reversibility.measure(conn)
+        assert read.passed
+        assert "only a backup" in read.point_of_no_return

@@ -24,6 +24,7 @@ SCHEDULES = {
     "recon-daily": "30 18 * * *",
     "rehearsal-nightly": "0 17 * * *",
     "retention": "0 19 * * *",
+    "dual-write-hourly": "20 * * * *",
 }
 
 

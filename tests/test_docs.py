@@ -74,11 +74,9 @@ def test_each_phase2_command_and_option_exists(page: Path) -> None:
     for line in re.findall(r"^(?:\$ )?(?:eval \"\$\()?(?:\.venv/bin/)?phase2 ([a-z-].*)", code_in(page), re.M):
         words = re.split(r"\s*(?:[|;)#`]|&&)", line)[0].split()
         assert words[0] in {*commands, "--help"}, line
-        known = (
-            {option for p in commands[words[0]].params for option in p.opts} | {"--help"}
-            if words[0] in commands
-            else set()
-        )
+        command = commands.get(words[0])
+        command = getattr(command, "commands", {}).get(words[1] if words[1:] else "", command)
+        known = {option for p in command.params for option in p.opts} | {"--help"} if command else set()
         assert {word.split("=")[0] for word in words[1:] if word.startswith("-")} <= known, line
 
 
