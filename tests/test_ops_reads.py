@@ -12,12 +12,14 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from bridge import parity, postgres, steps
+from bridge import parity, postgres, steps, warehouse
 from bridge.core_settings import core_settings
 from bridge.runlog import uuid7
 from bridge.settings import Databases
+from bridge.shadow import judge, upper_bound
 from core_api.ops import shadow
 from core_api.ops.sides import Breaker
 from tests import serving
@@ -593,3 +595,140 @@ def test_what_is_over_the_budget_is_dropped_and_what_fails_is_kept_as_failed(wat
         row, _ = shadowed(dbs, lambda: get(watched, "bookings", "old", limit=1))
     assert row["outcome"] == "failed"
     assert "does not exist" in row["error"]
+
+
+# -- the step up, and the gates ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("different", "compared", "expected"),
+    [(0, 299, 0.00997), (0, 298, 0.01001), (1, 473, 0.00999), (3, 1000, 0.00774), (0, 0, 1.0), (5, 5, 1.0)],
+)
+def test_how_high_a_rate_may_be(different, compared, expected):
+    assert upper_bound(different, compared) == pytest.approx(expected, abs=2e-5)
+
+
+def fill(conn: psycopg.Connection, read: str, count: int, *, slow: float = 1.0, **columns: object) -> None:
+    """So many shadow reads, as the service keeps them."""
+    row = {
+        "read_name": read,
+        "path": "/v1/ops",
+        "kind": "shadow",
+        "served_by": "legacy",
+        "served_seconds": 0.01,
+        "shadow_seconds": 0.01 * slow,
+        "outcome": "same",
+        "money": 1,
+        "dates": 1,
+        "heads": 1,
+        **columns,
+    }
+    every = [sql.Identifier(name) for name in row]
+    conn.execute(
+        sql.SQL(
+            "insert into phase2.shadow_reads (shadow_id, {}) select gen_random_uuid(), {} from generate_series(1, {})"
+        ).format(sql.SQL(", ").join(every), sql.SQL(", ").join(map(sql.Placeholder, row)), sql.Literal(count)),
+        row,
+    )
+
+
+def gates(ops: str) -> dict[str, tuple]:
+    """What recon_g measures: value, numerator, denominator; and how many exceptions it lists."""
+    with postgres.connect(ops) as conn:
+        listed = dict(
+            conn.execute(
+                "select gate_id, count(*) from dbt_recon.recon_g where kind = 'exception' group by 1"
+            ).fetchall()
+        )
+        return {
+            gate: (value, numerator, denominator, listed.get(gate, 0))
+            for gate, value, numerator, denominator in conn.execute(
+                "select gate_id, value, numerator, denominator from dbt_recon.recon_g"
+                " where kind = 'measure' and gate_id like 'BG-%'"
+            )
+        }
+
+
+@pytest.fixture(scope="module")
+def measured(dbs) -> Databases:
+    warehouse.build(dbs.ops, "recon")
+    return dbs
+
+
+def test_a_step_up_waits_for_enough_samples_and_stops_at_differences(dbs):
+    with postgres.connect(dbs.ops, autocommit=True) as conn:
+        conn.execute("truncate phase2.shadow_reads cascade")
+        for read in ("bookings", "booking", "assignments", "finance"):
+            fill(conn, read, 298)
+        waits = judge(conn)
+        assert not waits.may_step_up
+        assert {reason.split(":")[0].split(" was")[0] for reason in waits.reasons} == {
+            "bookings", "booking", "assignments", "finance", "bstadmin",
+        }  # fmt: skip
+        for read in ("bookings", "booking", "unassigned", "finance"):
+            fill(conn, read, 1)
+        fill(conn, "bookings", 20, kind="calibration")
+        assert judge(conn).may_step_up
+        fill(conn, "booking", 1, outcome="failed", error="late")
+        assert judge(conn).may_step_up, "what could not be compared is told, not counted"
+        fill(conn, "booking", 12, money_wrong=1)
+        assert [reason.split(":")[0] for reason in judge(conn).reasons] == ["money"]
+        fill(conn, "booking", 3, outcome="different")
+        assert [reason.split(":")[0] for reason in judge(conn).reasons] == ["booking", "money"]
+        conn.execute("update phase2.flags set changed_at = now() where flag = 'OPS_READ_NEW_MODEL_ENABLED'")
+        assert judge(conn).lines[0].compared == 0, "each step needs samples of its own"
+
+
+def test_gate_bg_01_holds_the_latest_full_comparison_to_its_limit(measured):
+    parity.compare(run_of(measured))
+    value, numerator, denominator, listed = gates(measured.ops)["BG-01"]
+    assert (value, numerator, listed) == (0, 0, 0)
+    assert denominator > 100
+    with postgres.connect(measured.ops) as conn:
+        _, key = conn.execute(ONE).fetchone()
+    with restored(measured.ops, key) as conn:
+        remove(conn, key)
+        parity.compare(run_of(measured))
+    value, numerator, _, listed = gates(measured.ops)["BG-01"]
+    assert (numerator, listed) == (1, 1)
+    assert float(value) == pytest.approx(1 / float(denominator))
+    with postgres.connect(measured.ops, autocommit=True) as conn:
+        conn.execute("truncate phase2.parity_bookings")  # as a crash of the server does
+        assert gates(measured.ops)["BG-01"][0] is None
+    parity.compare(run_of(measured))
+    with postgres.connect(measured.ops, autocommit=True) as conn:
+        conn.execute("update phase2.parity_runs set landed = '{}'")
+        assert gates(measured.ops)["BG-01"][0] is None, "other rows are landed now"
+    parity.compare(run_of(measured))
+
+
+def test_gate_bg_02_counts_server_errors_since_the_switch(measured):
+    with postgres.connect(measured.ops, autocommit=True) as conn:
+        conn.execute("truncate phase2.ops_reads")
+        assert gates(measured.ops)["BG-02"][:3] == (None, 0, 0)
+        conn.execute("update phase2.flags set changed_at = now() - interval '1 hour'")
+        conn.execute(
+            "insert into phase2.ops_reads"
+            " select date_trunc('minute', now()) - ago * interval '1 minute', %s, 'bookings', 'legacy', 'fallback',"
+            " failed, 1, reads from (values (0, false, 97), (0, true, 3), (30, true, 50)) as v (ago, failed, reads)",
+            (uuid7(),),
+        )
+        value, numerator, denominator, listed = gates(measured.ops)["BG-02"]
+        assert (float(value), numerator, denominator, listed) == (0.03, 3, 100, 3)
+        conn.execute("truncate phase2.ops_reads")
+
+
+def test_gate_bg_04_compares_both_sides_times_for_the_same_reads(measured):
+    with postgres.connect(measured.ops, autocommit=True) as conn:
+        conn.execute("truncate phase2.shadow_reads cascade")
+        for read in ("bookings", "booking", "assignments"):
+            fill(conn, read, 100)
+        fill(conn, "finance", 99)
+        assert (gates(measured.ops)["BG-04"][0], gates(measured.ops)["BG-04"][3]) == (None, 1), "too few"
+        fill(conn, "finance", 1)
+        value, _, denominator, listed = gates(measured.ops)["BG-04"]
+        assert (float(value), denominator, listed) == (1.0, 4, 0)
+        fill(conn, "finance", 10, slow=1.5)
+        value, _, _, listed = gates(measured.ops)["BG-04"]
+        assert (float(value), listed) == (1.5, 1)
+        conn.execute("truncate phase2.shadow_reads cascade")
