@@ -36,6 +36,7 @@ from core_api.ingest.log import Acceptor, forget
 from core_api.metrics import Metrics
 
 if TYPE_CHECKING:
+    from core_api.ops.intents import Writing
     from core_api.ops.shadow import Shadow
     from core_api.ops.sides import Sides
 
@@ -71,7 +72,7 @@ class Core:
     queue: Queue | None
     sides: Sides
     shadow: Shadow
-    bstadmin: database.Pool | None  # that writes there
+    writing: Writing | None
 
 
 def create_app(
@@ -89,6 +90,7 @@ def create_app(
     from core_api import mappings, operations
     from core_api.ingest import dead_letter_routes, routes
     from core_api.ops import reads, writes
+    from core_api.ops.intents import Writing
     from core_api.ops.shadow import Shadow
     from core_api.ops.sides import Sides
 
@@ -100,9 +102,7 @@ def create_app(
         await pool.open()
         await sides.open()
         await shadow.open()
-        writing = bstadmin_write_url and database.pool(
-            bstadmin_write_url, size=4, application_name="phase2-core-api-writes"
-        )
+        writing = Writing(ops, bstadmin_write_url) if bstadmin_write_url else None
         if writing:
             await writing.open()
         core = Core(
@@ -114,7 +114,7 @@ def create_app(
             queue() if queue else None,
             sides,
             shadow,
-            writing or None,
+            writing,
         )
         app.state.core = core
         await core.flags.is_on("INGEST_WEBHOOK_ENABLED", pool)
@@ -130,8 +130,8 @@ def create_app(
             await shadow.close()
             await sides.flush(pool)
             await sides.close()
-            if core.bstadmin:
-                await core.bstadmin.close()
+            if writing:
+                await writing.close()
             if core.queue:
                 await core.queue.close()
             await pool.close()

@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
 import pytest
@@ -77,3 +77,12 @@ def database(server: str) -> Iterator[str]:
     yield postgres.with_database(server, name)
     with postgres.connect(server, autocommit=True) as conn:
         conn.execute(postgres.statement("drop database {} with (force)", name))
+
+
+@pytest.fixture(scope="session")
+def sides() -> Iterator[Any]:
+    """An ops database and a bstadmin for tests of writes (tests/write_parts.py); their bookings are each test's own."""
+    from tests.write_parts import both_sides
+
+    with both_sides() as made:
+        yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,24 +14,18 @@ from bridge.settings import Databases
 from core_api.errors import Refused
 from tests.booking_events import START, Event, accept
 from tests.booking_events import apply as play
-from tests.write_parts import Booking, Sides, both_sides
+from tests.write_parts import Booking, Sides
 
 NOW = timedelta(0)
 
 
-@pytest.fixture(scope="module")
-def made() -> Iterator[Sides]:
-    with both_sides() as sides:
-        yield sides
-
-
-@pytest.fixture
-def sides(made) -> Sides:
-    made.sql(
+@pytest.fixture(autouse=True)
+def _nothing_before(sides) -> None:
+    sides.flag(False)
+    sides.sql(
         "truncate phase2.write_intents, phase2.conflicts, phase2.tickets, phase2.booking_event_times,"
         " phase2.booking_freshness, public.ingest_event_log cascade"
     )
-    return made
 
 
 @pytest.fixture

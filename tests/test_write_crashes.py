@@ -28,32 +28,19 @@ from bridge.settings import Databases
 from core_api import database
 from core_api.errors import Refused
 from core_api.ops import intents, sweeper, writes
-from tests.write_parts import AYU, OFF, ON, STRICT, Sides, both_sides
+from tests.write_parts import AYU, OFF, ON, STRICT, Sides
 
 T = TypeVar("T")
 POINTS = ("intent", "core", "written", "legacy", "ended")
 NOW = timedelta(0)
-# who has written to bstadmin's bookings: only here, the application's own schema has no such thing
-_HISTORY = """
-create table public.history (booking_id integer, who text);
-create function public.keep() returns trigger language plpgsql as $$ begin
-    insert into public.history values (new.booking_id, current_setting('application_name'));
-    return null;
-end $$;
-create trigger keep after update on public.bookings for each row execute function public.keep();
-"""
 
 
-@pytest.fixture(scope="module")
-def sides() -> Iterator[Sides]:
-    with both_sides() as made:
-        made.sql(_HISTORY, legacy=True)
-        # for everyone: what changes in bstadmin alone is behind our back, whichever booking it is
-        made.sql(
-            "insert into phase2.flags (flag, enabled, reason, changed_by)"
-            " values ('OPS_WRITE_CORE_ENABLED', true, 'x', 'x')"
-        )
-        yield made
+@pytest.fixture(autouse=True, scope="module")
+def _for_everyone(sides) -> Iterator[None]:
+    """What changes in bstadmin alone is behind our back then, whichever booking it is."""
+    sides.flag(True)
+    yield
+    sides.flag(False)
 
 
 def in_a_process_that_dies(work: Callable[[], None], point: str) -> None:

@@ -14,13 +14,7 @@ from bridge.settings import SQL
 from core_api.errors import Refused
 from tests import serving
 from tests.ingest_parts import until
-from tests.write_parts import OFF, STRICT, Booking, Sides, both_sides
-
-
-@pytest.fixture(scope="module")
-def sides() -> Iterator[Sides]:
-    with both_sides() as made:
-        yield made
+from tests.write_parts import OFF, STRICT, Booking, Sides
 
 
 def equal(sides: Sides, booking: Booking) -> dict[str, object]:
@@ -217,16 +211,8 @@ def client(sides) -> Iterator[httpx.Client]:
         yield made
 
 
-def flag(sides: Sides, enabled: bool) -> None:
-    sides.sql(
-        "insert into phase2.flags (flag, enabled, reason, changed_by) values ('OPS_WRITE_CORE_ENABLED', %s, 'x', 'x')"
-        " on conflict (flag) do update set enabled = excluded.enabled",
-        enabled,
-    )
-
-
 def test_over_http(sides, client):
-    flag(sides, True)
+    sides.flag(True)
     until(lambda: _patched(sides, client)["core"] == "DONE", 10, lambda: "the flag is not in force")
     booking = sides.booking()
     path = f"/v1/ops/bookings/{booking.key}"

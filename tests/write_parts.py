@@ -8,7 +8,6 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -17,12 +16,13 @@ import psycopg
 
 from bridge import flags, postgres
 from bridge.flags import Rollout, Row
+from bridge.settings import SQL
 from core_api import database
 from core_api.auth import Admin
 from core_api.database import Pool
 from core_api.ops import sweeper, writes
 from core_api.ops.writes import FLAG
-from tests.pipeline import fresh
+from tests import serving
 
 T = TypeVar("T")
 AYU = Admin("MANAGER", "ayu")
@@ -31,6 +31,14 @@ OFF = {FLAG: Row(False)}
 STRICT = {FLAG: Row(True, Rollout(strict=True))}
 _numbers = itertools.count(1)
 
+_HISTORY = """
+create table public.history (booking_id integer, who text);
+create function public.keep() returns trigger language plpgsql security definer as $$ begin
+    insert into public.history values (new.booking_id, current_setting('application_name'));
+    return null;
+end $$;
+create trigger keep after update on public.bookings for each row execute function public.keep();
+"""
 _LEGACY = """
 insert into public.bookings (
     booking_ref, user_id, booking_date, tour_name, tour_date, total_price, currency, number_of_adult, number_of_child,
@@ -200,6 +208,13 @@ class Sides:
 
         return self.call(work, legacy)
 
+    def flag(self, enabled: bool) -> None:
+        self.sql(
+            "insert into phase2.flags (flag, enabled, reason, changed_by) values (%s, %s, 'x', 'x')"
+            " on conflict (flag) do update set enabled = excluded.enabled",
+            FLAG, enabled,
+        )  # fmt: skip
+
     def sweep(self, *, core: bool = True, legacy: str | None = None) -> int:
         return self.call(lambda pool, theirs: sweeper.sweep(pool, theirs, core=core, older=-1), legacy)
 
@@ -211,10 +226,16 @@ def _connection(url: str, _process: int) -> psycopg.Connection[Any]:
 
 @contextmanager
 def both_sides() -> Iterator[Sides]:
-    """An ops database after A and B, and a bstadmin with two drivers and two packages."""
-    with fresh(os.environ["TEST_PG_URL"]) as pipeline:
-        pipeline.run("A", "B", datetime.now(UTC).date(), gates=False)
-        sides = Sides(pipeline.databases.ops, pipeline.databases.bstadmin)
+    """An ops database after A and B, and a bstadmin with two drivers and two packages; who updates its bookings is
+    kept in a table of the test's own."""
+    server, name = os.environ["TEST_PG_URL"], f"bstadmin_{uuid4().hex[:12]}"
+    with serving.ready(server) as ops, postgres.connect(server, autocommit=True) as admin:
+        admin.execute(postgres.statement("create database {}", name))
+        sides = Sides(ops, postgres.with_database(server, name))
+        with postgres.connect(sides.bstadmin, autocommit=True) as conn:
+            conn.execute("set search_path = public")
+            conn.execute((SQL / "sources" / "bstadmin.sql").read_bytes())
+            conn.execute(_HISTORY)
         sides.sql(
             "insert into public.users (id, updated_at) values ('u', now());"
             " insert into public.drivers (name, phone, vehicle_type, updated_at) values ('D', '1', 'Car', now()),"
@@ -227,3 +248,4 @@ def both_sides() -> Iterator[Sides]:
             yield sides
         finally:
             _connection.cache_clear()
+            admin.execute(postgres.statement("drop database {} with (force)", name))

@@ -24,7 +24,7 @@ from psycopg_pool import PoolClosed
 
 from bridge import bstadmin
 from bridge.errors import plain
-from core_api import audit
+from core_api import audit, database
 from core_api.auth import Admin
 from core_api.database import Pool
 from core_api.errors import Refused
@@ -45,11 +45,31 @@ update phase2.write_intents as i
 set core_status = 'BEHIND', core_error = %(why)s, fallback = true, touched_at = clock_timestamp()
 where i.intent_id = %(id)s and i.core_status = 'PENDING'
 """
+_TOUCHED = """
+update phase2.write_intents as i set core_error = %(why)s, touched_at = clock_timestamp() where i.intent_id = %(id)s
+"""
 _FAILED = """
 update phase2.write_intents as i set legacy_error = %(why)s, touched_at = clock_timestamp() where i.intent_id = %(id)s
 """
 _RECORD = "select phase2.record_legacy(%s, %s, %s, %s, %s)"
 _LATE = "select phase2.legacy_expected(%s, %s, %s, %s, %s)"
+
+
+class Writing:
+    """The pools of who writes: a booking's connection is held while bstadmin is written, which may take its time. So it
+    is none of those that everything else of the process shares."""
+
+    def __init__(self, ops_url: str, bstadmin_url: str, *, size: int = 4) -> None:
+        self.ops = database.pool(ops_url, size=size, application_name="phase2-writes")
+        self.bstadmin = database.pool(bstadmin_url, size=size, application_name="phase2-writes", wait_seconds=1.0)
+
+    async def open(self) -> None:
+        await self.ops.open()
+        await self.bstadmin.open()
+
+    async def close(self) -> None:
+        await self.ops.close()
+        await self.bstadmin.close()
 
 
 async def reached(point: str) -> None:
@@ -96,10 +116,11 @@ async def one(conn: Conn, intent_id: UUID) -> dict[str, Any]:
     return found
 
 
-async def finish(conn: Conn, legacy: Pool, booking: UUID, *, core: bool, upto: int | None = None) -> None:
+async def finish(conn: Conn, legacy: Pool | None, booking: UUID, *, core: bool, upto: int | None = None) -> None:
     """Take every write of this booking that has not ended on as far as it goes, in their order. The caller is alone.
 
-    `core`: whether the core is written (the flag). `upto`: the place of the last one. Raises psycopg.Error when the
+    `core`: whether the core is written (the flag). `upto`: the place of the last one. `legacy` is None when bstadmin
+    is known to be away. Raises psycopg.Error when the
     ops database is away: then nothing more is known here.
     """
     found = await (
@@ -111,7 +132,7 @@ async def finish(conn: Conn, legacy: Pool, booking: UUID, *, core: bool, upto: i
             await _core(conn, intent, core=core)
             intent = await one(conn, intent["intent_id"])
         await reached("core")
-        if intent["legacy_status"] == "PENDING" and not stuck:
+        if intent["legacy_status"] == "PENDING" and legacy and not stuck:
             # what comes after it must not be there before it
             stuck = not await _legacy(conn, legacy, intent)
             await reached("legacy")
@@ -134,6 +155,7 @@ async def _core(conn: Conn, intent: dict[str, Any], *, core: bool) -> None:
             why = f"SQLSTATE {error.sqlstate}"
             log.warning("the core did not take a write: %s", plain(error))
     if intent["core_status"] == "BEHIND":
+        await conn.execute(_TOUCHED, {"id": key, "why": why})
         return
     if why == "FROZEN" or (core and intent["strict"]):
         await conn.execute("select phase2.refuse_write(%s, %s)", (key, why))

@@ -22,12 +22,14 @@ _MOST = 200  # bookings of one round
 
 # Not what a request is at this moment: that is alone with its booking, and this would wait for it.
 _OPEN = """
-select distinct i.booking_key
+select i.booking_key
 from phase2.write_intents as i
 where
     (i.legacy_status = 'PENDING' or i.core_status = 'PENDING' or (i.core_status = 'BEHIND' and %(core)s))
     and i.touched_at < now() - %(older)s * interval '1 second'
     and (i.action = 'playbook' or not phase2.is_frozen(i.booking_key))
+group by i.booking_key
+order by min(i.touched_at) -- each try touches it: what fails again and again holds nobody up
 limit %(most)s
 """
 
@@ -53,7 +55,7 @@ async def run(pool: Pool, legacy_url: str | None) -> None:
     """Sweep until it is cancelled; an error is told, and the next round looks again. Without a URL nothing is swept."""
     if legacy_url is None:
         return
-    known, legacy = flags.Flags(), database.pool(legacy_url, size=2, application_name="phase2-write-sweeper")
+    known, legacy = flags.Flags(), database.pool(legacy_url, size=2, application_name="phase2-writes")
     await legacy.open()
     try:
         while True:

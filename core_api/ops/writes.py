@@ -22,6 +22,7 @@ from core_api.app import (
     Answer,
     Core,
     answer,
+    as_admin,
     as_writer,
     content_of,
     documented,
@@ -58,6 +59,7 @@ returning i.answer
 """
 
 Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
+AsAdmin = Annotated[Admin, Depends(as_admin)]
 AsWriter = Annotated[Admin, Depends(as_writer)]
 Key = Annotated[
     str | None,
@@ -148,6 +150,19 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.get(
+    "/state", response_model=None, responses={200: {"model": Answer[BookingState]}, **refusals(401, 403, 404, 503)}
+)
+async def state(request: Request, admin: AsAdmin, bookingKey: Id) -> Response:
+    """What a booking holds for who wants to write to it, and its version."""
+    core: Core = request.app.state.core
+    async with core.pool.connection() as conn:
+        row = await (await conn.execute("select phase2.write_view(%s)", (key_of(bookingKey),))).fetchone()
+    if row is None or row[0] is None:
+        raise not_found()
+    return answer(request, _state(row[0]))
+
+
 @router.patch("", response_model=None, responses=_ANSWERS, openapi_extra=documented(Patch))
 async def patch(request: Request, admin: AsWriter, bookingKey: Id, key: Key = None) -> Response:
     """Note, meeting point, package."""
@@ -201,11 +216,11 @@ async def _write(
     core: Core = request.app.state.core
     if not key:
         raise Refused(400, "INVALID_HEADER", "x-idempotency-key is needed")
-    if core.bstadmin is None:
+    if core.writing is None:
         raise Refused(503, "SERVICE_UNAVAILABLE", "there is no writing connection to bstadmin (BSTADMIN_WRITE_DB_URL)")
     written, status = await perform(
-        core.pool,
-        core.bstadmin,
+        core.writing.ops,
+        core.writing.bstadmin,
         await core.flags.rows(core.pool),
         admin,
         key_of(booking),
@@ -256,34 +271,36 @@ async def perform(
         async with intents.alone(pool, booking) as conn:
             found = await (await conn.execute(_IDS, (booking,))).fetchone()
             assert found is not None
-            asked["legacy"] = await _legacy_row(legacy, found[0], changes.get("assigned_driver_id"), needed=not dual)
+            asked["legacy"], away = await _legacy_row(
+                legacy, found[0], changes.get("assigned_driver_id"), needed=not dual
+            )
             intent_id = await _accept(conn, asked, admin, why)
             await intents.reached("intent")
             intent = await intents.one(conn, intent_id)
             if intent["answer"]:
                 return intent["answer"]["data"], intent["answer"]["status"]
-            await intents.finish(
-                conn, legacy, booking, core=flags.in_force(FLAG, rows).enabled and intent["mode"] == "DUAL",
-                upto=intent["place"],
-            )  # fmt: skip
+            core = flags.in_force(FLAG, rows).enabled and intent["mode"] == "DUAL"
+            await intents.finish(conn, None if away else legacy, booking, core=core, upto=intent["place"])
             return await _answer(conn, intent_id)
     except errors.LockNotAvailable:
         raise Refused(409, "BUSY", "somebody else writes to this booking", headers={"retry-after": "1"}) from None
 
 
-async def _legacy_row(legacy: Any, ids: list[int], driver: int | None, *, needed: bool) -> dict[str, Any] | None:
-    """The row of bstadmin, None when it has none or, unless it is needed, when it does not answer."""
+async def _legacy_row(
+    legacy: Any, ids: list[int], driver: int | None, *, needed: bool
+) -> tuple[dict[str, Any] | None, bool]:
+    """The row of bstadmin, if it has one; and whether bstadmin is away, where it is not needed."""
     if not ids and driver is None:
-        return None
+        return None, False
     try:
         row, driver_is_there = await intents.read_legacy(legacy, ids, driver)
     except psycopg.Error:
         if needed:
             raise unavailable() from None
-        return None
+        return None, True
     if not driver_is_there:
         raise Refused(422, "VALIDATION_ERROR", "driverId: there is no such driver")
-    return row
+    return row, False
 
 
 async def _accept(conn: Any, asked: dict[str, Any], admin: Admin, why: audit.Why) -> UUID:
