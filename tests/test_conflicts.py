@@ -179,6 +179,8 @@ def test_a_header_that_differs_freezes_the_booking_until_a_person_says(sides, da
     sides.behind(booking, total_price=80)
     assert check(databases).conflicts == {"booking_header": 1}
     key = the_one(sides, booking)
+    fresh = "select last_core_write_at > now() from phase2.booking_freshness where booking_key = %s"
+    assert sides.sql(fresh, booking.key) == [(True,)], "a backfill would take it over"
     with pytest.raises(Refused) as refused:
         sides.write(booking, note="no")
     assert (refused.value.status, refused.value.code) == (409, "BOOKING_FROZEN")
@@ -193,6 +195,7 @@ def test_a_header_that_differs_freezes_the_booking_until_a_person_says(sides, da
         sides.write(booking, note="no")
     plan = settled(sides, databases, key, keep="legacy")
     assert plan.core == {"total_price": (100, 80)}
+    assert sides.sql(fresh, booking.key) == [(False,)]
     sides.write(booking, note="free again")
     assert sides.sql("select status from public.unmapped_queue where source_pk = %s", str(key)) == [("RESOLVED",)]
 

@@ -13,6 +13,7 @@ create table if not exists phase2.conflicts (
     fields jsonb not null,
     found_by text not null,
     intent_id uuid,
+    core_write_at timestamptz,
     detected_at timestamptz not null default now(),
     due_at timestamptz not null,
     checked_at timestamptz not null default now(),
@@ -31,6 +32,8 @@ create index if not exists ix_conflicts_frozen on phase2.conflicts (booking_key)
 comment on table phase2.conflicts is
 'Where core and legacy hold different things and a rule of the playbook, or a person, has to say which stands.';
 comment on column phase2.conflicts.fields is 'A list of {field, core, legacy}, as last compared.';
+comment on column phase2.conflicts.core_write_at is
+'Of a frozen booking its last core write; meanwhile it is in 9999, and a backfill takes nothing over (mapping 4.13).';
 comment on column phase2.conflicts.before is 'Both sides before the rule was applied: what undo restores.';
 
 create table if not exists phase2.playbook_rules (
@@ -86,6 +89,32 @@ $$;
 comment on function phase2.is_frozen(uuid) is
 'Whether a conflict holds this booking: nobody writes to it until a person has resolved that.';
 
+create or replace function phase2.hold_backfill(conflict_id uuid) returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    c phase2.conflicts;
+    written_at timestamptz;
+begin
+    select k.* into c from phase2.conflicts as k where k.conflict_id = hold_backfill.conflict_id;
+    if not c.freezes then
+        return;
+    end if;
+    select f.last_core_write_at into written_at
+    from phase2.booking_freshness as f where f.booking_key = c.booking_key;
+    if written_at >= timestamptz '9999-01-01 00:00:00+00' then
+        return;
+    end if;
+    update phase2.conflicts as k set core_write_at = written_at where k.conflict_id = c.conflict_id;
+    insert into phase2.booking_freshness as f (booking_key, last_core_write_at)
+    values (c.booking_key, timestamptz '9999-01-01 00:00:00+00')
+    on conflict (booking_key) do update set last_core_write_at = excluded.last_core_write_at;
+end
+$$;
+comment on function phase2.hold_backfill(uuid) is
+'While a booking is frozen nothing of bstadmin is newer than the core: what a backfill would take over is in dispute.';
+
 create or replace function phase2.note_conflict(
     booking_key uuid, rule text, fields jsonb, found_by text, intent_id uuid
 ) returns uuid
@@ -120,6 +149,7 @@ begin
         ),
         checked_at = now()
     returning c.conflict_id into told;
+    perform phase2.hold_backfill(told);
     -- REVIEW_REQUIRED: a person finds it where all reviews are
     insert into public.unmapped_queue as q (
         queue_key, queue_type, channel_code, source_system, source_table, source_pk, reason_code, reason_detail, payload
@@ -464,6 +494,10 @@ begin
     ) then
         return 'BUSY'; -- a write of it has not ended
     end if;
+    if c.freezes then
+        update phase2.booking_freshness as f set last_core_write_at = c.core_write_at
+        where f.booking_key = c.booking_key and settle_conflict.status <> 'OPEN';
+    end if;
     select coalesce(jsonb_object_agg(v.key, v.value), '{}') into before
     from jsonb_each(phase2.core_values(c.booking_key)) as v
     where core_target ? v.key;
@@ -499,6 +533,9 @@ begin
         ended_by = case when settle_conflict.status <> 'OPEN' then actor end,
         reason = settle_conflict.reason
     where k.conflict_id = settle_conflict.conflict_id;
+    if settle_conflict.status = 'OPEN' then
+        perform phase2.hold_backfill(conflict_id);
+    end if;
     update public.unmapped_queue as q
     set
         status = case settle_conflict.status when 'OPEN' then 'OPEN' else 'RESOLVED' end,

@@ -395,6 +395,9 @@ begin
         return 'ALREADY';
     end if;
     select b.* into c from public.booking_core as b where b.booking_key = i.booking_key;
+    if c.booking_key is null then
+        return 'MISSING';
+    end if;
     perform pg_advisory_xact_lock(phase2.booking_lock(c.channel_code, c.external_booking_ref));
     if phase2.backfill_is_writing() then
         return 'BUSY';
@@ -553,8 +556,8 @@ begin
 end
 $$;
 comment on function phase2.write_core(uuid, boolean) is
-'Writes an intent to the canonical tables, once: DONE, or ALREADY. BUSY (a backfill writes), FROZEN and WAITS (for a
-write before it) change nothing. `resolving`: what ends a conflict is written to a frozen booking too.';
+'Writes an intent to the canonical tables, once: DONE, or ALREADY. BUSY (a backfill writes), MISSING
+(batch D was rolled back), FROZEN and WAITS (for a write before it) change nothing. `resolving`: what ends a conflict is written to a frozen booking too.';
 
 create or replace function phase2.record_legacy(
     intent_id uuid, result text, seen jsonb, written_at timestamptz, error text
