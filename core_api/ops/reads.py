@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
-from psycopg.types.json import Jsonb
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
@@ -163,16 +162,14 @@ async def bookings(
 )
 async def booking(request: Request, booking_id: str, admin: Annotated[Admin, Depends(as_admin)]) -> Response:
     """One booking, by bstadmin's number, or by its booking key while it has none."""
-    if re.fullmatch(r"[1-9][0-9]{0,9}", booking_id):
-        parameters: dict[str, Any] = {"numbers": [booking_id], "keys": [], "identities": Jsonb([])}
-    else:
-        parameters = {"numbers": [], "keys": [key_of(booking_id)], "identities": Jsonb([])}
+    number = booking_id if re.fullmatch(r"[1-9][0-9]{0,9}", booking_id) else None
+    parameters = {"number": number, "key": None if number else key_of(booking_id)}
     served = await _serve(request, admin, "booking", parameters, one=True)
     if not served.rows:
         # bstadmin knows no booking keys: that it has none of this one says nothing
-        raise unavailable() if parameters["keys"] and served.why in ("fallback", "breaker") else not_found()
+        raise unavailable() if parameters["key"] and served.why in ("fallback", "breaker") else not_found()
     # of bookings that were merged the page keeps the number that was asked for
-    found = served.rows[0] | ({"id": booking_id} if parameters["numbers"] else {})
+    found = served.rows[0] | ({"id": booking_id} if number else {})
     return _answered(request, served, _shown(found))
 
 

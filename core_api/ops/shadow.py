@@ -217,13 +217,13 @@ class Shadow:
         assert self._legacy is not None
         numbers = [one for one in ids if one.isdigit()]
         keys = [one for one in ids if not one.isdigit()]
-        old = await self._legacy.rows("booking", {"numbers": numbers}, seconds=SECONDS)
+        old = await self._legacy.rows("pair", {"numbers": numbers}, seconds=SECONDS)
         identities = [{"channel": row["channel"], "reference": row["reference"]} for row in old]
         asked = {"numbers": numbers, "keys": keys, "identities": Jsonb(identities)}
         by_number: dict[str, Row] = {}
         by_identity: dict[tuple[str, str], Row] = {}
         by_key: dict[str, Row] = {}
-        for row in await self._new.rows("booking", asked, seconds=SECONDS):
+        for row in await self._new.rows("pair", asked, seconds=SECONDS):
             by_number |= dict.fromkeys(row["_numbers"], row)
             if not row["_numbers"]:  # an event has told of it, no backfill has met it yet
                 by_identity[row["channel"], row["reference"]] = row
@@ -253,7 +253,7 @@ def _shown(row: Row) -> Row:
 
 def _apart(read: str, legacy: list[Row], new: list[Row], size: int) -> set[str]:
     """The bookings (or currencies) that the two answers do not show alike, as far down as both pages reach."""
-    if read == "booking":
+    if read == "booking":  # of merged bookings the read model knows the lowest number: bstadmin's is the one asked for
         return {(legacy or new)[0]["id"]} if list(map(_shown, legacy)) != list(map(_shown, new)) else set()
     if read == "finance":
         pages = [{row["currency"]: row for row in rows} for rows in (legacy, new)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
 from collections import Counter as Counts
 from dataclasses import dataclass
@@ -34,15 +35,19 @@ FLUSH_SECONDS = 5.0
 _log = logging.getLogger("core_api.reads")
 _FEW = 5000  # bookings that are fetched and sorted sooner than the list is walked down
 _STEP = math.log(1.1)  # latencies are kept in classes 10 % wide
-# a plan for what is asked for, not one for every mixture of filters
-_SESSION = " -c default_transaction_read_only=on -c jit=off -c plan_cache_mode=force_custom_plan"
+_SESSION = " -c default_transaction_read_only=on -c jit=off"
 
 
-@lru_cache(maxsize=64)
-def _statement(side: SideName, name: str) -> bytes:
+@lru_cache(maxsize=512)
+def _statement(side: SideName, name: str, given: frozenset[str] = frozenset(), size: int | None = None) -> bytes:
+    """A file of sql/ops_read without the parts (`-- @if parameter` to `-- @end`) of what is not asked for, and with the
+    size of its page: so each question has a plan of its own, which its connection makes once.
+    """
     if side == "legacy" and name == "unassigned":
         name = "assignments"  # one statement there
-    return (SQL / "ops_read" / f"{side}_{name}.sql").read_bytes()
+    text = (SQL / "ops_read" / f"{side}_{name}.sql").read_text("utf-8")
+    parts = re.sub(r" *-- @if (\w+)\n(.*?) *-- @end\n", lambda m: m[2] if m[1] in given else "", text, flags=re.DOTALL)
+    return parts.replace("%(size)s", str(size)).encode()
 
 
 class Side:
@@ -58,10 +63,14 @@ class Side:
         """The rows of `sql/ops_read/{side}_{statement}.sql`. Raises psycopg.Error; TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds), self.pool.connection() as conn:
             if self.name == "new" and parameters.get("pattern"):
-                looked_up = await (await conn.execute(_statement("new", "found"), parameters)).fetchall()
-                parameters = parameters | {"found": [row[0] for row in looked_up] if len(looked_up) <= _FEW else None}
-            found = await (await conn.execute(_statement(self.name, statement), parameters)).fetchall()
-        return [row[0] for row in found]
+                looked_up = await (await conn.execute(_statement("new", "found"), parameters, prepare=False)).fetchall()
+                if len(looked_up) <= _FEW:
+                    parameters = parameters | {"found": [row[0] for row in looked_up], "pattern": None}
+            given = frozenset(name for name, value in parameters.items() if value is not None)
+            text = _statement(self.name, statement, given - {"size"}, parameters.get("size"))
+            # how often a word occurs decides about the plan of a search: none is kept
+            found = await conn.execute(text, parameters, prepare=None if "pattern" not in given else False)
+            return [row[0] for row in await found.fetchall()]
 
 
 class Breaker:

@@ -7,20 +7,23 @@ with asked as (
     where
         (b.assigned_driver_id is not null) = %(assigned)s
         and (%(assigned)s or b.status not in ('CANCELLED', 'NO_SHOW'))
-        and (%(driver)s::integer is null or b.assigned_driver_id = %(driver)s)
-        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s::timestamp - interval '8 hours')
-        and (%(date_to)s::date is null or b.tour_date < %(date_to)s::timestamp + interval '16 hours')
-        and (
-            %(after_date)s::date is null
-            or (
-                b.tour_date < %(after_date)s::timestamp + interval '16 hours'
-                and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
-                < (
-                    %(after_date)s, %(after_created)s::timestamptz at time zone 'UTC',
-                    coalesce(%(after_number)s::bigint, 9223372036854775807)
-                )
-            )
+        -- @if driver
+        and b.assigned_driver_id = %(driver)s
+        -- @end
+        -- @if date_from
+        and b.tour_date >= %(date_from)s::timestamp - interval '8 hours'
+        -- @end
+        -- @if date_to
+        and b.tour_date < %(date_to)s::timestamp + interval '16 hours'
+        -- @end
+        -- @if after_date
+        and b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+        and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
+        < (
+            %(after_date)s::date, %(after_created)s::timestamptz at time zone 'UTC',
+            coalesce(%(after_number)s::bigint, 9223372036854775807)
         )
+        -- @end
     order by b.tour_date desc
     limit %(size)s
 ),
@@ -51,21 +54,24 @@ from (
     where
         (b.assigned_driver_id is not null) = %(assigned)s
         and (%(assigned)s or b.status not in ('CANCELLED', 'NO_SHOW'))
-        and (%(driver)s::integer is null or b.assigned_driver_id = %(driver)s)
-        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s::timestamp - interval '8 hours')
-        and (%(date_to)s::date is null or b.tour_date < %(date_to)s::timestamp + interval '16 hours')
+        -- @if driver
+        and b.assigned_driver_id = %(driver)s
+        -- @end
+        -- @if date_from
+        and b.tour_date >= %(date_from)s::timestamp - interval '8 hours'
+        -- @end
+        -- @if date_to
+        and b.tour_date < %(date_to)s::timestamp + interval '16 hours'
+        -- @end
         and b.tour_date >= (select e.starts from edge as e)
-        and (
-            %(after_date)s::date is null
-            or (
-                b.tour_date < %(after_date)s::timestamp + interval '16 hours'
-                and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
-                < (
-                    %(after_date)s, %(after_created)s::timestamptz at time zone 'UTC',
-                    coalesce(%(after_number)s::bigint, 9223372036854775807)
-                )
-            )
+        -- @if after_date
+        and b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+        and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
+        < (
+            %(after_date)s::date, %(after_created)s::timestamptz at time zone 'UTC',
+            coalesce(%(after_number)s::bigint, 9223372036854775807)
         )
+        -- @end
     order by (b.tour_date + interval '8 hours')::date desc, b.created_at desc, b.booking_id desc
     limit %(size)s
 ) as p

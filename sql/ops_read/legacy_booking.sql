@@ -1,4 +1,4 @@
--- Bookings of bstadmin by their numbers, in the shape of ops_bookings; what begins with _ is for comparisons alone.
+-- One booking of bstadmin by its number, in the shape of ops_bookings.
 select to_jsonb(p) as page_row
 from (
     select
@@ -32,10 +32,7 @@ from (
         case
             when f.booking_finance_id is not null
                 then case when i.items > 0 and i.unpaid = 0 then 'SETTLED' else 'PENDING' end
-        end as settlement,
-        b.assigned_driver_id as _board_driver_id,
-        coalesce(i.items, 0) as _finance_items,
-        coalesce(i.unpaid, 0) as _unpaid_items
+        end as settlement
     from public.bookings as b
     left join public.booking_finances as f on b.booking_id = f.booking_id
     left join lateral (
@@ -45,5 +42,5 @@ from (
         from public.booking_finance_items as n
         where n.booking_finance_id = f.booking_finance_id
     ) as i on true
-    where b.booking_id = any(cast(%(numbers)s as bigint[]))
+    where b.booking_id = %(number)s::bigint
 ) as p

@@ -6,24 +6,30 @@ with asked as (
         b.booking_id
     from public.bookings as b
     where
-        (%(status)s::text is null or b.status = %(status)s::public."BookingStatus")
-        and (%(source)s::text is null or b.source = %(source)s::public."BookingSource")
-        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s::timestamp - interval '8 hours')
-        and (%(date_to)s::date is null or b.tour_date < %(date_to)s::timestamp + interval '16 hours')
-        and (
-            %(pattern)s::text is null or b.booking_ref ilike %(pattern)s or b.main_contact_name ilike %(pattern)s
+        true
+        -- @if status
+        and b.status = %(status)s::public."BookingStatus"
+        -- @end
+        -- @if source
+        and b.source = %(source)s::public."BookingSource"
+        -- @end
+        -- @if date_from
+        and b.tour_date >= %(date_from)s::timestamp - interval '8 hours'
+        -- @end
+        -- @if date_to
+        and b.tour_date < %(date_to)s::timestamp + interval '16 hours'
+        -- @end
+        -- @if pattern
+        and (b.booking_ref ilike %(pattern)s or b.main_contact_name ilike %(pattern)s)
+        -- @end
+        -- @if after_date
+        and b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+        and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
+        < (
+            %(after_date)s::date, %(after_created)s::timestamptz at time zone 'UTC',
+            coalesce(%(after_number)s::bigint, 9223372036854775807)
         )
-        and (
-            %(after_date)s::date is null
-            or (
-                b.tour_date < %(after_date)s::timestamp + interval '16 hours'
-                and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
-                < (
-                    %(after_date)s, %(after_created)s::timestamptz at time zone 'UTC',
-                    coalesce(%(after_number)s::bigint, 9223372036854775807)
-                )
-            )
-        )
+        -- @end
     order by b.tour_date desc
     limit %(size)s
 ),
@@ -55,25 +61,31 @@ from (
         b.booking_id as _number
     from public.bookings as b
     where
-        (%(status)s::text is null or b.status = %(status)s::public."BookingStatus")
-        and (%(source)s::text is null or b.source = %(source)s::public."BookingSource")
-        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s::timestamp - interval '8 hours')
-        and (%(date_to)s::date is null or b.tour_date < %(date_to)s::timestamp + interval '16 hours')
-        and (
-            %(pattern)s::text is null or b.booking_ref ilike %(pattern)s or b.main_contact_name ilike %(pattern)s
-        )
+        true
+        -- @if status
+        and b.status = %(status)s::public."BookingStatus"
+        -- @end
+        -- @if source
+        and b.source = %(source)s::public."BookingSource"
+        -- @end
+        -- @if date_from
+        and b.tour_date >= %(date_from)s::timestamp - interval '8 hours'
+        -- @end
+        -- @if date_to
+        and b.tour_date < %(date_to)s::timestamp + interval '16 hours'
+        -- @end
+        -- @if pattern
+        and (b.booking_ref ilike %(pattern)s or b.main_contact_name ilike %(pattern)s)
+        -- @end
         and b.tour_date >= (select e.starts from edge as e)
-        and (
-            %(after_date)s::date is null
-            or (
-                b.tour_date < %(after_date)s::timestamp + interval '16 hours'
-                and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
-                < (
-                    %(after_date)s, %(after_created)s::timestamptz at time zone 'UTC',
-                    coalesce(%(after_number)s::bigint, 9223372036854775807)
-                )
-            )
+        -- @if after_date
+        and b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+        and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
+        < (
+            %(after_date)s::date, %(after_created)s::timestamptz at time zone 'UTC',
+            coalesce(%(after_number)s::bigint, 9223372036854775807)
         )
+        -- @end
     order by (b.tour_date + interval '8 hours')::date desc, b.created_at desc, b.booking_id desc
     limit %(size)s
 ) as p

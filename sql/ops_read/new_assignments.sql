@@ -20,21 +20,24 @@ from (
     from ops_read.ops_assignments as b
     where
         b.driver_id is not null
-        and (%(driver)s::integer is null or b.driver_id = %(driver)s)
-        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s)
-        and (%(date_to)s::date is null or b.tour_date <= %(date_to)s)
-        and (
-            %(after_date)s::date is null
-            or (
-                (b.tour_date, b.created_at) <= (%(after_date)s, %(after_created)s::timestamptz)
-                and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
-                < (
-                    %(after_date)s, %(after_created)s,
-                    coalesce(%(after_number)s::bigint, 9223372036854775807),
-                    coalesce(%(after_key)s::uuid, '00000000-0000-0000-0000-000000000000')
-                )
-            )
+        -- @if driver
+        and b.driver_id = %(driver)s
+        -- @end
+        -- @if date_from
+        and b.tour_date >= %(date_from)s
+        -- @end
+        -- @if date_to
+        and b.tour_date <= %(date_to)s
+        -- @end
+        -- @if after_date
+        and (b.tour_date, b.created_at) <= (%(after_date)s::date, %(after_created)s::timestamptz)
+        and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
+        < (
+            %(after_date)s::date, %(after_created)s::timestamptz,
+            coalesce(%(after_number)s::bigint, 9223372036854775807),
+            coalesce(%(after_key)s::uuid, '00000000-0000-0000-0000-000000000000')
         )
+        -- @end
     order by
         b.tour_date desc, b.created_at desc, coalesce(b.ops_id, 9223372036854775807) desc, b.booking_key desc
     limit %(size)s

@@ -1,4 +1,4 @@
--- Bookings of the read model by bstadmin's numbers or by their keys; what begins with _ is for comparisons alone.
+-- One booking of the read model, by bstadmin's number or by its key.
 select to_jsonb(p) as page_row
 from (
     select
@@ -29,60 +29,23 @@ from (
         b.pattern_id,
         b.validated_at,
         b.is_locked,
-        b.settlement,
-        b.booking_key as _key,
-        (
-            select max(a.driver_id)
-            from public.ops_assignment as a
-            where a.booking_key = b.booking_key and a.is_active
-        ) as _board_driver_id,
-        array(
-            select r.external_ref
-            from public.channel_external_refs as r
-            where
-                r.entity_key = b.booking_key
-                and r.entity_type = 'BOOKING'
-                and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
-        ) as _numbers,
-        (
-            select count(*) > 1
-            from public.channel_external_refs as r
-            where
-                r.entity_key = b.booking_key
-                and r.entity_type = 'BOOKING'
-                and r.external_ref_kind in ('BSTADMIN_BOOKING_ID', 'BALISNAP_BOOKING_ID')
-        ) as _has_several,
-        (
-            select count(*) > 0
-            from public.unmapped_queue as q
-            where
-                q.queue_type = 'BOOKING_REVIEW'
-                and q.reason_code = 'MULTI_MATCH'
-                and q.source_table = 'booking_identity'
-                and q.source_pk = b.channel || ':' || b.reference
-        ) as _is_reviewed
+        b.settlement
     from ops_read.ops_bookings as b
     where
-        b.booking_key = any(cast(%(keys)s as uuid[]))
-        or b.booking_key = any(
-            array(
-                select r.entity_key
-                from public.channel_external_refs as r
-                where
-                    r.entity_type = 'BOOKING'
-                    and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
-                    and r.external_ref = any(cast(%(numbers)s as text[]))
-            )
+        true
+        -- @if key
+        and b.booking_key = %(key)s
+        -- @end
+        -- @if number
+        and b.booking_key = (
+            select r.entity_key
+            from public.channel_external_refs as r
+            where
+                r.entity_type = 'BOOKING'
+                and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+                and r.external_ref = %(number)s
+            order by r.entity_key
+            limit 1
         )
-        -- of bookings that bstadmin holds and no backfill has met yet
-        or b.booking_key = any(
-            array(
-                select c.booking_key
-                from public.booking_core as c
-                inner join jsonb_to_recordset(%(identities)s::jsonb) as u (channel text, reference text)
-                    on
-                        c.channel_code = rulebook.booking_channel(u.channel)
-                        and c.external_booking_ref = rulebook.norm_ref(u.reference)
-            )
-        )
+        -- @end
 ) as p

@@ -23,29 +23,34 @@ from (
         b.booking_key as _key
     from ops_read.ops_bookings as b
     where
-        (%(status)s::text is null or b.status = %(status)s)
-        and (%(source)s::text is null or b.channel = %(source)s)
-        and (%(date_from)s::date is null or b.tour_date >= %(date_from)s)
-        and (%(date_to)s::date is null or b.tour_date <= %(date_to)s)
-        and (
-            %(pattern)s::text is null
-            or b.booking_key = any(%(found)s::uuid[])
-            or (
-                %(found)s::uuid[] is null and (b.reference ilike %(pattern)s or b.customer_name ilike %(pattern)s)
-            )
+        true
+        -- @if status
+        and b.status = %(status)s
+        -- @end
+        -- @if source
+        and b.channel = %(source)s
+        -- @end
+        -- @if date_from
+        and b.tour_date >= %(date_from)s
+        -- @end
+        -- @if date_to
+        and b.tour_date <= %(date_to)s
+        -- @end
+        -- @if found
+        and b.booking_key = any(%(found)s::uuid[])
+        -- @end
+        -- @if pattern
+        and (b.reference ilike %(pattern)s or b.customer_name ilike %(pattern)s)
+        -- @end
+        -- @if after_date
+        and (b.tour_date, b.created_at) <= (%(after_date)s::date, %(after_created)s::timestamptz)
+        and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
+        < (
+            %(after_date)s::date, %(after_created)s::timestamptz,
+            coalesce(%(after_number)s::bigint, 9223372036854775807),
+            coalesce(%(after_key)s::uuid, '00000000-0000-0000-0000-000000000000')
         )
-        and (
-            %(after_date)s::date is null
-            or (
-                (b.tour_date, b.created_at) <= (%(after_date)s, %(after_created)s::timestamptz)
-                and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
-                < (
-                    %(after_date)s, %(after_created)s,
-                    coalesce(%(after_number)s::bigint, 9223372036854775807),
-                    coalesce(%(after_key)s::uuid, '00000000-0000-0000-0000-000000000000')
-                )
-            )
-        )
+        -- @end
     order by
         b.tour_date desc, b.created_at desc, coalesce(b.ops_id, 9223372036854775807) desc, b.booking_key desc
     limit %(size)s
