@@ -33,6 +33,7 @@ CONCURRENCY = 2  # shadow reads at work; what comes meanwhile is dropped
 SECONDS = 5.0  # the longest that one side may take
 AGAIN_SECONDS = 0.25  # until a difference is read again
 CALIBRATION_PERCENTAGE = 10.0  # of the shadow reads beside bstadmin's answers: bstadmin again
+_ALONE = " -c max_parallel_workers_per_gather=0"  # no shadow read takes a second core
 _SUMS_OF = 5000  # bookings behind a finance summary that are looked at one by one
 
 Kind = Literal["shadow", "calibration"]
@@ -81,8 +82,10 @@ class Shadow:
     """The shadow reads of one process."""
 
     def __init__(self, ops_url: str, legacy_url: str | None, metrics: Metrics) -> None:
-        self._new = Side("new", ops_url, size=CONCURRENCY, purpose="shadow")
-        self._legacy = Side("legacy", legacy_url, size=CONCURRENCY, purpose="shadow") if legacy_url else None
+        self._new = Side("new", ops_url, size=CONCURRENCY, purpose="shadow", options=_ALONE)
+        self._legacy = (
+            Side("legacy", legacy_url, size=CONCURRENCY, purpose="shadow", options=_ALONE) if legacy_url else None
+        )
         self._percentage = core_settings().ops_shadow_percentage
         self._running: set[asyncio.Task[None]] = set()
         self.outcomes = Counter(

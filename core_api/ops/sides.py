@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import psycopg
 from prometheus_client import Counter, Histogram
+from psycopg import AsyncConnection
 
 from bridge.core_settings import core_settings
 from bridge.errors import plain
@@ -33,7 +34,6 @@ POOL_SIZE = 4  # connections of each side, beside those of ingestion
 FLUSH_SECONDS = 5.0
 
 _log = logging.getLogger("core_api.reads")
-_FEW = 5000  # bookings that are fetched and sorted sooner than the list is walked down
 _STEP = math.log(1.1)  # latencies are kept in classes 10 % wide
 _SESSION = " -c default_transaction_read_only=on -c jit=off"
 
@@ -53,24 +53,29 @@ def _statement(side: SideName, name: str, given: frozenset[str] = frozenset(), s
 class Side:
     """One database that can answer."""
 
-    def __init__(self, name: SideName, url: str, *, size: int = POOL_SIZE, purpose: str = "read") -> None:
+    def __init__(
+        self, name: SideName, url: str, *, size: int = POOL_SIZE, purpose: str = "read", options: str = ""
+    ) -> None:
         self.name = name
         self.pool: Pool = database.pool(
-            url, size=size, application_name=f"phase2-ops-{purpose}", options=_SESSION, wait_seconds=1.0
+            url, size=size, application_name=f"phase2-ops-{purpose}", options=_SESSION + options, wait_seconds=1.0
         )
 
     async def rows(self, statement: str, parameters: dict[str, Any], *, seconds: float) -> list[Row]:
         """The rows of `sql/ops_read/{side}_{statement}.sql`. Raises psycopg.Error; TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds), self.pool.connection() as conn:
             if self.name == "new" and parameters.get("pattern"):
-                looked_up = await (await conn.execute(_statement("new", "found"), parameters, prepare=False)).fetchall()
-                if len(looked_up) <= _FEW:
-                    parameters = parameters | {"found": [row[0] for row in looked_up], "pattern": None}
-            given = frozenset(name for name, value in parameters.items() if value is not None)
-            text = _statement(self.name, statement, given - {"size"}, parameters.get("size"))
-            # how often a word occurs decides about the plan of a search: none is kept
-            found = await conn.execute(text, parameters, prepare=None if "pattern" not in given else False)
-            return [row[0] for row in await found.fetchall()]
+                ((keys,),) = await self._ask(conn, "found", parameters)
+                if keys is not None:
+                    parameters = parameters | {"found": keys, "pattern": None}
+            return [row[0] for row in await self._ask(conn, statement, parameters)]
+
+    async def _ask(self, conn: AsyncConnection[Any], statement: str, parameters: dict[str, Any]) -> list[Any]:
+        given = frozenset(name for name, value in parameters.items() if value is not None)
+        text = _statement(self.name, statement, given - {"size"}, parameters.get("size"))
+        # how often a word occurs decides about the plan of a search: none is kept
+        found = await conn.execute(text, parameters, prepare=None if "pattern" not in given else False)
+        return await found.fetchall()
 
 
 class Breaker:
