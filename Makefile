@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench serve docs clean
+.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench bench-cutover serve docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -103,6 +103,8 @@ format: setup ## ruff and sqlfluff, mending what they can
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=100000 RUNS=3)
 	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS) --runs $(RUNS)
+bench-cutover: setup ## Full parity, reads on both sides, what shadow reads cost; each held to its limit (BOOKINGS=1000000)
+	@$(VENV)/bin/python -m tests.bench_cutover --bookings $(BOOKINGS)
 serve: setup ## API and worker on the embedded parts, flags of ingestion on, until Ctrl-C (CORE_API_PORT=4000)
 	@$(PHASE2) serve
 docs: setup ## dbt docs, with the rulebook

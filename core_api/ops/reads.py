@@ -61,8 +61,9 @@ class BookingRow(BaseModel):
 
 
 class Booking(BookingRow):
-    """The page of one booking."""
+    """The page of one booking. `bookingKey` is what writes are addressed to; bstadmin does not know it."""
 
+    bookingKey: str | None
     customerEmail: str | None
     customerPhone: str | None
     pickupLocation: str | None

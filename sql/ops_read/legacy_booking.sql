@@ -3,6 +3,7 @@ select to_jsonb(p) as page_row
 from (
     select
         b.booking_id::text as id,
+        null::uuid as booking_key,
         b.source::text as channel,
         b.booking_ref as reference,
         b.created_at at time zone 'UTC' as created_at,

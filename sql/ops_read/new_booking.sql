@@ -3,6 +3,7 @@ select to_jsonb(p) as page_row
 from (
     select
         b.id,
+        b.booking_key,
         b.channel,
         b.reference,
         b.created_at,
