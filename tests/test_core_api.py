@@ -32,7 +32,7 @@ def ops() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def url(ops) -> Iterator[str]:
-    with serving.service(ops) as url:
+    with serving.service(ops, bstadmin_write_url=ops) as url:  # a path of a booking needs one
         yield url
 
 

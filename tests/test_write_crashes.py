@@ -122,6 +122,19 @@ def test_a_connection_is_cut(sides, monkeypatch, point, who):
     once(sides, booking, "new")
 
 
+@pytest.mark.parametrize("point", ["intent", "core", "written"])
+def test_two_that_both_believe_to_be_alone(sides, point):
+    booking = sides.booking()
+    in_a_process_that_dies(lambda: sides.write(booking, note="new"), point)
+
+    async def finish(pool: Any, legacy: Any) -> None:
+        async with pool.connection() as one, pool.connection() as other:
+            await asyncio.gather(*(intents.finish(c, legacy, booking.key, core=True) for c in (one, other)))
+
+    sides.call(finish)
+    once(sides, booking, "new")
+
+
 def once(sides: Sides, booking: Any, note: str) -> None:
     """The write is on both sides, and was written there once."""
     assert sides.ours(booking) == sides.theirs(booking)

@@ -10,8 +10,12 @@ import psycopg
 import pytest
 
 from bridge import postgres
+from bridge.flags import Rollout, Row
 from bridge.settings import SQL
+from core_api.auth import Admin
 from core_api.errors import Refused
+from core_api.ops import intents
+from core_api.ops.writes import FLAG
 from tests import serving
 from tests.ingest_parts import until
 from tests.write_parts import OFF, STRICT, Booking, Sides
@@ -46,6 +50,20 @@ def test_with_the_flag_off_legacy_alone_is_written_and_the_core_catches_up_when_
     sides.sweep(core=True)
     assert equal(sides, booking)["note"] == "by mail"
     assert sides.version(booking) == 3
+
+
+def test_the_flag_opens_modules_and_actors(sides):
+    booking = sides.booking()
+    for_notes = {FLAG: Row(True, Rollout(modules=("note",)))}
+    assert sides.write(booking, rows=for_notes, note="a")["core"] == "DONE"
+    assert sides.write(booking, rows=for_notes, meeting_point="b")["core"] == "BEHIND"
+    assert sides.write(booking, rows=for_notes, note="c", meeting_point="c")["core"] == "BEHIND"
+    for_ayu = {FLAG: Row(True, Rollout(percentage=0, actors=("ayu",)))}
+    assert sides.write(booking, rows=for_ayu, note="d", admin=Admin("ADMIN", "made"))["core"] == "BEHIND"
+    assert sides.write(booking, rows=for_ayu, note="e")["core"] == "DONE"  # and what was behind came first
+    sides.sweep()
+    assert equal(sides, booking) | {"note": "e", "meeting_point": "c"} == equal(sides, booking)
+    assert sides.version(booking) == 6
 
 
 def test_assigned_and_unassigned(sides):
@@ -165,6 +183,37 @@ def test_what_the_core_does_not_take_goes_to_legacy_unless_strict(sides):
     assert sides.write(booking, rows=STRICT, note="strict", key="k")["core"] == "DONE"  # the key was given back
 
 
+def test_refused_as_a_whole_when_bstadmin_changes_before_the_core_has_it(sides, monkeypatch):
+    booking, key = sides.booking(), uuid4().hex
+
+    async def reached(at: str) -> None:
+        if at == "intent":
+            sides.behind(booking, note="theirs")
+
+    monkeypatch.setattr(intents, "reached", reached)
+    with pytest.raises(Refused) as refused:
+        sides.write(booking, rows=OFF, note="ours", key=key, version=1)
+    assert (refused.value.status, refused.value.code) == (409, "CHANGED_IN_LEGACY")
+    monkeypatch.undo()
+    assert (sides.ours(booking)["note"], sides.theirs(booking)["note"]) == ("first", "theirs")
+    sides.sweep()
+    assert (sides.ours(booking)["note"], sides.theirs(booking)["note"]) == ("first", "theirs")
+    assert sides.version(booking) == 1
+
+
+def test_what_was_on_its_way_when_the_booking_froze_waits_for_the_person(sides):
+    booking, key = sides.booking(), uuid4().hex
+    sides.write(booking, note="later", key=key, version=1, legacy="postgresql://nobody@127.0.0.1:1/none")
+    frozen = sides.sql("select phase2.note_conflict(%s, 'booking_header', '[]', 'test', null)", booking.key)[0][0]
+    for _ in range(2):
+        assert sides.write(booking, note="later", key=key, version=1)["core"] == "DONE"  # sent again: the first answer
+        sides.sweep()
+    assert sides.theirs(booking)["note"] == "first"
+    sides.sql("update phase2.conflicts set status = 'RESOLVED' where conflict_id = %s", frozen)
+    sides.sweep()
+    assert equal(sides, booking)["note"] == "later"
+
+
 def test_status_is_recomputed_on_both_sides(sides):
     booking = sides.booking()
     sides.sql("update public.booking_core set tour_date = '2026-01-05' where booking_key = %s", booking.key)
@@ -215,11 +264,12 @@ def test_over_http(sides, client):
     sides.flag(True)
     until(lambda: _patched(sides, client)["core"] == "DONE", 10, lambda: "the flag is not in force")
     booking = sides.booking()
-    path = f"/v1/ops/bookings/{booking.key}"
+    path = f"/v1/ops/bookings/{booking.id}"  # or its key
+    assert client.get(path + "/state", headers=ADMIN | {"x-admin-role": "STAFF"}).json()["data"]["stateVersion"] == 1
     for headers, status in (
         ({}, 401),
         (ADMIN | {"x-admin-role": "STAFF"}, 403),
-        (ADMIN, 400),  # no key
+        (ADMIN, 422),  # no key
         (ADMIN | {"x-idempotency-key": "k" * 129}, 422),
     ):
         for method, rest, body in _CALLS:
@@ -236,7 +286,8 @@ def test_over_http(sides, client):
     assert (stale.status_code, stale.json()["error"]["code"]) == (409, "STALE_VERSION")
     assert stale.json()["error"]["details"]["stateVersion"] == 5
     for faulty in (
-        {"stateVersion": None},
+        {"stateVersion": None, "note": "x"},
+        {"stateVersion": 1.5, "note": "x"},
         {},
         {"stateVersion": "5", "note": "x"},
         {"total": 1, "note": ""},

@@ -36,11 +36,16 @@ limit %(most)s
 
 async def sweep(pool: Pool, legacy: Pool, *, core: bool, older: float = SECONDS) -> int:
     """Take every booking with an open write on; how many there were. `core`: the flag is on. Raises psycopg.Error."""
+    found = await _open(pool, core=core, older=older)
+    for booking in found:
+        await _take_on(pool, legacy, booking, core=core)
+    return len(found)
+
+
+async def _open(pool: Pool, *, core: bool, older: float) -> list[UUID]:
     async with pool.connection() as conn:
         rows = await (await conn.execute(_OPEN, {"core": core, "older": older, "most": _MOST})).fetchall()
-    for (booking,) in rows:
-        await _take_on(pool, legacy, booking, core=core)
-    return len(rows)
+    return [booking for (booking,) in rows]
 
 
 async def _take_on(pool: Pool, legacy: Pool, booking: UUID, *, core: bool) -> None:
@@ -52,15 +57,18 @@ async def _take_on(pool: Pool, legacy: Pool, booking: UUID, *, core: bool) -> No
 
 
 async def run(pool: Pool, legacy_url: str | None) -> None:
-    """Sweep until it is cancelled; an error is told, and the next round looks again. Without a URL nothing is swept."""
+    """Sweep until it is cancelled; an error is told, and the next round looks again. Without a URL nothing is swept,
+    and where nothing is open bstadmin is not asked."""
     if legacy_url is None:
         return
     known, legacy = flags.Flags(), database.pool(legacy_url, size=2, application_name="phase2-writes")
-    await legacy.open()
     try:
         while True:
             try:
-                await sweep(pool, legacy, core=flags.in_force(FLAG, await known.rows(pool)).enabled)
+                core = flags.in_force(FLAG, await known.rows(pool)).enabled
+                if await _open(pool, core=core, older=SECONDS):
+                    await legacy.open()  # again is nothing
+                    await sweep(pool, legacy, core=core)
             except psycopg.Error as error:
                 log.warning("sweeper of writes: %s", plain(error))
             await asyncio.sleep(SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -13,6 +14,7 @@ from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from psycopg import errors
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from bridge import flags
 from bridge.flags import Flag
@@ -33,9 +35,10 @@ from core_api.app import (
 )
 from core_api.auth import Admin
 from core_api.errors import Refused
+from core_api.ingest.dead_letter_routes import Whole
 from core_api.ops import intents
 
-router = APIRouter(prefix="/v1/ops/bookings/{bookingKey}", tags=["back office: writes"])
+router = APIRouter(prefix="/v1/ops/bookings/{booking_id}", tags=["back office: writes"])
 FLAG: Flag = "OPS_WRITE_CORE_ENABLED"
 MODULES = {
     "note": "note",
@@ -46,10 +49,20 @@ MODULES = {
     "assigned_partner_id": "assignment",
 }
 LONGEST_KEY = 128  # characters
+_MOST = 2**31 - 1
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 _IDS = """
-select coalesce(array_agg(r.external_ref::integer), '{}') from public.channel_external_refs as r
-where r.entity_type = 'BOOKING' and r.entity_key = %s and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+select coalesce(array_agg(r.external_ref::integer) filter (where r.external_ref is not null), '{}')
+from public.booking_core as c
+left join public.channel_external_refs as r
+    on r.entity_type = 'BOOKING' and r.entity_key = c.booking_key and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+where c.booking_key = %s
+group by c.booking_key
+"""
+_BY_NUMBER = """
+select r.entity_key from public.channel_external_refs as r
+where r.entity_type = 'BOOKING' and r.external_ref_kind = 'BSTADMIN_BOOKING_ID' and r.external_ref = %s
 """
 _ACCEPT = "select a.outcome, a.accepted_id, a.view from phase2.accept_write(%s, rulebook.bali_date(now())) as a"
 _ANSWERED = """
@@ -58,16 +71,22 @@ where i.intent_id = %s
 returning i.answer
 """
 
-Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
+Id = Annotated[str, Path(description="key of the booking, or its number in bstadmin")]
 AsAdmin = Annotated[Admin, Depends(as_admin)]
 AsWriter = Annotated[Admin, Depends(as_writer)]
 Key = Annotated[
-    str | None,
+    str,
     Header(
-        alias="x-idempotency-key", max_length=LONGEST_KEY, description="needed; of one write, when it is sent again"
+        alias="x-idempotency-key", min_length=1, max_length=LONGEST_KEY, description="of one write, however often sent"
     ),
 ]
-_Version = Annotated[int, Field(ge=0, description="stateVersion of the booking as it was read", json_schema_extra={})]
+_Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"}, pattern=_UUID)]
+# a limit behind a validator does not get into the document by itself
+_Version = Annotated[
+    Whole,
+    Field(ge=0, le=_MOST, description="as the booking was read", json_schema_extra={"minimum": 0, "maximum": _MOST}),
+]
+_Person = Annotated[Whole, Field(ge=1, le=_MOST, json_schema_extra={"minimum": 1, "maximum": _MOST})]
 
 
 class _Asked(audit.Why):
@@ -77,17 +96,26 @@ class _Asked(audit.Why):
 class Patch(_Asked):
     """What is to change; what is not named stays. `null` empties a note or a meeting point."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [{"required": [name]} for name in ("note", "meetingPoint", "packageRefKey")],
+            "dependentRequired": {"packageRefType": ["packageRefKey"], "packageRefKey": ["packageRefType"]},
+        },
+    )
+
     stateVersion: _Version
     note: str | None = Field(None, max_length=20_000)
     meetingPoint: str | None = Field(None, max_length=2_000)
-    packageRefType: Literal["CATALOG_VARIANT", "CATALOG_PRODUCT"] | None = None
-    packageRefKey: str | None = Field(None, json_schema_extra={"format": "uuid"}, pattern="^[0-9a-f-]{36}$")
+    packageRefType: Literal["CATALOG_VARIANT", "CATALOG_PRODUCT"] | SkipJsonSchema[None] = None
+    packageRefKey: _Uuid | SkipJsonSchema[None] = None
 
     @model_validator(mode="after")
     def _something(self) -> Patch:
-        if not self.model_fields_set & {"note", "meetingPoint", "packageRefType", "packageRefKey"}:
+        package = self.model_fields_set & {"packageRefType", "packageRefKey"}
+        if not package and not self.model_fields_set & {"note", "meetingPoint"}:
             raise ValueError("nothing is to change")
-        if (self.packageRefType is None) != (self.packageRefKey is None):
+        if package and (self.packageRefType is None or self.packageRefKey is None):
             raise ValueError("packageRefType and packageRefKey go together")
         return self
 
@@ -95,9 +123,18 @@ class Patch(_Asked):
 class Assign(_Asked):
     """Who drives, or which partner does; in the place of whoever was assigned."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "integer"}}} for name in ("driverId", "partnerId")
+            ]
+        },
+    )
+
     stateVersion: _Version
-    driverId: int | None = Field(None, ge=1, le=2**31 - 1)
-    partnerId: int | None = Field(None, ge=1, le=2**31 - 1)
+    driverId: _Person | None = None
+    partnerId: _Person | None = None
 
     @model_validator(mode="after")
     def _somebody(self) -> Assign:
@@ -153,18 +190,18 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/state", response_model=None, responses={200: {"model": Answer[BookingState]}, **refusals(401, 403, 404, 503)}
 )
-async def state(request: Request, admin: AsAdmin, bookingKey: Id) -> Response:
+async def state(request: Request, admin: AsAdmin, booking_id: Id) -> Response:
     """What a booking holds for who wants to write to it, and its version."""
     core: Core = request.app.state.core
     async with core.pool.connection() as conn:
-        row = await (await conn.execute("select phase2.write_view(%s)", (key_of(bookingKey),))).fetchone()
+        row = await (await conn.execute("select phase2.write_view(%s)", (await _key(core, booking_id),))).fetchone()
     if row is None or row[0] is None:
         raise not_found()
     return answer(request, _state(row[0]))
 
 
 @router.patch("", response_model=None, responses=_ANSWERS, openapi_extra=documented(Patch))
-async def patch(request: Request, admin: AsWriter, bookingKey: Id, key: Key = None) -> Response:
+async def patch(request: Request, admin: AsWriter, booking_id: Id, key: Key) -> Response:
     """Note, meeting point, package."""
     asked = await content_of(request, Patch)
     names = {
@@ -175,47 +212,55 @@ async def patch(request: Request, admin: AsWriter, bookingKey: Id, key: Key = No
     }
     given = asked.model_fields_set
     changes = {names[name]: getattr(asked, name) for name in names if name in given}
-    if changes.get("package_ref_type", "") is None:  # both are null: as if they were not there
-        changes = {name: value for name, value in changes.items() if not name.startswith("package")}
-    return await _write(request, admin, bookingKey, key, "patch", changes, asked, asked.stateVersion)
+    return await _write(request, admin, booking_id, key, "patch", changes, asked, asked.stateVersion)
 
 
 @router.post("/assign", response_model=None, responses=_ANSWERS, openapi_extra=documented(Assign))
-async def assign(request: Request, admin: AsWriter, bookingKey: Id, key: Key = None) -> Response:
+async def assign(request: Request, admin: AsWriter, booking_id: Id, key: Key) -> Response:
     """Assign a driver, a partner, or both. The status is recomputed."""
     asked = await content_of(request, Assign)
     changes = {"assigned_driver_id": asked.driverId, "assigned_partner_id": asked.partnerId}
-    return await _write(request, admin, bookingKey, key, "assign", changes, asked, asked.stateVersion)
+    return await _write(request, admin, booking_id, key, "assign", changes, asked, asked.stateVersion)
 
 
 @router.post("/unassign", response_model=None, responses=_ANSWERS, openapi_extra=documented(Unassign))
-async def unassign(request: Request, admin: AsWriter, bookingKey: Id, key: Key = None) -> Response:
+async def unassign(request: Request, admin: AsWriter, booking_id: Id, key: Key) -> Response:
     """Take the assignment back. The status is recomputed."""
     asked = await content_of(request, Unassign)
     changes = {"assigned_driver_id": None, "assigned_partner_id": None}
-    return await _write(request, admin, bookingKey, key, "unassign", changes, asked, asked.stateVersion)
+    return await _write(request, admin, booking_id, key, "unassign", changes, asked, asked.stateVersion)
 
 
 @router.post("/status/sync", response_model=None, responses=_ANSWERS, openapi_extra=documented(_Asked, required=False))
-async def sync(request: Request, admin: AsWriter, bookingKey: Id, key: Key = None) -> Response:
+async def sync(request: Request, admin: AsWriter, booking_id: Id, key: Key) -> Response:
     """Recompute the fulfilment status by the rulebook. No version is asked for: nothing of the caller's is written."""
     asked = await content_of(request, _Asked, required=False)
-    return await _write(request, admin, bookingKey, key, "sync", {}, asked, None)
+    return await _write(request, admin, booking_id, key, "sync", {}, asked, None)
+
+
+async def _key(core: Core, booking_id: str) -> UUID:
+    """The booking that a path names. Raises Refused: 404."""
+    if not re.fullmatch(r"[1-9][0-9]{0,9}", booking_id):
+        return key_of(booking_id)
+    async with core.pool.connection() as conn:
+        row = await (await conn.execute(_BY_NUMBER, (booking_id,))).fetchone()
+    if row is None:
+        raise not_found()
+    key: UUID = row[0]
+    return key
 
 
 async def _write(
     request: Request,
     admin: Admin,
     booking: str,
-    key: str | None,
+    key: str,
     action: str,
     changes: dict[str, Any],
     asked: _Asked,
     version: int | None,
 ) -> Response:
     core: Core = request.app.state.core
-    if not key:
-        raise Refused(400, "INVALID_HEADER", "x-idempotency-key is needed")
     if core.writing is None:
         raise Refused(503, "SERVICE_UNAVAILABLE", "there is no writing connection to bstadmin (BSTADMIN_WRITE_DB_URL)")
     written, status = await perform(
@@ -223,7 +268,7 @@ async def _write(
         core.writing.bstadmin,
         await core.flags.rows(core.pool),
         admin,
-        key_of(booking),
+        await _key(core, booking),
         key=key,
         action=action,
         changes=changes,
@@ -270,7 +315,8 @@ async def perform(
     try:
         async with intents.alone(pool, booking) as conn:
             found = await (await conn.execute(_IDS, (booking,))).fetchone()
-            assert found is not None
+            if found is None:
+                raise not_found()
             asked["legacy"], away = await _legacy_row(
                 legacy, found[0], changes.get("assigned_driver_id"), needed=not dual
             )
@@ -299,7 +345,7 @@ async def _legacy_row(
             raise unavailable() from None
         return None, True
     if not driver_is_there:
-        raise Refused(422, "VALIDATION_ERROR", "driverId: there is no such driver")
+        raise Refused(409, "NO_SUCH_DRIVER", "there is no such driver in bstadmin")
     return row, False
 
 
@@ -330,7 +376,7 @@ async def _accept(conn: Any, asked: dict[str, Any], admin: Admin, why: audit.Why
         case "NOT_IN_LEGACY":
             raise Refused(409, "NOT_IN_LEGACY", "the booking is not in bstadmin, and the core is not written to")
         case _:
-            raise Refused(422, "VALIDATION_ERROR", "packageRefKey: there is no such variant or product")
+            raise Refused(409, "NO_SUCH_PACKAGE", "there is no such variant or product")
 
 
 async def _answer(conn: Any, intent_id: UUID) -> tuple[dict[str, Any], int]:
