@@ -75,6 +75,22 @@ def ready(server: str) -> Iterator[str]:
 
 
 @contextmanager
+def back_office(server: str) -> Iterator[str]:
+    """A bstadmin without a booking; dropped in the end."""
+    name = f"bstadmin_{uuid4().hex[:12]}"
+    url = postgres.with_database(server, name)
+    with postgres.connect(server, autocommit=True) as admin:
+        admin.execute(postgres.statement("create database {}", name))
+        try:
+            with postgres.connect(url, autocommit=True) as conn:
+                conn.execute("set search_path = public")
+                conn.execute((SQL / "sources" / "bstadmin.sql").read_bytes())
+            yield url
+        finally:
+            admin.execute(postgres.statement("drop database {} with (force)", name))
+
+
+@contextmanager
 def service(
     ops_url: str,
     queue: Callable[[], Queue] | None = None,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cache
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from starlette.background import BackgroundTask
 
 from bridge.steps import today_in_bali
@@ -27,7 +27,16 @@ router = APIRouter(prefix="/v1/ops", tags=["ops reads"])
 
 Status = Literal["NEW", "READY", "ATTENTION", "COMPLETED", "DONE", "UPDATED", "CANCELLED", "NO_SHOW"]
 Source = Literal["DIRECT", "GYG", "VIATOR", "TRIPDOTCOM", "BOKUN", "MANUAL"]
-Day = Annotated[date | None, Query(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+
+
+def _day(given: Any) -> Any:
+    """Only what is written as a day: a number would be read as seconds."""
+    if isinstance(given, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
+        raise ValueError("not a day, written as 2026-12-31")
+    return given
+
+
+Day = Annotated[date | None, BeforeValidator(_day)]
 Words = Annotated[
     str | None,
     Query(min_length=3, max_length=100, pattern=r"^[^\x00]*$", description="part of the reference or of the name"),
@@ -35,7 +44,6 @@ Words = Annotated[
 Cursor = Annotated[str | None, Query(max_length=400, description="nextCursor of the page before")]
 
 
-_WEEK = timedelta(days=6)
 _WILD, _ESCAPED = re.compile(r"([%_\\])"), r"\\\1"
 
 
@@ -211,15 +219,18 @@ async def assignments(
 async def finance(
     request: Request, admin: Annotated[Admin, Depends(as_admin)], dateFrom: Day = None, dateTo: Day = None
 ) -> Response:
-    """What the tours of at most 31 days bring, both days included; by default those of the last 7 days."""
-    last = dateTo or ((dateFrom + _WEEK) if dateFrom else today_in_bali())
-    first = dateFrom or last - _WEEK
-    if not 0 <= (last - first).days < 31:
-        raise Refused(422, "VALIDATION_ERROR", "dateTo: 0 to 30 days after dateFrom")
+    """What the tours of some days bring, both included: the last 7; of more than 31 the last 31."""
+    last = dateTo or (_later(dateFrom, 6) if dateFrom else today_in_bali())
+    first = max(dateFrom or _later(last, -6), _later(last, -30))
     served = await _serve(request, admin, "finance", {"date_from": first, "date_to": last})
     return _answered(
         request, served, {"dateFrom": first, "dateTo": last, "items": [_shown(row) for row in served.rows]}
     )
+
+
+def _later(day: date, days: int) -> date:
+    """A day some days on, within what there is."""
+    return date.fromordinal(min(max(day.toordinal() + days, date.min.toordinal()), date.max.toordinal()))
 
 
 async def _serve(request: Request, admin: Admin, read: str, parameters: dict[str, Any], *, one: bool = False) -> Served:
