@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from bridge import conflicts
+from bridge.errors import CouldNotRun
 from bridge.settings import Databases
 from core_api import database
 from core_api.errors import Refused
@@ -235,6 +237,24 @@ class Writers(RuleBasedStateMachine):
         if not self.is_frozen():
             self.frozen = None
 
+    @rule()
+    def undo(self) -> None:
+        rows = self.sides.sql(
+            "select conflict_id from phase2.conflicts where booking_key = %s and status in ('APPLIED', 'RESOLVED')"
+            " order by ended_at desc limit 1",
+            self.booking.key,
+        )
+        with contextlib.suppress(CouldNotRun, psycopg.errors.UniqueViolation):
+            for (key,) in rows:
+                conflicts.undo(databases(self.sides), key, reason="x")
+        if self.frozen is None and self.is_frozen():
+            self.sweep()  # what undoes it is on its way
+            self.frozen = self.held()
+
+    @rule(note=st.sampled_from(["a", "b", "c"]), point=st.sampled_from(POINTS), who=st.sampled_from(["ops", "legacy"]))
+    def cut(self, note: str, point: str, who: str) -> None:
+        self.write({"action": "patch", "changes": {"note": note}}, cut_at=(point, f"phase2-test-{who}"))
+
     # what holds
 
     @invariant()
@@ -277,7 +297,14 @@ class Writers(RuleBasedStateMachine):
 
     # how
 
-    def write(self, asked: dict[str, Any], *, crash: str | None = None, away: bool = False) -> None:
+    def write(
+        self,
+        asked: dict[str, Any],
+        *,
+        crash: str | None = None,
+        away: bool = False,
+        cut_at: tuple[str, str] = ("", ""),
+    ) -> None:
         if "key" not in asked:
             asked = asked | {"key": uuid4().hex, "version": self.sides.version(self.booking)}
             self.asked.append(asked)
@@ -285,6 +312,8 @@ class Writers(RuleBasedStateMachine):
         async def reached(at: str) -> None:
             if at == crash:
                 raise Crash
+            if at == cut_at[0]:
+                cut(self.sides, cut_at[1])
 
         pool, legacy, nowhere = self.pools
         intents.reached = reached
@@ -293,7 +322,7 @@ class Writers(RuleBasedStateMachine):
                 writes.perform(pool, nowhere if away else legacy, self.rows, AYU, self.booking.key, **asked)
             )
             self.accepted.add(asked["key"])
-        except (Refused, Crash):
+        except (Refused, Crash, psycopg.OperationalError, psycopg.InterfaceError):
             pass
         finally:
             intents.reached = _reached
@@ -327,8 +356,9 @@ _reached = intents.reached
 def test_any_history_of_writes(sides):
     async def pools() -> tuple[Any, Any, Any]:
         made = []
-        for url in (sides.ops, sides.bstadmin, "postgresql://nobody@127.0.0.1:1/none"):
-            made.append(database.pool(url, size=2, application_name="phase2-test-legacy", wait_seconds=0.3))
+        nowhere = "postgresql://nobody@127.0.0.1:1/none"
+        for url, name in ((sides.ops, "ops"), (sides.bstadmin, "legacy"), (nowhere, "nowhere")):
+            made.append(database.pool(url, size=2, application_name=f"phase2-test-{name}", wait_seconds=0.3))
             await made[-1].open()
         return made[0], made[1], made[2]
 

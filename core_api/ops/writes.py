@@ -386,7 +386,7 @@ async def _answer(conn: Any, intent_id: UUID) -> tuple[dict[str, Any], int]:
     if intent["core_status"] == "REFUSED":
         if intent["core_error"] == "FROZEN":
             raise Refused(409, "BOOKING_FROZEN", "a conflict of this booking waits for a person", state)
-        if intent["legacy_found"] is not None:
+        if intent["legacy_at"]:  # bstadmin was asked
             raise Refused(409, "CHANGED_IN_LEGACY", "somebody has changed this in bstadmin meanwhile", state)
         raise Refused(503, "CORE_WRITE_FAILED", "the core did not take it; nothing was written")
     written = {
