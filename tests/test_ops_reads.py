@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -165,9 +166,13 @@ def test_pages_never_skip_or_repeat_whichever_side_serves_each(client, size, sta
         if page["nextCursor"] is None:
             break
         cursor = {"cursor": page["nextCursor"]}
-    assert len(pages) == len(set(pages))
-    ids = {side: {row["id"] for row in whole[side]} for side in whole}
-    assert ids["new"] & ids["old"] <= set(pages) <= ids["new"] | ids["old"]
+    places = {side: {row["id"]: (row["tourDate"], row["createdAt"]) for row in whole[side]} for side in whole}
+    both = places["new"].keys() & places["old"].keys()
+    # an approved difference (of two sources the first created_at) moves a booking within its day
+    moved = {one for one in both if places["new"][one] != places["old"][one]}
+    assert {one for one, times in Counter(pages).items() if times > 1} <= moved
+    assert both - moved <= set(pages) <= places["new"].keys() | places["old"].keys()
+    assert len(set(turns)) > 1 or len(pages) == len(set(pages)), "one side alone never repeats"
 
 
 def test_filters(client):
@@ -283,6 +288,7 @@ def test_when_the_read_model_is_late_bstadmin_answers_in_time(client, dbs):
 
 def test_when_the_database_of_the_read_model_is_gone_bstadmin_answers(dbs, monkeypatch):
     monkeypatch.setenv("OPS_READ_NEW_MODEL_ENABLED", "true")
+    monkeypatch.setenv("OPS_READ_TIMEOUT_SECONDS", "0.2")
     core_settings.cache_clear()
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
     with serving.service(nowhere, bstadmin_url=dbs.bstadmin) as url, httpx.Client(base_url=url, timeout=20) as client:

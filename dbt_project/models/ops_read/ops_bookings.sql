@@ -1,5 +1,5 @@
--- What the back office works with: every booking that bstadmin holds, and those of the other channels that only an event
--- has told of so far. A booking that balisnap alone holds is no page of the back office's, as before the cutover.
+-- What the back office works with: every booking that bstadmin holds, and those of the other channels that only an
+-- event has told of so far. A booking that balisnap alone holds is no page of the back office's, as before the cutover.
 select
     coalesce(numbers.external_ref::bigint::text, cores.booking_key::text) as id,
     cores.booking_key,

@@ -1,5 +1,5 @@
--- What the verdict of batch G reads of the cutover of reads (BG-01, BG-02, BG-04), and the global gates. A comparison of
--- other rows than those that are landed now, or one whose rows are gone, measures nothing: BG-01 fails.
+-- What the verdict of batch G reads of the cutover of reads (BG-01, BG-02, BG-04), and the global gates. A comparison
+-- of other rows than those that are landed now, or one whose rows are gone, measures nothing: BG-01 fails.
 with{{ recon_global_ctes(['C', 'D', 'E']) }},
 
 landed as (
@@ -9,7 +9,7 @@ landed as (
             source,
             landing_no
         from {{ source('phase2', 'landing_runs') }}
-        order by source, landing_no desc
+        order by source asc, landing_no desc
     ) as l
 ),
 
