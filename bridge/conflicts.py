@@ -187,6 +187,8 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         postgres.connect(databases.ops, application_name="phase2-conflicts", autocommit=True) as conn,
         postgres.connect(databases.bstadmin, application_name="phase2-conflicts", read_only=True) as legacy,
     ):
+        if not _is_there(conn):
+            raise CouldNotRun("there is nothing to compare yet", where="public.booking_core", todo="Run A to E first.")
         since = _one(conn, _WINDOW, {"to": to})
         rows = legacy.execute(
             bstadmin.CHANGED, (since.astimezone(UTC).replace(tzinfo=None), to.astimezone(UTC).replace(tzinfo=None))
@@ -238,7 +240,9 @@ def _compare(conn: psycopg.Connection, key: UUID, legacy: dict[str, Any] | None,
 
 
 def listed(conn: psycopg.Connection, *, rule: str | None = None, conflict_id: UUID | None = None) -> list[Conflict]:
-    """Open conflicts, the most pressing first; or one by its id, whatever became of it."""
+    """Open conflicts, the most pressing first; or one by its id, whatever became of it. None before batch A."""
+    if not _is_there(conn):
+        return []
     return conn.cursor(row_factory=class_row(Conflict)).execute(_LISTED, {"rule": rule, "id": conflict_id}).fetchall()
 
 
@@ -464,6 +468,10 @@ def _read(legacy: psycopg.Connection, pairs: list[tuple[UUID, int]]) -> dict[UUI
         bstadmin.READ_ALL, {"keys": [key for key, _ in pairs], "ids": [id_ for _, id_ in pairs]}
     ).fetchall()
     return dict(rows)
+
+
+def _is_there(conn: psycopg.Connection) -> bool:
+    return bool(_one(conn, "select to_regclass('public.booking_core') is not null", ()))
 
 
 def _today(conn: psycopg.Connection) -> Any:

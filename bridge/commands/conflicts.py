@@ -26,6 +26,7 @@ app.add_typer(commands, name="conflicts")
 
 Rule = Annotated[str | None, typer.Option("--rule", help="Only those of this rule.")]
 Id = Annotated[UUID, typer.Argument(help="Of the conflict, as the list shows it.")]
+One = Annotated[UUID | None, typer.Option("--id", help="Only this one.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the ledger with your name.", metavar="WORDS")]
 Keep = Annotated[str | None, typer.Option("--keep", help="As a person would settle it: core, legacy or both.")]
 _WORDS = ("note", "meeting_point")  # a customer's, or about one: how long it is
@@ -80,7 +81,7 @@ def check(json: Json = False) -> None:
 
 
 @commands.command()
-def simulate(rule: Rule = None, id: Annotated[UUID | None, typer.Option("--id")] = None, keep: Keep = None,
+def simulate(rule: Rule = None, id: One = None, keep: Keep = None,
              json: Json = False) -> None:  # fmt: skip
     """What each rule would change: rows, and money per currency. Nothing is written.
 
@@ -91,7 +92,7 @@ def simulate(rule: Rule = None, id: Annotated[UUID | None, typer.Option("--id")]
 
 
 @commands.command()
-def apply(reason: Reason, rule: Rule = None, id: Annotated[UUID | None, typer.Option("--id")] = None,
+def apply(reason: Reason, rule: Rule = None, id: One = None,
           json: Json = False) -> None:  # fmt: skip
     """Settle conflicts by their rule; what waits for a person stays open.
 

@@ -34,7 +34,10 @@ open_writes as (
             or i.core_status = 'PENDING'
             or (i.core_status = 'BEHIND' and i.mode = 'DUAL')
         )
-        and not exists (select 1 from open_conflicts as c where c.freezes and c.booking_key = i.booking_key)
+        and not exists (
+            select 1 from open_conflicts as c
+            where c.freezes and c.booking_key = i.booking_key
+        )
 ),
 
 -- accepted, and neither applied nor on its way nor among the dead letters
@@ -94,7 +97,10 @@ measured as (
     from log
     cross join (select count(*) as events from lost_events) as l
     cross join (select count(*) as writes from open_writes) as w
-    cross join (select count(*) as items from unlogged where not passed) as u
+    cross join (
+        select count(*) as items from unlogged
+        where not passed
+    ) as u
 
     union all
 
