@@ -145,7 +145,8 @@ compared as (
     left join canonical on numbers.entity_key = canonical.booking_key
     left join queued on legacy.id = queued.id
     cross join approved
-    offset 0 -- noqa: AM09 (the differences are computed once, not each time that they are named below)
+    -- a fence: the differences are computed once, and not each time that they are named below
+    offset 0 -- noqa: AM09
 )
 
 select
