@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner
 
 from bridge import conflicts, ledger, postgres, reversibility, warehouse
+from bridge.cli import app
+from bridge.commands import conflicts as commands
+from bridge.commands import reversibility as reversibility_command
 from bridge.errors import CouldNotRun
 from bridge.settings import Databases
 from core_api.errors import Refused
@@ -349,3 +354,39 @@ def test_what_a_rollback_would_owe(sides):
         read = reversibility.measure(conn)
         assert read.passed
         assert "only a backup" in read.point_of_no_return
+
+
+def test_the_commands(sides, databases, monkeypatch):
+    """List, simulate, apply and undo from a shell; a note is never shown."""
+    for module in (commands, reversibility_command):
+        monkeypatch.setattr(module, "databases", lambda: databases)
+    booking = sides.booking()
+    sides.write(booking, "assign", assigned_driver_id=1)
+    sides.write(booking, note="allergic to nuts")
+    sides.behind(booking, assigned_driver_id=2, note="diabetic")
+    check(databases)
+    shell = CliRunner()
+
+    def said(*words: str, code: int = 0) -> str:
+        done = shell.invoke(app, list(words))
+        assert done.exit_code == code, (words, done.output, done.exception)
+        assert "allergic" not in done.output
+        assert "diabetic" not in done.output
+        return done.output
+
+    found = json.loads(said("conflicts", "--json"))
+    assert [one["rule"] for one in found] == ["assignment", "choice"]
+    assert "16 characters" in said("conflicts")
+    (key,) = (one["conflict_id"] for one in found if one["rule"] == "assignment")
+    (asked,) = (one["conflict_id"] for one in found if one["rule"] == "choice")
+    simulated = json.loads(said("conflicts", "simulate", "--json"))
+    assert simulated["rows"] == 1
+    assert json.loads(said("conflicts", "apply", "--reason", "x", "--json", code=1))["rows"] == 1  # one waits
+    sides.sweep()
+    said("conflicts", "resolve", asked, "--keep", "core", "--reason", "x")
+    sides.sweep()
+    assert sides.ours(booking) == sides.theirs(booking)
+    said("conflicts", "undo", key, "--reason", "x")
+    sides.sweep()
+    assert sides.theirs(booking)["driver"] == 2
+    assert json.loads(said("reversibility", "--json"))["passed"] is False
