@@ -14,9 +14,10 @@ begin
 end
 $$;
 
--- a rehearsal takes three a source: the landing, and two that watch locks
+-- a rehearsal takes three a source: the landing, and two that watch locks; each process of the core API six, for the
+-- reads of the back office and their shadow
 alter role phase2_reader login noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls
-connection limit 8;
+connection limit 30;
 
 -- A session could switch these off; it still has no right to write.
 alter role phase2_reader set default_transaction_read_only = on;
