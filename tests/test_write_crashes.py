@@ -372,7 +372,7 @@ def test_any_history_of_writes(sides):
             run_state_machine_as_test(
                 Writers,
                 settings=settings(
-                    max_examples=int(os.environ.get("WRITE_EXAMPLES", "12")),
+                    max_examples=int(os.environ.get("WRITE_EXAMPLES", "8")),
                     stateful_step_count=14,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
