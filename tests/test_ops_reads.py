@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import Counter
@@ -21,7 +22,8 @@ from bridge.core_settings import core_settings
 from bridge.runlog import uuid7
 from bridge.settings import Databases
 from bridge.shadow import judge, upper_bound
-from core_api.ops import shadow
+from core_api import database
+from core_api.ops import shadow, sides
 from core_api.ops.sides import Breaker
 from tests import serving
 from tests.ops_parts import AS_OF, admin, items, shop, switch
@@ -707,6 +709,20 @@ def test_gate_bg_01_holds_the_latest_full_comparison_to_its_limit(measured):
         conn.execute("update phase2.parity_runs set landed = '{}'")
         assert gates(measured.ops)["BG-01"][0] is None, "other rows are landed now"
     parity.compare(run_of(measured))
+
+
+def test_what_is_a_month_old_is_forgotten(dbs):
+    async def forgotten() -> None:
+        async with database.pool(dbs.ops, size=1, application_name="test") as pool:
+            await sides.forget(pool)
+
+    with postgres.connect(dbs.ops, autocommit=True) as conn:
+        conn.execute("truncate phase2.shadow_reads cascade")
+        fill(conn, "booking", 2, compared_at="2026-01-01T00:00:00Z")
+        fill(conn, "booking", 3)
+        asyncio.run(forgotten())
+        assert conn.execute("select count(*) from phase2.shadow_reads").fetchone() == (3,)
+        conn.execute("truncate phase2.shadow_reads cascade")
 
 
 def test_gate_bg_02_counts_server_errors_since_the_switch(measured):

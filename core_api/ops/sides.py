@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import re
@@ -227,10 +228,22 @@ class Sides:
             del self._counts[key]
 
     async def keep_flushing(self, pool: Pool) -> None:
-        """Until cancelled."""
+        """Until cancelled; once an hour what is a month old is forgotten."""
+        forget_at = 0.0
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush(pool)
+            if time.monotonic() >= forget_at:
+                forget_at = time.monotonic() + 3600
+                with contextlib.suppress(psycopg.Error, OSError):
+                    await forget(pool)
+
+
+async def forget(pool: Pool) -> None:
+    """Counts of reads, and shadow reads with their differences, of more than a month ago."""
+    async with pool.connection() as conn:
+        await conn.execute("delete from phase2.ops_reads where minute < now() - interval '30 days'")
+        await conn.execute("delete from phase2.shadow_reads where compared_at < now() - interval '30 days'")
 
 
 _KEEP = """
