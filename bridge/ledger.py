@@ -116,21 +116,24 @@ def append(
     """Write one entry at the end of the chain, in the transaction of `conn` (its own when that is autocommit).
 
     The chain is locked until that transaction ends: keep it short. `body` is JSON, without secrets and personal data;
-    mails and phones in its free text are masked here.
+    mails and phones in its free text are masked here (`masked`).
     """
-    from bridge.reports.mask import mask_text  # reports read the ledger: a circle
-
-    body = {
-        name: mask_text(value) if name in _WORDS and isinstance(value, str) else value
-        for name, value in (body or {}).items()
-    }
     row = conn.execute(
         "select l.entry_no, l.entry, l.digest"
         " from phase2.log(%s::text, %s::text, %s::text, %s::uuid, %s::text, %s::jsonb) as l",
-        (kind, batch, subject, run_id, actor or who(), Jsonb(body, dumps=_dumps)),
+        (kind, batch, subject, run_id, actor or who(), Jsonb(masked(body or {}), dumps=_dumps)),
     ).fetchone()
     assert row is not None
     return _entry(row)
+
+
+def masked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry's body with the mails and phones in the words of people hidden: whoever writes an entry asks this."""
+    from bridge.reports.mask import mask_text  # reports read the ledger: a circle
+
+    return {
+        name: mask_text(value) if name in _WORDS and isinstance(value, str) else value for name, value in body.items()
+    }
 
 
 def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any]) -> None:

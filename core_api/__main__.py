@@ -20,15 +20,17 @@ from bridge.errors import CouldNotRun
 from bridge.settings import databases
 from bridge.settings import settings as bridge_settings
 from core_api import database, local
-from core_api.app import configure_logging, create_app
 from core_api.ingest.queue import IngestQueue
 from core_api.ingest.worker import IngestWorker
+from core_api.logs import configure_logging
 
 _GRACE_SECONDS = 25  # for what is held
 
 
 def api() -> None:
     """The HTTP service, until SIGTERM: what it holds is answered first."""
+    from core_api.app import create_app  # and with it FastAPI, which the worker does without
+
     ops, redis = databases().ops, local.redis_url()
     steps.bootstrap(ops)
     configure_logging()

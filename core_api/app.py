@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -437,28 +436,3 @@ def _last_frame(error: BaseException) -> str:
     while trace and trace.tb_next:
         trace = trace.tb_next
     return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-
-
-class JsonLines(logging.Formatter):
-    """A record as one line of JSON: at (UTC), level, logger, message, and what `extra={"said": …}` holds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "at": datetime.fromtimestamp(record.created, UTC),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "said", {}),
-        }
-        return orjson.dumps(line, option=orjson.OPT_UTC_Z, default=str).decode()
-
-
-def configure_logging(level: int = logging.INFO) -> None:
-    """JSON lines on standard error for this process; uvicorn's own access log is off, ours says more."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = name != "uvicorn.access"

@@ -29,8 +29,9 @@ import uvloop
 from bridge import embedded, postgres
 from bridge.settings import ROOT
 from core_api import local
-from core_api.app import configure_logging, create_app
+from core_api.app import create_app
 from core_api.ingest.queue import IngestQueue
+from core_api.logs import configure_logging
 from tests import serving
 
 _BACKENDS = "select pid from pg_catalog.pg_stat_activity where application_name = 'phase2-core-api'"

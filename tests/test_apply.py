@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge import postgres, runlog
+from bridge import postgres, runlog, steps
 from bridge.settings import SQL
 from core_api.ingest.apply import Applied, NotRetryable, apply_event
 from tests.booking_events import (
@@ -316,7 +316,7 @@ def test_nothing_is_applied_while_a_backfill_writes(ops: str, conn: Conn) -> Non
     conn.execute("insert into phase2.batch_state (batch, status) values ('D', 'RUNNING')")
     try:
         with postgres.connect(ops, autocommit=True) as runner:
-            runner.execute("select pg_advisory_lock(%s)", (0x706861736532,))
+            runner.execute("select pg_advisory_lock(%s)", (steps._RUNNER_LOCK,))  # apply.sql names it too
             assert apply(conn, key) == "BUSY"
             runner.execute("select pg_advisory_unlock_all()")
         assert apply(conn, key) == "APPLIED"  # the run is dead: nobody holds its lock

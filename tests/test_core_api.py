@@ -30,18 +30,6 @@ def ops() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def url(ops) -> Iterator[str]:
-    with serving.service(ops) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=20) as client:
-        yield client
-
-
 def trail(client: httpx.Client, **asked: str) -> list[dict]:
     return client.get("/v1/audit/events", params=asked, headers=STAFF).json()["data"]["items"]
 
@@ -312,7 +300,10 @@ def test_health_tells_what_is_away(ops, client):
 
 
 def test_the_audit_trail_is_the_ledger(client, ops):
-    assert trail(client)
+    event_id = post(client, event()).json()["data"]["eventId"]
+    why = {"reason": "made@balimail.id called from +62 812 3456 7890", "reasonDetail": "ask kadek@balimail.id"}
+    assert client.post(f"{PATH}/{event_id}/fail", headers=ADMIN, json=why).status_code == 202
+    assert trail(client, resourceId=event_id)[0]["metadata"]["reason"] == "m•••@b••• called from •••"
     with psycopg.connect(ops) as conn:
         assert ledger.verify(conn) == []
 

@@ -43,18 +43,6 @@ def ops(settled) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def url(ops) -> Iterator[str]:
-    with serving.service(ops) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=20) as client:
-        yield client
-
-
 def test_an_event_is_durable_and_shown(client, ops):
     sent = event(externalBookingRef=" gyg\u200bAbc ", unknown="kept")
     answered = post(client, sent, x_idempotency_key="first-key")

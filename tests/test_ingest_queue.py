@@ -21,6 +21,7 @@ import pytest
 
 from bridge.core_settings import CoreSettings
 from bridge.runlog import uuid7
+from bridge.settings import ROOT
 from core_api import audit, local
 from core_api.auth import Admin
 from core_api.errors import Refused
@@ -416,6 +417,11 @@ def test_the_service_takes_its_own_example_and_ends_cleanly(tmp_path: Path) -> N
             served.terminate()
             assert served.wait(20) == 0
         assert local.pid(tmp_path) is None, "the Valkey that it started is stopped"
+
+
+def test_a_worker_loads_no_web_framework() -> None:
+    code = "import sys, core_api.__main__; sys.exit(bool({'fastapi', 'starlette'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 # -- Node -------------------------------------------------------------------------------------------------------------
