@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench serve docs clean
+.PHONY: help setup up down env demo run recon model rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench bench-ingest serve drill docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -10,6 +10,9 @@ BATCH ?=
 M ?=
 BOOKINGS ?= 20000
 RUNS ?= 1
+EVENTS ?= 2000
+SECONDS ?= 30
+ARGS ?=
 SEED ?= 7
 SCENARIO ?= healthy
 SQLFLUFF := $(VENV)/bin/sqlfluff lint --disable-progress-bar
@@ -99,8 +102,13 @@ format: setup ## ruff and sqlfluff, mending what they can
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=100000 RUNS=3)
 	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS) --runs $(RUNS)
+bench-ingest: BOOKINGS := 2000
+bench-ingest: setup ## Events accepted and applied a second, latencies, where the time goes (EVENTS=2000 SECONDS=30 ARGS=--write)
+	@$(VENV)/bin/python -m tests.bench_ingest --bookings $(BOOKINGS) --events $(EVENTS) --seconds $(SECONDS) $(ARGS)
 serve: setup ## API and worker on the embedded parts, flags of ingestion on, until Ctrl-C (CORE_API_PORT=4000)
 	@$(PHASE2) serve
+drill: setup ## What batch F has to show, on a copy of the ops database: duplicates, order, burst, replay, rollback
+	@$(PHASE2) drill
 docs: setup ## dbt docs, with the rulebook
 	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .
 clean: ## Remove the embedded databases, dbt's target and the reports; copies (.phase2/backups) stay
