@@ -18,6 +18,7 @@ from rich.table import Table
 from bridge import batches, postgres
 from bridge.commands import (  # noqa: F401  (a topic's commands register themselves)
     door,
+    drills,
     evidence,
     flags,
     ledger,
