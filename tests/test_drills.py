@@ -35,7 +35,7 @@ LIMITS = """
 insert into dbt_seeds.gate_registry (gate_id, batch, title, measure, comparator, threshold, unit, counts, severity)
 select l.gate_id, 'F', l.gate_id, l.measure, '<=', l.threshold, 'ratio', 'successes', 'critical'
 from (
-    values ('F-01', '', 0.995), ('F-02', 'median', 3), ('F-02b', 'p95', 15), ('G-04', '', 300)
+    values ('F-01', '', 0.995), ('F-02', 'median', 3), ('F-02-P95', 'p95', 15), ('G-04', '', 300)
 ) as l (gate_id, measure, threshold)
 where not exists (select 1 from dbt_seeds.gate_registry as g where g.gate_id = l.gate_id)
 """
@@ -177,7 +177,7 @@ def test_burst_sees_that_applying_is_slow(service: Service) -> None:
         planted(service, "perform pg_sleep(0.05); return new;", "before insert on public.booking_core"),
     ):
         outcome = DRILLS["burst"](service)
-    assert failed(outcome) == {"F-02 median"}
+    assert failed(outcome) == {"accepted to done, median (F-02)"}
     assert outcome.measured["median_seconds"] > 0.5
 
 
@@ -188,7 +188,7 @@ def test_burst_sees_events_that_fail(service: Service) -> None:
     )
     with planted(service, every_fourth, "before insert on public.booking_core"):
         outcome = DRILLS["burst"](service)
-    assert failed(outcome) == {"F-01"}
+    assert failed(outcome) == {"success rate (F-01)"}
     assert outcome.measured["done"] < outcome.measured["accepted"] == FEW
 
 
