@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -65,11 +66,31 @@ def worker() -> None:
             await pool.close()
 
     uvloop.run(run())
+    if _orphaned.is_set() and os.environ.get(_OUR_VALKEY):
+        local.stop(bridge_settings().phase2_home)
+
+
+_SERVED, _OUR_VALKEY = "CORE_API_SERVED", "CORE_API_OUR_VALKEY"  # what `serve` tells those whom it has started
+_orphaned = threading.Event()
+
+
+def _end_with_serve() -> None:
+    """SIGTERM to ourselves when whoever holds the other end of standard input is gone, however it went."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        _orphaned.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.environ.get(_SERVED):
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def serve(started: Callable[[], None] = lambda: None, **settings: str) -> int:
     """API and worker, each in a process of its own, with these settings beside the environment's; `started` is called
-    when the API answers. Both end when one does, or on SIGTERM, and the embedded Valkey too if it was started here.
+    when the API answers. Both end when one does, on SIGTERM, or when this process is killed, and with them the embedded
+    Valkey if it was started here.
 
     Returns 0, or the exit code of the one that ended by itself. CouldNotRun: somebody listens at our port already.
     """
@@ -81,9 +102,13 @@ def serve(started: Callable[[], None] = lambda: None, **settings: str) -> int:
     given = core_settings().ingest_redis_url
     redis, ours = (given.get_secret_value(), False) if given else local.ensure(home)
     steps.bootstrap(databases().ops)
-    environment = os.environ | {"INGEST_REDIS_URL": redis} | settings
+    environment = (
+        os.environ | {"INGEST_REDIS_URL": redis, _SERVED: "1"} | settings | ({_OUR_VALKEY: "1"} if ours else {})
+    )
     children = [
-        subprocess.Popen([sys.executable, "-m", "core_api", part], env=environment, start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "core_api", part], env=environment, stdin=subprocess.PIPE, start_new_session=True
+        )
         for part in ("api", "worker")
     ]
     asked = False
@@ -122,4 +147,5 @@ if __name__ == "__main__":
     parts = {"api": api, "worker": worker, "serve": serve}
     if len(sys.argv) != 2 or sys.argv[1] not in parts:
         sys.exit(f"python -m core_api {'|'.join(parts)}")
+    _end_with_serve()
     sys.exit(parts[sys.argv[1]]())
