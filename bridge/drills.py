@@ -870,6 +870,26 @@ def failures(entry: ledger.Entry) -> list[str]:
     return [f"drill {entry.subject}: {line}" for line in found or ["nothing was checked"] * (not entry.body["checks"])]
 
 
+def verdict(entries: Sequence[ledger.Entry]) -> str:
+    """PASS, or FAIL when one of them failed."""
+    return "FAIL" if any(map(failures, entries)) else "PASS"
+
+
+def table(entries: Sequence[ledger.Entry]) -> list[dict[str, str]]:
+    """Every check of them, for an artifact."""
+    return [
+        {
+            "drill": str(entry.subject),
+            "check": check["name"],
+            "held": "yes" if check["passed"] else "no",
+            "found": check["found"],
+            "entry": str(entry.no),
+        }
+        for entry in entries
+        for check in entry.body["checks"]
+    ]
+
+
 def raise_unless_passed(entries: Sequence[ledger.Entry]) -> None:
     """GateFailed with what the drills that failed say."""
     if problems := [line for entry in entries for line in failures(entry)]:

@@ -12,7 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from bridge.settings import ROOT, settings
-from flows import operating
+from flows import drills, operating
 
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
     deployment["name"]: deployment
@@ -23,6 +23,7 @@ SCHEDULES = {
     "recon-hourly": "10 * * * *",
     "recon-daily": "30 18 * * *",
     "rehearsal-nightly": "0 17 * * *",
+    "drill-weekly": "0 20 * * 0",
     "retention": "0 19 * * *",
 }
 
@@ -118,3 +119,18 @@ def test_the_nightly_rehearsal_is_for_staging_alone(
     finally:
         settings.cache_clear()
     assert asked == rehearsed
+
+
+@pytest.mark.parametrize(("environment", "drilled"), [("staging", ["all"]), ("production", []), ("local", [])])
+def test_the_weekly_drill_is_for_staging_alone(
+    monkeypatch: pytest.MonkeyPatch, environment: str, drilled: list[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(drills, "drill_flow", asked.append)
+    monkeypatch.setenv("PHASE2_ENV", environment)
+    settings.cache_clear()
+    try:
+        drills.weekly_drill_flow.fn()
+    finally:
+        settings.cache_clear()
+    assert asked == drilled

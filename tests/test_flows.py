@@ -302,6 +302,18 @@ def test_a_deployment_runs_on_a_worker(shop: Shop, prefect_url: str) -> None:
     assert all(one["global_concurrency_limit"]["limit"] == 1 for one in deployed)
 
 
+def test_a_drill_is_a_flow_with_its_checks_as_an_artifact(shop: Shop) -> None:
+    said = "from flows.drills import drill_flow; drill_flow('replay')"
+    done = subprocess.run([sys.executable, "-c", said], env=shop.env, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert shop.ops("select drill, passed from phase2.drills") == [("replay", True)]
+    made = httpx.post(f"{shop.env['PREFECT_API_URL']}/artifacts/filter", json={}).json()
+    (artifact,) = [one for one in made if one["key"] == "phase2-drills"]
+    assert artifact["description"] == "PASS"
+    assert {row["held"] for row in json.loads(artifact["data"])} == {"yes"}
+    assert shop.ops("select count(*) from public.ingest_event_log") == [(0,)]
+
+
 def test_rollback_refuses_while_later_batches_stand_on_it(shop: Shop) -> None:
     done = shop.phase2("rollback", "--batch", "C")
     assert done.returncode == 2

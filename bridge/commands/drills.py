@@ -44,7 +44,7 @@ def drill(
     else:
         for entry in entries:
             _show(entry)
-    raise typer.Exit(1 if any(drills.failures(entry) for entry in entries) else 0)
+    raise typer.Exit(0 if drills.verdict(entries) == "PASS" else 1)
 
 
 def _show(entry: ledger.Entry) -> None:
