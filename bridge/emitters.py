@@ -49,6 +49,8 @@ class _Emitter:
 
 # A transaction that is open for longer, or a clock that is further behind, is met by the next backfill only.
 WEB = _Emitter("web", "WEB_EMIT_BOOKING_EVENT_ENABLED", "balisnap", timedelta(hours=1))
+# A mail is written down when it comes, and parsed a while later: nothing in its row says when.
+MAIL = _Emitter("mail", "EMAIL_PIPELINE_CORE_ENABLED", "bstadmin", timedelta(days=1))
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,23 @@ def emit_web(dbs: Databases, *, progress: Progress = lambda _: None) -> Emitted:
     emitter is at work; what was answered until then counts.
     """
     return _emit(WEB, dbs, progress)
+
+
+def emit_mail(dbs: Databases, *, progress: Progress = lambda _: None) -> Emitted:
+    """Parsed booking mails of bstadmin to the core API, under their message ids; else as `emit_web`."""
+    return _emit(MAIL, dbs, progress)
+
+
+def words(done: Emitted) -> str:
+    """One line for people."""
+    if not done.enabled:
+        flag = {"web": WEB, "mail": MAIL}[done.emitter].flag
+        return f'{done.emitter}: {flag} is off, nothing was read (phase2 flag {flag} on --reason "…")'
+    parts = {"known before": done.known, "not in the rollout": done.skipped, "refused for good": done.refused}
+    more = "".join(f", {count} {what}" for what, count in parts.items() if count)
+    return (
+        f"{done.emitter}: {done.read} read, {done.new} new events{more}; up to {done.watermark:%Y-%m-%d %H:%M:%S} UTC"
+    )
 
 
 def _emit(emitter: _Emitter, dbs: Databases, progress: Progress) -> Emitted:

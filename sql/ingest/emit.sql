@@ -56,3 +56,20 @@ end
 $$;
 comment on function phase2.place_event(text, text, text, timestamptz, text, text) is
 'Whether the event was accepted before; else the first time from its own on that is free for it, and its key.';
+
+create or replace function phase2.mail_day(value text) returns date
+language plpgsql stable
+as $$
+begin
+    return case
+        when value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' then value::date
+        when value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:?[0-9]{2})$'
+            then rulebook.bali_date(value::timestamptz)
+    end;
+exception
+    when data_exception then
+        return null;
+end
+$$;
+comment on function phase2.mail_day(text) is
+'The day that a mail''s parser wrote down: as a day, or as an instant, of which it is the day in Bali. Else null.';
