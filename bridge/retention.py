@@ -20,10 +20,15 @@ def clean(*, progress: Callable[[str], None] = lambda _: None) -> dict[str, int]
         step = runlog.step(conn, run_id=run.run_id, batch=BATCH, name="script 091_retention_cleanup", kind="script")
         try:
             with step as entry:
-                entry.detail["script"] = SCRIPT
-                entry.checksum = scripts.checksum(scripts.FOLDER / SCRIPT)
-                entry.detail["removed"] = removed = scripts.run_retention(run.databases.ops)
-                entry.rows = sum(removed.values())
+                return work(run, entry)
         finally:
             runlog.record_scripts(conn, run.run_id)
+
+
+def work(run: steps.Run, entry: runlog.Entry) -> dict[str, int]:
+    """What a step of the retention does: rows removed by rule, noted with its entry (gate F-05 looks for it)."""
+    entry.detail["script"] = SCRIPT
+    entry.checksum = scripts.checksum(scripts.FOLDER / SCRIPT)
+    entry.detail["removed"] = removed = scripts.run_retention(run.databases.ops)
+    entry.rows = sum(removed.values())
     return removed

@@ -62,6 +62,7 @@ _ROLLBACK_TABLES: dict[str, tuple[str, ...]] = {
         "unmapped_queue",
     ),
     "E": ("payment_event", "ops_finance_bridge", "unmapped_queue"),
+    "F": (),  # flags alone: every event stays
 }
 
 

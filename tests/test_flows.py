@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from bridge import postgres, sources
+from bridge.batches import BACKFILL
 from bridge.fingerprint import Fingerprint, difference, take
 from bridge.settings import ROOT, SQL
 
@@ -80,7 +81,9 @@ class Shop:
             return take(conn, schemas=schemas)
 
     def statuses(self) -> dict[str, str]:
-        return {line["batch"]: line["status"] for line in json.loads(self.phase2("status", "--json").stdout)}
+        """Of A to E, which need no service."""
+        lines = json.loads(self.phase2("status", "--json").stdout)
+        return {line["batch"]: line["status"] for line in lines if line["batch"] in BACKFILL}
 
     def drop(self) -> None:
         with postgres.connect(self.server, autocommit=True) as conn:

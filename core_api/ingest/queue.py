@@ -23,6 +23,7 @@ from bridge.core_settings import core_settings
 JOB_NAME = "booking-event"
 BACKOFF = {"type": "ingest"}  # the worker's own strategy: the log says when
 _DAY = 86_400
+_KEPT_DAYS, _KEPT_FAILED_DAYS = 14, 30  # of finished jobs (blueprint 6.7; gate F-05)
 _PATIENCE = 1.0  # seconds that an accepted request may wait for Redis
 _LOST = (RedisError, OSError, TimeoutError)
 
@@ -30,8 +31,8 @@ _LOST = (RedisError, OSError, TimeoutError)
 JOB_OPTIONS: dict[str, Any] = {
     "attempts": 6,
     "backoff": BACKOFF,
-    "removeOnComplete": {"age": 14 * _DAY},
-    "removeOnFail": {"age": 30 * _DAY},
+    "removeOnComplete": {"age": _KEPT_DAYS * _DAY},
+    "removeOnFail": {"age": _KEPT_FAILED_DAYS * _DAY},
     "stackTraceLimit": 0,
 }
 
@@ -144,6 +145,7 @@ class IngestQueue:
             "connected": connected,
             **{state: counts.get(state, 0) for state in states},
             "lastError": self.last_error,
+            "retentionDays": {"success": _KEPT_DAYS, "failed": _KEPT_FAILED_DAYS},
         }
 
     async def is_connected(self) -> bool:

@@ -1,0 +1,43 @@
+-- Grain: one event accepted in the hour up to the newest one, so that a quiet night is no failure. What still waits has
+-- waited until now; of what came before the queue was last switched on and was applied after it, the time counts from
+-- there.
+with newest as (
+    select max(request_received_at) as received_at from {{ source('bridge', 'ingest_event_log') }}
+),
+
+switched as (
+    select max(changed_at) as on_since from {{ source('phase2', 'flags') }}
+    where flag = 'INGEST_QUEUE_ENABLED' and enabled
+),
+
+events as (
+    select
+        e.*,
+        e.process_status = 'DONE' as is_done,
+        e.process_status = 'DONE' or (e.process_status = 'FAILED' and e.next_retry_at is null) as has_ended,
+        coalesce(case when e.process_status = 'DONE' then e.processed_at end, now()) as until_at,
+        exists (
+            select 1 from {{ source('bridge', 'ingest_dead_letter') }} as d
+            where d.event_key = e.event_key
+        ) as has_dead_letter
+    from {{ source('bridge', 'ingest_event_log') }} as e
+    where e.request_received_at > (select n.received_at from newest as n) - interval '1 hour'
+)
+
+select
+    events.event_key,
+    events.channel_code,
+    events.process_status,
+    events.is_done,
+    events.has_ended,
+    events.has_dead_letter,
+    extract(
+        epoch from events.until_at
+        - case
+            when events.request_received_at < switched.on_since and events.until_at > switched.on_since
+                then switched.on_since
+            else events.request_received_at
+        end
+    ) as seconds
+from events
+cross join switched
