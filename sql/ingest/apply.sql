@@ -53,26 +53,27 @@ comment on function phase2.uuid7() is
 'RFC 9562, version 7: milliseconds in the first 48 bits, the rest random. A version 4 key with two bits more.';
 
 create or replace function phase2.backfill_is_writing() returns boolean
-language sql stable
+language plpgsql -- whose plans are kept: a function in sql would be planned anew for each event
+stable
 as $$
-    select
-        case
-            when exists (
-                select 1 from phase2.batch_state as b
-                where b.batch in ('D', 'E') and b.status = 'RUNNING'
+begin
+    if not exists (
+        select 1 from phase2.batch_state as b
+        where b.batch in ('D', 'E') and b.status = 'RUNNING'
+    ) then
+        return false;
+    end if;
+    -- the runner's lock (bridge/steps.py): a killed run is none
+    return exists (
+        select 1 from pg_catalog.pg_locks as l
+        where
+            l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock'
+            and (l.classid::bigint << 32) + l.objid::bigint = 123593613862194 -- 0x706861736532
+            and l.database = (
+                select d.oid from pg_catalog.pg_database as d where d.datname = current_database()
             )
-                then exists (
-                    -- the runner's lock (bridge/steps.py): a killed run is none
-                    select 1 from pg_catalog.pg_locks as l
-                    where
-                        l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock'
-                        and (l.classid::bigint << 32) + l.objid::bigint = 123593613862194 -- 0x706861736532
-                        and l.database = (
-                            select d.oid from pg_catalog.pg_database as d where d.datname = current_database()
-                        )
-                )
-            else false
-        end
+    );
+end
 $$;
 comment on function phase2.backfill_is_writing() is
 'Batch D or E is at work: it writes what it read before, and would undo an event that came in between.';
