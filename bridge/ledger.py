@@ -46,6 +46,7 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
     "step": ("phase2", "step_log", "step_log_id"),
     "gate": ("phase2", "gate_results", "gate_result_id"),
     "script": ("public", "migration_run_log", "run_key"),
+    "drill": ("phase2", "drills", "drill_id"),
 }
 
 # Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
@@ -136,21 +137,21 @@ def masked(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any]) -> None:
-    """An entry for each of these rows of the kind's table, with the row as it is."""
+def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any], **more: Any) -> None:
+    """An entry for each of these rows of the kind's table, with the row as it is, and what more there is to say."""
     schema, table, key = MIRRORED[kind]
     statement = sql.SQL(
         "select phase2.log(%(kind)s::text, r.said ->> {batch}, r.said ->> {subject}, (r.said ->> 'run_id')::uuid,"
-        " %(who)s::text, jsonb_build_object('row', r.said))"
+        " %(who)s::text, jsonb_build_object('row', r.said) || %(more)s)"
         " from (select to_jsonb(t) - 'recorded' as said from {table} as t where t.{key} = any(%(keys)s)"
         " order by t.{key}) as r"
     ).format(
         table=sql.Identifier(schema, table),
         key=sql.Identifier(key),
         batch=sql.Literal("batch_code" if kind == "script" else "batch"),
-        subject=sql.Literal({"step": "step", "gate": "gate_id", "script": "script_name"}[kind]),
+        subject=sql.Literal({"gate": "gate_id", "script": "script_name"}.get(kind, kind)),
     )
-    conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys)})
+    conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys), "more": Jsonb(more, dumps=_dumps)})
 
 
 def adopt(conn: psycopg.Connection) -> None:

@@ -56,6 +56,7 @@ def ops() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def service(ops: str) -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drills, "_SETTLED", 0.4)
         patch.setenv("INGEST_SWEEP_SECONDS", "0.3")
         patch.setenv("INGEST_RECOVER_SECONDS", "0.5")
         core_settings.cache_clear()
@@ -269,8 +270,13 @@ def kept(ops: str) -> tuple[Any, ...]:
         return conn.execute("select count(*) from public.ingest_event_log").fetchone() or ()
 
 
-def test_the_command_leaves_evidence_that_verifies_and_nothing_else(run: steps.Run, ops: str) -> None:
+def test_the_command_leaves_evidence_that_verifies_and_nothing_else(
+    run: steps.Run, ops: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = kept(ops)
+    monkeypatch.setenv("PHASE2_ENV", "production")  # with secrets of its own, and the flags of the copy
+    monkeypatch.setenv("PHASE2_KILL", "all")
+    settings.cache_clear()
     with steps.only_runner(run):  # a batch is at work meanwhile: neither waits for the other
         done = CliRunner().invoke(app, ["drill", "out-of-order", "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -280,11 +286,15 @@ def test_the_command_leaves_evidence_that_verifies_and_nothing_else(run: steps.R
         entry = ledger.latest(conn, "drill", subject="out_of_order")
         assert entry
         row = conn.execute(
-            "select drill, passed, measured, run_id, ended_at > started_at from phase2.drills where drill_id = %s",
-            (entry.body["drill_id"],),
+            "select drill, passed, (measured ->> 'pairs_alike')::integer, run_id, ended_at > started_at"
+            " from phase2.drills where drill_id = %s",
+            (entry.body["row"]["drill_id"],),
         ).fetchone()
-        assert row == ("out_of_order", True, entry.body["measured"], entry.run_id, True)
+        assert row == ("out_of_order", True, len(drills._DISORDERS), entry.run_id, True)
         assert ledger.verify(conn) == []
+        with conn.transaction(force_rollback=True):
+            conn.execute("update phase2.drills set passed = false")
+            assert [problem.what for problem in ledger.verify(conn)] == [f"is not what entry {entry.no} says"]
         reports = settings().phase2_reports
         files = [reports / name for name in entry.body["files"]]
         assert sorted(file.suffix for file in files) == [".html", ".json", ".md"]

@@ -52,4 +52,8 @@ def _show(entry: ledger.Entry) -> None:
     for check in entry.body["checks"]:
         table.add_row(coloured("PASS" if check["passed"] else "FAIL"), escape(check["name"]), escape(check["found"]))
     out.print(table)
-    out.print(f"{coloured(entry.body['result'])}  entry {entry.no} of the ledger, {next(iter(entry.body['files']))}\n")
+    out.print(f"{coloured(entry.body['result'])}  entry {entry.no} of the ledger, {_page(entry)}\n")
+
+
+def _page(entry: ledger.Entry) -> str:
+    return next(name for name in entry.body["files"] if name.endswith(".html"))
