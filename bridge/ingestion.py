@@ -159,13 +159,14 @@ def switched_off(run: Run, began: float, before: Mapping[str, int]) -> dict[str,
         found["lost"] = max(0, sum(before.values()) - sum(after.values()))
         if "not measured" not in found:
             passed = shut and stopped and not found["lost"]
-            conn.execute(
-                "insert into phase2.drills (drill_id, drill, passed, measured, started_at, run_id)"
-                " values (%s, 'rollback', %s, %s, now() - %s * interval '1 second', %s)",
-                (runlog.uuid7(), passed, Jsonb(found), time.monotonic() - began, run.run_id),
-            )
-            body = {"drill": "rollback", "passed": passed, "measured": found}
-            ledger.append(conn, "drill", batch="F", run_id=run.run_id, subject="rollback", body=body)
+            drill_id = runlog.uuid7()
+            with conn.transaction():
+                conn.execute(
+                    "insert into phase2.drills (drill_id, drill, passed, measured, started_at, run_id)"
+                    " values (%s, 'rollback', %s, %s, now() - %s * interval '1 second', %s)",
+                    (drill_id, passed, Jsonb(found), time.monotonic() - began, run.run_id),
+                )
+                ledger.mirror(conn, "drill", [drill_id])
     if found["lost"]:
         raise CouldNotRun(f"{found['lost']} events are gone from the log", where="public.ingest_event_log")
     if not shut or not stopped:
