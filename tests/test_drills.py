@@ -31,15 +31,6 @@ FEW = 40  # events of a burst
 DRILLS: dict[str, Callable[[Service], Outcome]] = drills.DRILLS | {"burst": lambda one: drills.burst(one, events=FEW)}
 OURS = "alter database {} connection limit 7062"  # the mark of a database that was made to be dropped
 
-LIMITS = """
-insert into dbt_seeds.gate_registry (gate_id, batch, title, measure, comparator, threshold, unit, counts, severity)
-select l.gate_id, 'F', l.gate_id, l.measure, '<=', l.threshold, 'ratio', 'successes', 'critical'
-from (
-    values ('F-01', '', 0.995), ('F-02', 'median', 3), ('F-02-P95', 'p95', 15), ('G-04', '', 300)
-) as l (gate_id, measure, threshold)
-where not exists (select 1 from dbt_seeds.gate_registry as g where g.gate_id = l.gate_id)
-"""
-
 
 @pytest.fixture(scope="module")
 def ops() -> Iterator[str]:
@@ -48,8 +39,6 @@ def ops() -> Iterator[str]:
     with serving.ready(server) as url:
         with postgres.connect(server, autocommit=True) as admin:
             admin.execute(postgres.statement(OURS, postgres.database_name(url)))
-        with postgres.connect(url, autocommit=True) as conn:
-            conn.execute(LIMITS)
         yield url
 
 
