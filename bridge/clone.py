@@ -25,6 +25,7 @@ from bridge.errors import CouldNotRun, plain
 
 _SUFFIX = "__rehearsal"
 _DRILL = "__drill_"
+_SMALL = 2**30  # bytes: copied as a template in a few seconds
 _DRILL_LOCK = 0x70686173653264  # a session-level advisory lock, "phase2d" in ASCII
 
 _LIKE = """
@@ -109,7 +110,12 @@ def to_drill_on(run: steps.Run) -> Iterator[Clone]:
                 conn.execute(postgres.statement("drop database {} with (force)", other))
         stack.callback(_drop, run.databases.ops, name)
         began = time.monotonic()
-        how = _copy(conn, run.databases.ops, databases.ops, name)
+        # nobody can connect while it is a template: a batch that begins just then may wait for that, a few seconds
+        small = conn.execute(
+            "select pg_database_size(d.oid) < %s from pg_catalog.pg_database as d where d.datname = current_database()",
+            (_SMALL,),
+        ).fetchone() == (True,)
+        how = _copy(conn, run.databases.ops, databases.ops, name, template=small)
         yield Clone(replace(run, databases=databases), how, time.monotonic() - began)
 
 
@@ -137,10 +143,10 @@ def _drop(ops_url: str, name: str) -> None:
         conn.execute(postgres.statement("drop database if exists {} with (force)", name))
 
 
-def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str) -> str:
-    """Make the copy; how it was made."""
+def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str, *, template: bool = True) -> str:
+    """Make the copy; how it was made. Without `template` by dump and restore."""
     try:
-        if _in_use(conn):
+        if not template or _in_use(conn):
             raise psycopg.errors.ObjectInUse  # the server would wait 5 s for it to end
         conn.execute(
             sql.SQL("create database {} template {} {}").format(

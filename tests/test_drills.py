@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,16 @@ def test_rollback_sees_that_it_takes_too_long(service: Service) -> None:
     assert "the old path serves in time (G-04)" in failed(outcome)
 
 
-def test_nothing_that_was_checked_is_no_pass() -> None:
+@pytest.mark.parametrize("name", DRILLS)
+def test_a_stop_is_heard_inside_a_drill(service: Service, name: str) -> None:
+    def ask() -> None:
+        raise Stopped("F", "look", "")
+
+    with pytest.raises(Stopped):
+        DRILLS[name](replace(service, ask=ask))
+
+
+def test_nothing_checked_is_no_pass() -> None:
     assert not Outcome().passed
 
 
