@@ -7,6 +7,7 @@ other SQL (sql/emitters).
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from bridge import flags, ingest_client, postgres, steps
+from bridge import flags, ingest_client, postgres
 from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun, plain
 from bridge.flags import Flag
@@ -105,7 +106,6 @@ def words(done: Emitted) -> str:
 
 
 def _emit(emitter: _Emitter, dbs: Databases, progress: Progress) -> Emitted:
-    steps.bootstrap(dbs.ops)
     try:
         with postgres.connect(dbs.ops, application_name=f"phase2-emit-{emitter.name}", autocommit=True) as ops:
             row = flags.in_force(emitter.flag, flags.read(ops))
@@ -239,9 +239,12 @@ _FOR_GOOD = frozenset({"INVALID_JSON", "PAYLOAD_TOO_LARGE", "VALIDATION_ERROR", 
 def _send(run: _Run, event: dict[str, Any]) -> tuple[int, str]:
     """Status, and what was said: of 202 empty or that it is another event's answer, of a refusal its faults.
 
-    Raises CouldNotRun for what may be accepted later.
+    Status 0: not sent. Raises CouldNotRun for what may be accepted later.
     """
-    request = ingest_client.signed(core_settings(), event["event"], event["key"])
+    try:
+        request = ingest_client.signed(core_settings(), json.loads(event["event"]), event["key"])
+    except (RecursionError, ValueError):  # a parser's JSON may be nested, or hold a number, beyond all measure
+        return 0, "it cannot be read"
     response = ingest_client.send(run.client, request)
     if response.status_code == 202:
         return 202, "another event's answer" if response.json()["data"]["idempotentReplay"] else ""

@@ -26,12 +26,14 @@ def emit(
 
     Example: `phase2 emit web`
     """
-    from bridge import emitters
+    from bridge import emitters, steps
 
     emitter = {"web": emitters.emit_web, "mail": emitters.emit_mail}.get(which)
     if emitter is None:
         raise CouldNotRun(f"there is no emitter {which!r}", todo="phase2 emit web, or phase2 emit mail")
-    done = emitter(databases(), progress=progress)
+    dbs = databases()
+    steps.bootstrap(dbs.ops)
+    done = emitter(dbs, progress=progress)
     if json:
         print_json(asdict(done))
     else:

@@ -104,7 +104,7 @@ select
                 'parsed', facts.parsed
             )
         )
-    ) as event
+    )::text as event
 from facts
 cross join
     lateral phase2.place_event(

@@ -205,7 +205,7 @@ select
         'customer', keyed.customer,
         'booking', keyed.booking,
         'raw', jsonb_build_object('providerPayload', keyed.provider)
-    ) as event
+    )::text as event
 from keyed
 cross join
     lateral phase2.place_event(
