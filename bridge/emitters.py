@@ -35,6 +35,10 @@ _ROUNDS = 20  # events of one booking, type and second that come in one go
 Progress = Callable[[str], None]
 
 
+class AtWork(CouldNotRun):
+    """The same emitter is at work elsewhere."""
+
+
 @dataclass(frozen=True)
 class _Emitter:
     """One emitter: its flag, its source, and for how long a change may come to light after its time."""
@@ -124,12 +128,12 @@ def _emit(emitter: _Emitter, dbs: Databases, progress: Progress) -> Emitted:
 
 @contextmanager
 def _alone(ops: psycopg.Connection, emitter: _Emitter) -> Iterator[None]:
-    """Hold this emitter's lock for as long as the session lives; CouldNotRun when another one has it."""
+    """Hold this emitter's lock for as long as the session lives; AtWork when another one has it."""
     row = ops.execute(
         "select pg_try_advisory_lock(hashtextextended(%s, 0))", (f"phase2 emit {emitter.name}",)
     ).fetchone()
     if not row or not row[0]:
-        raise CouldNotRun(
+        raise AtWork(
             f"another {emitter.name} emitter is at work",
             where=f"{ops.info.host}:{ops.info.port}/{ops.info.dbname}",
             todo="Wait until it has ended.",
