@@ -49,6 +49,8 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
     "drill": ("phase2", "drills", "drill_id"),
 }
 
+_BATCH_OF = {"script": sql.SQL("r.said ->> 'batch_code'"), "drill": sql.SQL("'F'")}
+
 # Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
 _WORDS = ("reason", "note", "evidence", "error")
 
@@ -141,14 +143,14 @@ def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any], **more: Any
     """An entry for each of these rows of the kind's table, with the row as it is, and what more there is to say."""
     schema, table, key = MIRRORED[kind]
     statement = sql.SQL(
-        "select phase2.log(%(kind)s::text, r.said ->> {batch}, r.said ->> {subject}, (r.said ->> 'run_id')::uuid,"
+        "select phase2.log(%(kind)s::text, {batch}, r.said ->> {subject}, (r.said ->> 'run_id')::uuid,"
         " %(who)s::text, jsonb_build_object('row', r.said) || %(more)s)"
         " from (select to_jsonb(t) - 'recorded' as said from {table} as t where t.{key} = any(%(keys)s)"
         " order by t.{key}) as r"
     ).format(
         table=sql.Identifier(schema, table),
         key=sql.Identifier(key),
-        batch=sql.Literal("batch_code" if kind == "script" else "batch"),
+        batch=_BATCH_OF.get(kind, sql.SQL("r.said ->> 'batch'")),
         subject=sql.Literal({"gate": "gate_id", "script": "script_name"}.get(kind, kind)),
     )
     conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys), "more": Jsonb(more, dumps=_dumps)})
