@@ -589,17 +589,23 @@ _AUDITED = (
 )
 
 
-def replay(service: Service) -> Outcome:
-    """An event that fails goes to the dead letters; mended, made READY and replayed it is DONE, and all is audited."""
-    out = Outcome()
-    ref = _ref()
+@contextmanager
+def _refused(service: Service, ref: str) -> Iterator[None]:
+    """The copy refuses this booking, until `_MEND` at the latest when this ends."""
     try:
         with service.connect() as conn:
             conn.execute(sql.SQL(_BREAK).format(ref=sql.Literal(ref)))
-        _replay(service, ref, out)
+        yield
     finally:
         with service.connect() as conn:
             conn.execute(_MEND)
+
+
+def replay(service: Service) -> Outcome:
+    """An event that fails goes to the dead letters; mended, made READY and replayed it is DONE, and all is audited."""
+    out, ref = Outcome(), _ref()
+    with _refused(service, ref):
+        _replay(service, ref, out)
     return out
 
 
@@ -616,7 +622,8 @@ def _replay(service: Service, ref: str, out: Outcome) -> None:
     letters = service.admin("GET", "/v1/ingest/dead-letter?limit=200").json()["data"]["items"]
     letter = next((one for one in letters if one["eventId"] == key), None)
     found = letter and (letter["status"], letter["poisonMessage"], letter["reasonCode"])
-    if not out.check("it is among the dead letters, poisoned", found == ("OPEN", True, "VALIDATION_ERROR"), found):
+    words = f"{letter['status']}, {letter['reasonCode']}" if letter else "it is not there"
+    if not out.check("it is among the dead letters, poisoned", found == ("OPEN", True, "VALIDATION_ERROR"), words):
         return
     assert letter is not None
     refused = service.admin("POST", f"{PATH}/{key}/replay", reason="drill: before it is mended")
@@ -700,6 +707,12 @@ class _Traffic:
 
 
 _LOGGED = "select count(*) from public.ingest_event_log as e where e.event_key = any(%(keys)s)"
+_BURIED = """
+select count(*)
+from public.ingest_dead_letter as d
+join public.ingest_event_log as e on d.event_key = e.event_key
+where e.event_key = %(key)s::uuid and d.status = 'OPEN' and e.process_status = 'FAILED'
+"""
 _SETTLED = 1.0  # seconds of one and the same answer
 _PATIENCE = 300.0  # for a flag to be in force, where the registry has no limit
 
@@ -708,8 +721,11 @@ def rollback(service: Service) -> Outcome:
     """The flags go off while events come in: how long until the old path serves, and that nothing is lost."""
     out = Outcome()
     limit = _limits(service).get("G-04")
-    letters = "select count(*) from public.ingest_dead_letter"
-    buried = service.one(letters)
+    ref = _ref()
+    with _refused(service, ref):
+        failing = _data(service.send(_event(ref))).get("eventId")
+        _ended(service, [failing] if failing else [])
+    buried = service.one(_BURIED, key=failing)
     try:
         with _Traffic(service) as traffic:
             _until(lambda: traffic.settled(202, _SETTLED), _DONE_SECONDS)
@@ -757,7 +773,8 @@ def rollback(service: Service) -> Outcome:
     out.check("what is accepted while the queue is off waits", on and waiting > 0, f"{waiting} waited")
     out.check("on again, everything is applied", ended and after["done"] == len(accepted),
               f"{after['done']} of {len(accepted)}")  # fmt: skip
-    out.check("no dead letter came or went", service.one(letters) == buried, f"{buried} before")
+    still = service.one(_BURIED, key=failing)
+    out.check("what had failed is kept, to be replayed", buried == still == 1, f"{still} of {buried}")
     return out
 
 
