@@ -44,6 +44,11 @@ class Batch:
     def plan(self) -> tuple[Step, ...]:
         return self.prechecks + self.steps + self.postchecks
 
+    @property
+    def switches(self) -> bool:
+        """Whether it switches flags on: its rollback switches them off, and removes no row."""
+        return any(step.kind == "flag" for step in self.steps)
+
 
 GLOBAL_GATES = ("G-01", "G-02", "G-08")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -87,6 +89,23 @@ def core_settings() -> CoreSettings:
                 todo=f"Set it to at least {SHORTEST_SECRET} random characters; the service does not start without.",
             )
     return chosen
+
+
+@contextmanager
+def instead(chosen: CoreSettings) -> Iterator[None]:
+    """Call the service of these settings, as to address and tokens, in place of that of the environment."""
+    given = {name.upper(): getattr(chosen, name).get_secret_value() for name in _MADE} | {"CORE_API_URL": chosen.url}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    core_settings.cache_clear()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        core_settings.cache_clear()
 
 
 def local_secrets() -> dict[str, str]:

@@ -128,10 +128,16 @@ def emit(run: Run, which: str) -> dict[str, Any]:
     from bridge import emitters  # which stands on steps
 
     began = runlog.utc_now()
-    one = getattr(emitters, f"emit_{which}", None)
-    if one is None:
-        return {"emitted": None}
-    emitted = one(run.databases, progress=run.progress)
+    one = {"web": emitters.emit_web, "mail": emitters.emit_mail}[which]
+    deadline = time.monotonic() + WORK_SECONDS
+    while True:
+        try:
+            emitted = one(run.databases, progress=run.progress)
+            break
+        except emitters.AtWork:  # the schedule's own, which has seen the flag
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
     waiting = "select count(*) from public.ingest_event_log where created_at >= %s and process_status = 'RECEIVED'"
     with run.connect() as conn:
         taken = _in_time(lambda: conn.execute(waiting, (began,)).fetchone() == (0,), WORK_SECONDS)
@@ -393,9 +399,9 @@ def _keep(run: Run, gate_id: str, items: Iterable[Item]) -> None:
         gates.record_inputs(conn, run.run_id, gate_id, items)
 
 
-def _in_time(true: Callable[[], bool], seconds: float = FOLLOWS_SECONDS) -> bool:
-    """Wait for it; whether it came in time."""
-    deadline = time.monotonic() + seconds
+def _in_time(true: Callable[[], bool], seconds: float | None = None) -> bool:
+    """Wait for it, by default as long as a flag may take; whether it came in time."""
+    deadline = time.monotonic() + (FOLLOWS_SECONDS if seconds is None else seconds)
     while not true():
         if time.monotonic() > deadline:
             return False

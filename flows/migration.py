@@ -139,7 +139,9 @@ async def _one(run: steps.Run, one: Batch, on_fail: OnFail) -> None:
         if on_fail == "rollback":
             await _try_to_roll_back(run, one, failed)
         raise
-    except GateFailed:
+    except GateFailed as failed:  # before its verdict: only flags may be on
+        if on_fail == "rollback" and one.switches:
+            await _try_to_roll_back(run, one, failed)
         raise
     except BaseException as error:  # a cancelled run too: its state must not stay RUNNING
         steps.mark_error(run, one, error)
