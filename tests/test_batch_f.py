@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,12 +23,15 @@ import httpx
 import psycopg
 import pytest
 
-from bridge import flags, gates, postgres, steps
+from bridge import flags, gates, ingestion, ledger, postgres, rehearsal, rollback, scripts, steps
 from bridge.batches import BATCHES
 from bridge.core_settings import core_settings
+from bridge.errors import CouldNotRun, GateFailed
 from bridge.ingest_client import send, signed
-from bridge.settings import ROOT
-from tests.serving import ADMIN, SECRET, TOKEN, event
+from bridge.settings import ROOT, settings
+from tests.faults import Fault, read
+from tests.serving import ADMIN, PATH, SECRET, TOKEN, event
+from tests.serving import service as api_alone
 from tests.shop import Shop
 
 F = BATCHES["F"]
@@ -166,3 +171,289 @@ def test_f_switches_everything_on_and_passes(shop: Shop, service: str, forward: 
         assert rows["EMAIL_PIPELINE_CORE_ENABLED"].rollout.channels
         seen = conn.execute("select item from phase2.gate_inputs where gate_id = 'F-00'").fetchall()
     assert {("token and secret are the emitters'",), ("a worker is there",), ("INGEST_QUEUE_ENABLED",)} <= set(seen)
+
+
+@pytest.fixture(scope="module")
+def stands(shop: Shop, forward: gates.Verdict) -> Iterator[psycopg.Connection]:
+    """The ops database behind F, to plant faults in: each is rolled back."""
+    with postgres.connect(shop.url(), autocommit=True) as conn:
+        yield conn
+
+
+# --- the gates, each by the fault that fails it --------------------------------------------------------------------
+
+FAULTS = read("faults_f.sql")
+
+
+def judged(conn: psycopg.Connection) -> dict[str, gates.Gate]:
+    """The gates of F as the views measure them now, within the transaction of `conn`."""
+    conn.execute("delete from dbt_recon.recon_f_reading")
+    return {g.gate_id: g for g in gates._read(conn, "F", uuid4()).gates}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda f: f.id)
+def test_a_fault_fails_its_gate_which_names_it(stands: psycopg.Connection, fault: Fault) -> None:
+    with stands.transaction(force_rollback=True):
+        stands.execute("set local session_replication_role = replica")
+        keys = fault.apply(stands)
+        stands.execute("delete from dbt_recon.recon_f_reading")
+        verdict = gates._read(stands, "F", uuid4())
+    gate = next(g for g in verdict.gates if g.gate_id == fault.gate)
+    assert (gate.status, fault.gate in verdict.blocked_by) == ("FAIL", True)
+    assert not gate.note.startswith(("not measured", "no limit", "the measure counts"))
+    assert keys <= {e.key for e in verdict.exceptions_of(fault.gate) if e.is_counted}
+    assert keys or gate.note.startswith("nothing was measured")
+
+
+def test_each_gate_of_f_has_a_fault() -> None:
+    assert {fault.gate for fault in FAULTS.values()} == set(F.gates)
+
+
+def test_a_quiet_night_and_what_came_before_the_switch_are_no_faults(stands: psycopg.Connection) -> None:
+    """The hour is the one up to the newest event; an event from before the queue was on waited for nobody."""
+    with stands.transaction(force_rollback=True):
+        stands.execute(
+            "update public.ingest_event_log set request_received_at = request_received_at - interval '9 hours',"
+            " processed_at = processed_at - interval '9 hours'"
+        )
+        assert judged(stands)["F-02-P95"].status == "PASS"
+        stands.execute(
+            "update public.ingest_event_log set processed_at = processed_at + interval '9 hours 1 second';"
+            " update phase2.flags set changed_at = (select max(processed_at) - interval '1 second'"
+            " from public.ingest_event_log) where flag = 'INGEST_QUEUE_ENABLED'"
+        )
+        found = judged(stands)["F-02-P95"]
+        assert (found.status, found.denominator) == ("PASS", 5)
+        stands.execute("update phase2.flags set enabled = false where flag = 'INGEST_QUEUE_ENABLED'")
+        assert judged(stands)["F-02-P95"].status == "FAIL"
+
+
+def test_a_rehearsal_of_f_has_a_service_of_its_own_and_keeps_its_flags_apart(
+    shop: Shop, service: str, forward: gates.Verdict, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHASE2_REPORTS", str(written))
+    settings.cache_clear()
+    [entry] = rehearsal.perform(shop.run(), [F])
+    settings.cache_clear()
+    assert rehearsal.failures(entry.body) == []
+    assert entry.body["made_ready"] == ["F rolled back"]
+    assert not shut(service)  # of the real one nothing was touched
+    with shop.run().connect() as conn:
+        assert all(row.enabled for row in flags.read(conn).values())
+
+
+# --- off, and on again ---------------------------------------------------------------------------------------------
+
+# What the bridge holds, by the bookings' identities: a booking that only events made has another key the second time.
+_BRIDGE = """
+select
+    concat_ws(
+        '|', c.channel_code, c.external_booking_ref, x.what,
+        x.row - '{booking_key,created_at,updated_at,last_reconciled_at}'::text[]
+    )
+from public.booking_core as c
+cross join lateral (
+    select 'core' as what, to_jsonb(c) as row
+    union all
+    select 'contact', to_jsonb(t) from public.booking_contact as t where t.booking_key = c.booking_key
+    union all
+    select 'party', to_jsonb(t) from public.booking_party as t where t.booking_key = c.booking_key
+    union all
+    select 'state', to_jsonb(t) from public.ops_booking_state as t where t.booking_key = c.booking_key
+    union all
+    select 'item', to_jsonb(t) from public.booking_item_snapshot as t where t.booking_key = c.booking_key
+    union all
+    select 'payment', to_jsonb(t) from public.payment_event as t where t.booking_key = c.booking_key
+    union all
+    select 'finance', to_jsonb(t) from public.ops_finance_bridge as t where t.booking_key = c.booking_key
+    union all
+    select 'assignment', to_jsonb(t) from public.ops_assignment as t where t.booking_key = c.booking_key
+    union all
+    select 'ref', to_jsonb(t) - '{entity_key}'::text[] from public.channel_external_refs as t
+    where t.entity_key = c.booking_key
+    union all
+    select 'remembered', to_jsonb(t) from phase2.booking_event_times as t where t.booking_key = c.booking_key
+) as x
+order by 1
+"""
+
+
+def bridge(run: steps.Run) -> list[str]:
+    with run.connect() as conn:
+        return [row for (row,) in conn.execute(_BRIDGE).fetchall()]
+
+
+def test_off_and_on_again_loses_nothing_and_all_the_way_back_ends_in_the_same_rows(
+    shop: Shop, service: str, forward: gates.Verdict, written: Path
+) -> None:
+    run = shop.run()
+    with run.connect() as conn:
+        known = conn.execute(
+            "select c.source_enum_compat, c.external_booking_ref from public.booking_core as c"
+            " where c.source_enum_compat = 'GYG' and c.ops_fulfillment_status not in ('DONE', 'CANCELLED') limit 2"
+        ).fetchall()
+    at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    for kind, (source, ref) in zip(("CANCELLED", "UPDATED"), known, strict=True):
+        accept(source=source, externalBookingRef=ref, eventType=kind, eventTime=at, customer__name="Later Word")
+    accept(externalBookingRef="ONLY-EVENTS", booking__currency="a word")  # which opens a review
+    until(lambda: not pending(run), 15)
+    before = bridge(run)
+    assert all(any(word in row for row in before) for word in ("ONLY-EVENTS", "Later Word"))
+    with run.connect() as conn:
+        events = ingestion.events_by_status(conn)
+
+    rollback.roll_back(run, F)
+    with run.connect() as conn:
+        assert not any(row.enabled for row in flags.read(conn).values())
+        drill = conn.execute(
+            "select passed, measured from phase2.drills where drill = 'rollback' order by ended_at desc limit 1"
+        ).fetchone()
+        assert drill is not None
+        assert drill[0]
+        assert 0 < drill[1]["seconds_to_old_path"] < 30
+        assert drill[1]["before"] == drill[1]["after"] == events == ingestion.events_by_status(conn)
+        assert ledger.latest(conn, "backup", batch="F") is None  # it removes nothing
+        with pytest.raises(CouldNotRun, match="nothing to roll back"):
+            rollback.check(conn, F)
+    with httpx.Client(trust_env=False) as client:
+        answer = send(client, signed(core_settings(), event(), uuid4().hex))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "INGEST_WEBHOOK_DISABLED")
+    assert bridge(run) == before
+
+    for code in ("E", "D"):
+        rollback.roll_back(shop.run(), BATCHES[code], on_a_copy=True)
+        with run.connect() as conn:
+            counted = ingestion.events_by_status(conn)
+        assert sum(counted.values()) == sum(events.values())
+        cancelled = [row for row in bridge(run) if '"CANCELLED"' in row and f"|{known[0][1]}|core" in row]
+        assert len(cancelled) == (code == "E")  # an event's word stands until its booking goes
+    assert counted == {"RECEIVED": events["DONE"]}
+    assert bridge(run) == []
+    again = shop.run()
+    for code in ("D", "E", "F"):
+        verdict = shop.migrate(again, BATCHES[code], written)
+        assert verdict.result == "PASS", (code, verdict.blocked_by)
+    until(lambda: not pending(run), 15)
+    assert bridge(run) == before
+    with run.connect() as conn:
+        assert ingestion.events_by_status(conn) == events
+
+
+def test_d_stays_while_ingestion_is_on_and_where_events_are_forgotten(
+    stands: psycopg.Connection, forward: gates.Verdict
+) -> None:
+    script = (scripts.FOLDER / "rollback" / "D.sql").read_text().replace("begin;", "", 1).replace("commit;", "")
+    for damage, says in (
+        ("select 1", "roll back batch F first"),
+        ("update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'", "roll back batch F first"),
+        (
+            "update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'; update phase2.flags set enabled ="
+            " false; delete from public.ingest_event_log where external_booking_ref = 'ONLY-EVENTS'",
+            "the retention has removed",
+        ),
+    ):
+        with stands.transaction(force_rollback=True):
+            stands.execute("truncate public.payment_event, public.ops_finance_bridge")
+            stands.execute(damage.encode())
+            with pytest.raises(psycopg.errors.RaiseException, match=says):
+                stands.execute(script.encode())
+
+
+# --- what may be wrong with the service ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(shop: Shop, service: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[steps.Run]:
+    """A run of F on a copy of the shop from before it, while the service that answers works on the shop's own."""
+    monkeypatch.setattr(ingestion, "FOLLOWS_SECONDS", 1.0)
+    with shop.clone() as conn:
+        databases = replace(shop.run().databases, ops=postgres.with_database(shop.server, conn.info.dbname))
+        run = replace(shop.run(), databases=databases)
+        steps.start(run, F)
+        yield run
+
+
+def step(run: steps.Run, name: str) -> None:
+    steps.execute(run, F, next(one for one in F.plan if one.name == name))
+
+
+def switch(run: steps.Run, on: bool) -> None:
+    with run.connect() as conn:
+        flags.change(conn, "INGEST_WEBHOOK_ENABLED", on, reason="test")
+
+
+def shut(service: str) -> bool:
+    return httpx.post(service + PATH, trust_env=False).status_code == 503
+
+
+def webhook(run: steps.Run) -> bool:
+    with run.connect() as conn:
+        return flags.read(conn)["INGEST_WEBHOOK_ENABLED"].enabled
+
+
+def test_a_service_that_is_away_or_another_one(other: steps.Run, shop: Shop, service: str) -> None:
+    with told("http://127.0.0.1:9"), pytest.raises(CouldNotRun, match=r"does not answer.*make serve"):
+        step(other, "service keys")
+    switch(shop.run(), True)
+    with pytest.raises(CouldNotRun, match=r"answered 4\d\d, not 503.*another ops database"):
+        step(other, "service closed")
+    switch(other, True)
+    with pytest.raises(CouldNotRun, match=r"works on another ops database"):
+        step(other, "service smoke")
+    assert not webhook(other)
+    switch(shop.run(), False)
+    until(lambda: shut(service), 15)
+    with pytest.raises(CouldNotRun, match=r"does not follow INGEST_WEBHOOK_ENABLED"):
+        step(other, "flag INGEST_WEBHOOK_ENABLED")
+
+
+def test_another_secret_or_token_is_f_00_and_the_webhook_is_shut(
+    shop: Shop, service: str, forward: gates.Verdict
+) -> None:
+    run = shop.run()
+    for damage, says in (
+        ({"INGEST_SERVICE_SECRET": "x" * 40}, "token and secret are the emitters'"),
+        ({"INGEST_SERVICE_TOKEN": "x" * 40}, "token and secret are the emitters'"),
+    ):
+        steps.start(run, F)
+        switch(run, True)
+        until(lambda: not shut(service), 15)
+        with told(service, **damage), pytest.raises(GateFailed, match=says):
+            step(run, "service smoke")
+        assert not webhook(run)
+    line = next(line for line in steps.status(shop.url()) if line.batch == "F")
+    assert (line.status, line.blocked_by) == ("FAIL", ("F-00",))
+    with told(service, CORE_API_ADMIN_TOKEN="x" * 40), pytest.raises(GateFailed, match="admin token"):
+        step(run, "service worker")
+    with told(service, PHASE2_KILL="INGEST_WEBHOOK_ENABLED"), pytest.raises(GateFailed, match="PHASE2_KILL"):
+        step(run, "service keys")
+
+
+def test_no_worker_is_f_00(other: steps.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy has an API without a queue, and nobody who works."""
+    with api_alone(other.databases.ops) as url, told(url), pytest.raises(GateFailed) as raised:
+        step(other, "service worker")
+    assert "the queue is connected, a worker is there" in str(raised.value)
+
+
+def test_a_run_again_does_not_shut_what_is_open_and_a_rollback_needs_no_service(
+    other: steps.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingestion, "FOLLOWS_SECONDS", 15.0)
+    with api_alone(other.databases.ops) as url, told(url):
+        step(other, "flag INGEST_WEBHOOK_ENABLED")
+        with other.connect() as conn:
+            flags.change(
+                conn, "WEB_EMIT_BOOKING_EVENT_ENABLED", True, reason="more", rollout=flags.Rollout(percentage=50)
+            )
+        step(other, "service closed")
+        step(other, "flag WEB_EMIT_BOOKING_EVENT_ENABLED")
+        assert webhook(other)
+    with other.connect() as conn:
+        assert flags.read(conn)["WEB_EMIT_BOOKING_EVENT_ENABLED"].rollout.percentage == 50
+        steps.set_state(conn, other, "F", "PASS")
+    with told("http://127.0.0.1:9"):
+        rollback.roll_back(other, F)
+    with other.connect() as conn:
+        assert not any(row.enabled for row in flags.read(conn).values())
+        assert conn.execute("select count(*) from phase2.drills").fetchone() == (0,)  # nothing was measured
