@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from bridge import postgres, runlog, steps
 from bridge.settings import SQL
 from core_api.ingest.apply import Applied, NotRetryable, apply_event
+from core_api.ingest.events import instant, read
 from tests.booking_events import (
     START,
     Event,
@@ -373,6 +375,58 @@ def test_what_can_never_be_applied_says_so_and_leaves_no_trace(ops: str, conn: C
         (ref, key),
     ).fetchone()
     assert row == ("RECEIVED", 0)
+
+
+_TEXTS = st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=300) | st.sampled_from(
+    ("USD", "08:30", "25:99", "12:00 AM", "x" * 5000, "\u200b", "a@b.c", "+62 812", "\ud7ff", "\U0010ffff")
+)  # fmt: skip
+_HEADS = st.integers(0, 2**31 - 1) | st.sampled_from((0, 2.0, 2147483647, 2147483647.0, 1e2))
+_DAYS = st.dates().map(str) | st.sampled_from(("0001-01-01", "1899-12-31", "2199-12-31", "2200-01-01", "9999-12-31"))
+_BODIES = st.fixed_dictionaries(
+    {
+        "payloadVersion": st.just("v1"),
+        "eventType": st.sampled_from(("CREATED", "UPDATED", "CANCELLED")),
+        "eventTime": st.datetimes().map(lambda at: f"{at.isoformat(timespec='microseconds')}Z")
+        | st.sampled_from(("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-11-22T08:30:00.123456789+14:00")),
+        "source": st.sampled_from(("DIRECT", "GYG", "VIATOR", "TRIPDOTCOM", "BOKUN", "MANUAL")),
+        "customer": st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "email", "phone"), _TEXTS)),
+        "booking": st.fixed_dictionaries(
+            {
+                "tourDate": _DAYS,
+                "adult": _HEADS,
+                "child": _HEADS,
+                "currency": _TEXTS.filter(lambda text: text is not None),
+                "totalPrice": st.floats(0, allow_infinity=False) | st.sampled_from((0, 2**80, 1e300, 9999999999.995)),
+            },
+            optional=dict.fromkeys(("tourTime", "pickupLocation", "meetingPoint", "note"), _TEXTS),
+        ),
+        "raw": st.just({"providerPayload": None}),
+    }
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bodies=st.lists(_BODIES, min_size=1, max_size=3))
+def test_whatever_the_schema_accepts_is_applied_or_dead_by_a_named_field(conn: Conn, bodies: list[Any]) -> None:
+    ref = new_ref()
+    for body in bodies:
+        text = json.dumps(body | {"externalBookingRef": ref})
+        event = read(text.encode())
+        key = runlog.uuid7()
+        values = (key, str(key), str(key), "", event.source, ref, event.eventType, instant(event.eventTime), text, True)
+        taken = conn.execute(
+            "select a.outcome from phase2.accept_event(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) as a", values
+        ).fetchone()
+        assert taken in (("ACCEPTED",), ("KNOWN",))
+        done = conn.execute("select outcome, reason from phase2.work_events(array[%s], array[1.0])", (key,)).fetchone()
+        if taken == ("KNOWN",) or done == ("APPLIED", None):
+            continue
+        assert done == ("DEAD", "VALIDATION_ERROR")
+        said = conn.execute(
+            "select reason_detail from public.ingest_dead_letter where event_key = %s", (key,)
+        ).fetchone()
+        assert said == ("VALIDATION_ERROR: tourDate is missing or outside 1900 to 2199",)
+        assert not "1900" <= event.booking.tourDate < "2200"
 
 
 _READ_WHOLE = """

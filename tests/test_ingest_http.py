@@ -363,6 +363,10 @@ def test_a_nul_is_found_in_the_depth_and_in_the_breadth(client):
         assert details[0]["field"].startswith(path[:150])
 
 
+def test_a_whole_number_may_be_written_as_a_fraction(client):
+    assert post(client, event(booking__adult=2.0, booking__child=0.0)).status_code == 202
+
+
 def test_an_escaped_backslash_is_no_nul(client):
     assert post(client, event(customer__name="\\u0000")).status_code == 202
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
 from core_api.app import (
     Answer,
@@ -29,14 +29,11 @@ from core_api.audit import Why
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ingest import dead_letters, log
+from core_api.ingest.events import Whole
 from core_api.ingest.routes import PATH, EventView
 
 router = APIRouter(tags=["dead letters"])
 Status = Literal["OPEN", "READY", "REPLAYING", "SUCCEEDED", "FAILED", "RESOLVED", "CLOSED"]
-# JSON tells no 50.0 from 50
-Whole = Annotated[
-    int, BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
-]
 Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
 AsAdmin = Annotated[Admin, Depends(as_admin)]
 AsWriter = Annotated[Admin, Depends(as_writer)]

@@ -108,8 +108,8 @@ begin
     end if;
     begin
         tour_date := substring(booking ->> 'tourDate' from '^[0-9]{4}-[0-9]{2}-[0-9]{2}$')::date;
-        adults := rulebook.norm_count((booking ->> 'adult')::integer);
-        children := rulebook.norm_count((booking ->> 'child')::integer);
+        adults := rulebook.norm_count((booking ->> 'adult')::numeric::integer);
+        children := rulebook.norm_count((booking ->> 'child')::numeric::integer);
         raw_total := (booking ->> 'totalPrice')::numeric;
     exception
         when data_exception then
