@@ -20,7 +20,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.core_settings import CoreSettings, core_settings
@@ -101,6 +101,9 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
         redirect_slashes=False,
         redoc_url=None,
     )
+    # Found before its declaration among the routers, which documents it: it reads its request itself, and FastAPI's way
+    # to it costs a fifth of the API's CPU.
+    app.router.routes.append(_Direct(routes.PATH, routes.take, methods=["POST"]))
     app.state.routes = []
     for part in (routes, dead_letter_routes, mappings, operations):
         app.include_router(part.router)
@@ -114,6 +117,14 @@ def create_app(*, ops_url: str | None = None, queue: Callable[[], Queue] | None 
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     app.add_exception_handler(psycopg.Error, _database)  # type: ignore[arg-type]
     return app
+
+
+class _Direct(Route):
+    """A route of Starlette that says, as FastAPI's do, that it was taken."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        await super().handle(scope, receive, send)
 
 
 async def _chores(core: Core) -> None:
