@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import redis
 
 from bridge.core_settings import CoreSettings
 from bridge.runlog import uuid7
@@ -61,6 +62,34 @@ def test_a_job_keeps_14_days_when_it_succeeded_and_30_when_it_failed(real: Parts
     assert options["removeOnComplete"] == {"age": 14 * 86_400}
     assert options["removeOnFail"] == {"age": 30 * 86_400}
     assert options["attempts"] == JOB_OPTIONS["attempts"] == 6
+
+
+def test_finished_jobs_are_kept_as_long_whoever_added_them(real: Parts) -> None:
+    """A client of Node's may add jobs that are to go at once, or to stay for ever: neither."""
+    good = {number: real.accept([f"K-{number}"])[0] for number in range(2, 5)}
+    bad = [f"kept-{number}" for number in range(3)]
+
+    async def added(_pool: Any, queue: Any, number: int) -> None:
+        key = str(good[number + 2])
+        await queue._queue.add("booking-event", {"eventId": key}, {"jobId": key, "removeOnComplete": True})
+        await queue._queue.add("booking-event", {}, {"jobId": bad[number], "removeOnFail": 5})
+
+    def finished(number: int) -> bool:
+        return (real.job(good[number + 2])[0], real.job(bad[number])[0]) == ("completed", "failed")
+
+    for number, days in enumerate(((14.01, 30.01), (13.99, 29.99))):
+        real.call(lambda pool, queue, number=number: added(pool, queue, number))
+        until(lambda number=number: finished(number), 5)
+        with redis.Redis.from_url(real.redis) as client:
+            for state, name, age in zip(
+                ("completed", "failed"), (str(good[number + 2]), bad[number]), days, strict=True
+            ):
+                set_of = f"bull:{real.queue}:{state}"
+                assert client.zadd(set_of, {name: (time.time() - age * 86_400) * 1000}, ch=True)
+    real.call(lambda pool, queue: added(pool, queue, 2))
+    until(lambda: finished(2), 5)
+    assert finished(1)
+    assert (real.job(good[2])[0], real.job(bad[0])[0]) == ("unknown", "unknown")
 
 
 def test_the_delays_are_those_of_the_contract() -> None:

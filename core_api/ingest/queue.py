@@ -27,14 +27,13 @@ _KEPT_DAYS, _KEPT_FAILED_DAYS = 14, 30  # of finished jobs (blueprint 6.7; gate 
 _PATIENCE = 1.0  # seconds that an accepted request may wait for Redis
 _LOST = (RedisError, OSError, TimeoutError)
 
-# of which the log keeps the true count; five retries after the first try
-JOB_OPTIONS: dict[str, Any] = {
-    "attempts": 6,
-    "backoff": BACKOFF,
+# of every job, whoever added it: the worker sees to that
+KEPT: dict[str, Any] = {
     "removeOnComplete": {"age": _KEPT_DAYS * _DAY},
     "removeOnFail": {"age": _KEPT_FAILED_DAYS * _DAY},
-    "stackTraceLimit": 0,
 }
+# of which the log keeps the true count; five retries after the first try
+JOB_OPTIONS: dict[str, Any] = {"attempts": 6, "backoff": BACKOFF, "stackTraceLimit": 0, **KEPT}
 
 
 def connection(url: str, *, blocking: bool = False) -> redis.asyncio.Redis:

@@ -27,7 +27,7 @@ from bridge.errors import plain
 from bridge.flags import Flags
 from core_api.database import Pool
 from core_api.ingest import sweeper
-from core_api.ingest.queue import BACKOFF, IngestQueue, connection
+from core_api.ingest.queue import BACKOFF, KEPT, IngestQueue, connection
 
 log = logging.getLogger("core_api.worker")
 
@@ -221,6 +221,7 @@ class IngestWorker:
 
     async def _process(self, job: Any, token: str) -> dict[str, str]:
         """One job to its end: returned when its event has ended, else raised what BullMQ is to do with it."""
+        job.opts |= KEPT
         try:
             key = UUID(job.data["eventId"])
         except (KeyError, TypeError, ValueError, AttributeError):
