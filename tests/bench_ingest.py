@@ -310,12 +310,18 @@ class Parts:
         raise Wrong(f"the API does not answer: {(self.home / 'api.log').read_text()[-1000:]}")
 
     def settled(self) -> None:
-        """Wait until nothing is pending in the log, and nothing at work in the queue."""
+        """Wait until nothing is pending, in the log and in the queue."""
         ends = time.monotonic() + PATIENCE
         with redis.Redis.from_url(self.redis) as client, postgres.connect(self.ops, autocommit=True) as conn:
-            while pending := (conn.execute(_PENDING).fetchone() or (0,))[0] or client.llen(f"bull:{_QUEUE}:active"):
+
+            def pending() -> int:
+                (events,) = conn.execute(_PENDING).fetchone() or (0,)
+                jobs = client.llen(f"bull:{_QUEUE}:wait") + client.llen(f"bull:{_QUEUE}:active")
+                return events or jobs + client.zcard(f"bull:{_QUEUE}:delayed")
+
+            while left := pending():
                 if time.monotonic() > ends or self.worker.poll() is not None:
-                    raise Wrong(f"{pending} events are not at their end after {PATIENCE:g} s, or the worker has ended")
+                    raise Wrong(f"{left} events are not at their end after {PATIENCE:g} s, or the worker has ended")
                 time.sleep(0.1)
 
     def jobs(self, event_keys: Sequence[str]) -> dict[str, tuple[float, float]]:
