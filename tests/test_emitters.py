@@ -450,6 +450,26 @@ def test_a_mail_is_an_event_under_its_message_id(shop: Pipeline, ops: Ops, inbox
     assert core(ops, "GYG-NEW-1") == ("2150-03-01", 2, 120.5, "CANCELLED")
 
 
+def test_a_mail_finds_the_booking_that_bstadmin_has_under_another_ref(shop: Pipeline, ops: Ops, inbox: Ops) -> None:
+    booking, ref = shop.rows(
+        "select r.external_ref::integer, c.external_booking_ref from public.channel_external_refs as r"
+        " join public.booking_core as c on r.entity_key = c.booking_key"
+        " where r.external_ref_kind = 'BSTADMIN_BOOKING_ID' and c.channel_code = 'GYG' order by 1 limit 1"
+    )[0]
+    for written in ("GYG-TYPING-ERROR", None):
+        name = mail(inbox, parsed(written))  # type: ignore[arg-type]
+        inbox.execute(
+            "insert into public.booking_emails (booking_id, email_id, relation_type)"
+            " select %s, m.id, 'UPDATED' from public.email_inbox as m where m.message_id = %s",
+            (booking, name),
+        )
+        assert emitters.emit_mail(shop.databases).new == 1
+        assert shop.rows(
+            "select external_booking_ref from public.ingest_event_log where idempotency_key = %s", name
+        ) == [(ref,)]
+    ops.execute("delete from public.ingest_event_log where process_status = 'RECEIVED'")  # no word on the booking
+
+
 @pytest.mark.parametrize(
     ("what", "fields"),
     [

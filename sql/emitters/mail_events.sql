@@ -8,7 +8,8 @@ with documents as materialized (
         d.document ->> 'source' as source,
         d.document -> 'parsed' as parsed,
         rulebook.booking_channel(d.document ->> 'source') as channel,
-        rulebook.norm_ref(d.document -> 'parsed' ->> 'bookingRef') as ref,
+        d.document -> 'bookings' as bookings,
+        rulebook.norm_ref(d.document -> 'parsed' ->> 'bookingRef') as own_ref,
         rulebook.utc_instant((d.document ->> 'receivedAt')::timestamp) as received_at,
         case upper(coalesce(d.document -> 'parsed' ->> 'status', d.document ->> 'relation'))
             when 'CREATED' then 'CREATED'
@@ -19,22 +20,48 @@ with documents as materialized (
     from jsonb_array_elements($1::jsonb) with ordinality as d (document, place)
 ),
 
-texts as (
+-- The ref under which the bridge has its booking: the mail's own, unless bstadmin holds the booking under another one
+-- (made up, or corrected) and nobody has the mail's.
+identified as (
     select
         documents.*,
+        coalesce(held.external_booking_ref, documents.own_ref) as ref
+    from documents
+    left join lateral (
+        select min(c.external_booking_ref) as external_booking_ref
+        from jsonb_array_elements_text(documents.bookings) as b (booking_id)
+        inner join public.channel_external_refs as r
+            on
+                r.entity_type = 'BOOKING'
+                and documents.channel = r.channel_code
+                and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+                and b.booking_id = r.external_ref
+        inner join public.booking_core as c on r.entity_key = c.booking_key
+        where
+            not exists (
+                select 1 from public.booking_core as x
+                where x.channel_code = documents.channel and x.external_booking_ref = documents.own_ref
+            )
+        having count(distinct c.booking_key) = 1
+    ) as held on true
+),
+
+texts as (
+    select
+        identified.*,
         core.booking_key is not null as is_bridged,
         core.tour_date as held_tour_date,
         core.number_of_adult as held_adult,
         core.number_of_child as held_child,
         core.currency_code as held_currency,
         core.total_price as held_total,
-        phase2.mail_day(documents.parsed ->> 'tourDate') as tour_date,
-        substring(documents.parsed ->> 'numberOfAdult' from '^[0-9]{1,9}$')::integer as adult,
-        substring(documents.parsed ->> 'numberOfChild' from '^[0-9]{1,9}$')::integer as child,
-        substring(documents.parsed ->> 'totalPrice' from '^[0-9]{1,18}(?:[.][0-9]{1,18})?$')::numeric as total
-    from documents
+        phase2.mail_day(identified.parsed ->> 'tourDate') as tour_date,
+        substring(identified.parsed ->> 'numberOfAdult' from '^[0-9]{1,9}$')::integer as adult,
+        substring(identified.parsed ->> 'numberOfChild' from '^[0-9]{1,9}$')::integer as child,
+        substring(identified.parsed ->> 'totalPrice' from '^[0-9]{1,18}(?:[.][0-9]{1,18})?$')::numeric as total
+    from identified
     left join public.booking_core as core
-        on documents.channel = core.channel_code and documents.ref = core.external_booking_ref
+        on identified.channel = core.channel_code and identified.ref = core.external_booking_ref
 ),
 
 facts as (
