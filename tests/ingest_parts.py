@@ -42,6 +42,8 @@ STUB = """
 create schema rulebook;
 create function rulebook.norm_ref(ref text) returns text language sql as $$ select nullif(upper(trim(ref)), '') $$;
 create function rulebook.booking_channel(source text) returns text language sql as $$ select source $$;
+-- and what the sweeper asks for
+create function rulebook.bali_date(at timestamptz) returns date language sql as $$ select at::date $$;
 create sequence phase2.stub_steps;
 create table phase2.stub_log (event_key uuid, ref text, started bigint, ended bigint, pid integer);
 create or replace function phase2.apply_event(event_key uuid) returns text language plpgsql as $$

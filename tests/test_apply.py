@@ -22,6 +22,7 @@ from bridge.settings import SQL
 from core_api.ingest.apply import Applied, NotRetryable, apply_event
 from core_api.ingest.events import instant, read
 from tests.booking_events import (
+    DAY,
     START,
     Event,
     accept,
@@ -341,6 +342,50 @@ def test_what_does_not_fit_is_made_to_fit_and_reviewed(conn: Conn) -> None:
     assert [(p["field"], p["raw"]) for p in reviews[0][3]] == [
         ("currency", "Rp"), ("main_contact_name", "N" * 200), ("total_price", "100000000000"),
     ]  # fmt: skip
+
+
+def test_a_new_day_renews_the_status_of_bookings_that_only_events_know(ops: str, conn: Conn) -> None:
+    """Batch D recomputes those of its sources; these it does not know, or keeps as the event left them (4.13)."""
+    mail, web, gone, fresher, stale, later = (new_ref() for _ in range(6))
+    play(conn, [Event("UPDATED", 5)], "GYG", mail)
+    play(conn, [Event("CREATED", 5)], "DIRECT", web)
+    play(conn, [Event("CANCELLED", 5)], "GYG", gone)
+    play(conn, [Event("CREATED", 5, day=9)], "GYG", later)
+    for ref, source_at in ((fresher, 4), (stale, 6)):
+        backfilled(conn, ref, Event("CREATED", 0), START + timedelta(seconds=source_at), "VIATOR")
+        play(conn, [Event("UPDATED", 5)], "VIATOR", ref)
+
+    def status() -> list[str]:
+        kept = []
+        for ref, channel in ((mail, "GYG"), (web, "DIRECT"), (gone, "GYG"), (fresher, "VIATOR"), (stale, "VIATOR"),
+                             (later, "GYG")):  # fmt: skip
+            row = rows(conn, channel, ref)
+            assert row["booking_core"]["ops_fulfillment_status"] == row["ops_booking_state"]["ops_fulfillment_status"]
+            kept.append(row["booking_core"]["ops_fulfillment_status"])
+        return kept
+
+    def renew(day: int, most: int = 500) -> int:
+        row = conn.execute("select phase2.renew_fulfilment(%s, %s)", (DAY + timedelta(days=day), most)).fetchone()
+        assert row is not None
+        return row[0]
+
+    conn.execute("update public.booking_core set tour_date = '2199-01-01' where external_booking_ref <> all(%s)",
+                 ([mail, web, gone, fresher, stale, later],))  # fmt: skip
+    before = ["UPDATED", "NEW", "CANCELLED", "UPDATED", "NEW", "NEW"]
+    assert (renew(-1), status()) == (0, before)
+    with postgres.connect(ops, autocommit=True) as runner:
+        runner.execute("select pg_advisory_lock(%s)", (steps._RUNNER_LOCK,))
+        runner.execute("insert into phase2.batch_state (batch, status) values ('D', 'RUNNING')")
+        assert renew(0) == 0
+        runner.execute("delete from phase2.batch_state where batch = 'D'")
+    with postgres.connect(ops) as worker:
+        worker.execute("select pg_advisory_xact_lock(phase2.booking_lock('GYG', %s))", (mail,))
+        assert renew(0) == 2
+    assert [renew(0), renew(0)] == [1, 0]
+    today = ["ATTENTION", "ATTENTION", "CANCELLED", "ATTENTION", "NEW", "NEW"]
+    assert status() == today
+    assert renew(1) == 1
+    assert status() == [*today[:1], "CANCELLED", *today[2:]]
 
 
 @pytest.mark.parametrize(

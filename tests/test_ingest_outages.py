@@ -310,6 +310,7 @@ def test_events_wait_for_batch_d_and_use_no_try(real: Parts) -> None:
             assert len(waiting) == 15
             runner.execute("update phase2.batch_state set status = 'PASS'")
             real.wait(4)
+            until(lambda: real.sql("select 1 from phase2.watermarks where name = 'fulfilment'"), 4)  # the day is done
     assert real.sql("select distinct process_status, attempt_count from public.ingest_event_log") == [("DONE", 0)]
     real.check()
 
