@@ -11,8 +11,9 @@ from prefect import Flow, flow
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
+from bridge.emitters import Emitted
 from bridge.settings import ROOT, settings
-from flows import drills, operating
+from flows import drills, emitters, operating
 
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
     deployment["name"]: deployment
@@ -137,3 +138,15 @@ def test_the_weekly_drill_is_for_staging_alone(
     finally:
         settings.cache_clear()
     assert asked == drilled
+
+
+@pytest.mark.parametrize("which", ["web", "mail"])
+def test_an_emitter_flow_runs_its_emitter_and_says_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    monkeypatch.setattr(emitters, "_ready", lambda: "databases")
+    monkeypatch.setattr(
+        emitters.emitters, f"emit_{which}", lambda given, progress: Emitted(which, enabled=given != "databases")
+    )
+    asyncio.run({"web": emitters.emit_web_flow, "mail": emitters.emit_mail_flow}[which].fn())
+    assert "is off, nothing was read" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -16,11 +17,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
+from typer.testing import CliRunner
 
 from bridge import emitters, fingerprint, flags, ingest_client, ledger, postgres, sources
+from bridge.cli import app
 from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 from bridge.flags import Flag, Rollout
+from bridge.settings import settings as bridge_settings
 from tests import serving
 from tests.pipeline import Pipeline, fresh
 from tests.test_apply_equals_backfill import today
@@ -623,6 +627,37 @@ def test_a_backfill_after_it_all_finds_nothing_to_change(shop: Pipeline, ops: Op
         for difference in different
         if difference[0] != "booking_contact..updated_from_source" and "booking_item_snapshot" not in difference[0]
     } == set()
+
+
+def test_a_corrected_ref_is_no_new_booking(shop: Pipeline, ops: Ops, balisnap: Ops) -> None:
+    """Mapping 2, which the next backfill follows: until then its events go where it is."""
+    one = alone(shop)[6]
+    ref = shown(ops, one, "external_booking_ref")
+    edit(balisnap, one, NOW + timedelta(minutes=100), booking_ref="CORRECTED-1", number_of_adult=41)
+    assert emitters.emit_web(shop.databases).new == 1
+    drain(ops)
+    assert (shown(ops, one, "external_booking_ref"), shown(ops, one)) == (ref, 41)
+    assert core(ops, "CORRECTED-1") is None
+
+
+def test_the_command_says_what_came_of_it(
+    shop: Pipeline, ops: Ops, balisnap: Ops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ops", "balisnap", "bstadmin"):
+        monkeypatch.setenv(f"{name.upper()}_DB_URL", getattr(shop.databases, name))
+    bridge_settings.cache_clear()
+    try:
+        edit(balisnap, alone(shop)[7], NOW + timedelta(minutes=101), number_of_adult=42)
+        told = CliRunner().invoke(app, ["emit", "web", "--json"])
+        assert (told.exit_code, json.loads(told.stdout)["new"]) == (0, 1)
+        assert "0 new events" in CliRunner().invoke(app, ["emit", "mail"]).stdout
+        flags.change(ops, WEB, False, reason="test", actor="test")
+        assert "is off, nothing was read" in CliRunner().invoke(app, ["emit", "web"]).stdout
+        assert isinstance(CliRunner().invoke(app, ["emit", "fax"]).exception, CouldNotRun)
+    finally:
+        monkeypatch.undo()
+        bridge_settings.cache_clear()
+    drain(ops)
 
 
 def test_no_personal_data_leaves_the_events(
