@@ -255,15 +255,14 @@ def _smoke(service: Service) -> dict[str, Any]:
             where=service.settings.url,
             todo="Start it with our OPS_DB_URL, or name the right one in CORE_API_URL.",
         )
+    refused = _word(wrong) == (401, "UNAUTHORIZED_SIGNATURE")
+    if not judged or not refused or written:
+        _shut(service, "its smoke test failed")
     return _require(
         service,
         [
             ("token and secret are the emitters'", judged, {"answer": _words(right)}),
-            (
-                "a wrong signature is refused",
-                _word(wrong) == (401, "UNAUTHORIZED_SIGNATURE"),
-                {"answer": _words(wrong)},
-            ),
+            ("a wrong signature is refused", refused, {"answer": _words(wrong)}),
             ("nothing was written", not written, None),
         ],
     )
