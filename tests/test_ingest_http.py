@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from bridge import flags, signature
 from bridge.core_settings import core_settings
 from core_api import app, database
-from core_api.ingest import log
+from core_api.ingest import log, routes
 from tests import serving
 from tests.serving import PATH, event, post, rows, signed
 
@@ -126,9 +126,25 @@ def test_the_earliest_check_answers(client, ops, headers, body, status, word):
     assert count(ops) == before
 
 
-def test_times_within_five_minutes_either_way_are_taken(client):
-    for minutes in (-4.9, 4.9):
-        assert post(client, event(), at=datetime.now(UTC) + timedelta(minutes=minutes)).status_code == 202
+@pytest.mark.parametrize("ours", [timedelta(), LATE, EARLY])
+def test_a_clock_may_be_five_minutes_off_and_no_more(client, ops, monkeypatch, ours):
+    """The emitter's against ours, or ours against everybody's: to the edge either way, and not a thousandth beyond."""
+    here = datetime.now(UTC).replace(microsecond=0) + ours
+
+    class Standing(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return here
+
+    monkeypatch.setattr(routes, "datetime", Standing)
+    edge, beyond = timedelta(minutes=5), timedelta(minutes=5, milliseconds=1)
+    for off in (-edge, timedelta(), edge):
+        assert post(client, event(), at=here + off).status_code == 202
+    before = count(ops)
+    for off in (-beyond, beyond):
+        refused = post(client, event(), at=here + off)
+        assert (refused.status_code, code(refused)) == (401, "TIMESTAMP_OUT_OF_WINDOW")
+    assert count(ops) == before
 
 
 def test_a_signature_covers_each_of_its_lines(client, ops):

@@ -391,7 +391,7 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
     queue = real.call(lambda pool, queue: dead_letters.queue_metrics(pool, queue, enabled=True))
     assert queue["queue"].keys() == {
         "queueName", "enabled", "connected", "waiting", "active", "delayed", "completed", "failed", "paused",
-        "lastError",
+        "lastError", "retentionDays",
     }  # fmt: skip
     assert queue["queue"]["connected"] is True
     assert queue["queue"]["failed"] > 0
