@@ -157,6 +157,24 @@ class Stepper:
         return [Step(*row)]
 
 
+class _Worker(Worker):
+    """BullMQ's, but while jobs come one by one it asks for one at a time: else all that are free ask, and in vain."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._asking = asyncio.Lock()
+        self._are_few = True
+
+    async def getNextJob(self, token: str) -> Any:
+        async with self._asking if self._are_few else contextlib.nullcontext():
+            if self.closing:
+                return None
+            waits = self.drained
+            job = await super().getNextJob(token)
+            self._are_few = waits or job is None
+            return job
+
+
 class IngestWorker:
     """One process's worker and sweeper. `run` returns after `stop`, when what it held is finished."""
 
@@ -202,7 +220,7 @@ class IngestWorker:
             "runRetryDelay": 500,
             "settings": {"backoffStrategy": lambda _made, _type, error, _job: getattr(error, "wait_ms", 1000)},
         }
-        worker = Worker(self._settings.ingest_queue_name, self._process, options)
+        worker = _Worker(self._settings.ingest_queue_name, self._process, options)
         worker.on("error", _say)
         log.info("working")
         running = asyncio.create_task(worker.run())
