@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from bridge import ledger
 from bridge.settings import ROOT
+from core_api.ingest import dead_letters
 from tests import serving
 from tests.serving import PATH, event, post, rows
 from tests.test_ingest_http import SlowQueue, code
@@ -274,6 +275,25 @@ def test_prometheus_sees_the_queue(ops):
             text = client.get("/metrics").text
         assert f"ingest_queue_connected {connected}" in text
         assert (f'ingest_queue_jobs{{state="waiting"}} {jobs}' in text) == (error is None)
+
+
+def test_prometheus_sees_what_waits_and_what_is_dead(client, ops):
+    def seen() -> dict[str, float]:
+        lines = [line.split(" ") for line in client.get("/metrics").text.splitlines() if line.startswith("ingest_")]
+        return {name: float(value) for name, value in lines}
+
+    before = seen()
+    waits, dead = (post(client, event()).json()["data"]["eventId"] for _ in range(2))
+    assert client.post(f"{PATH}/{dead}/fail", headers=ADMIN).status_code == 202
+    rows(ops, "update ingest_event_log set request_received_at = now() - interval '1 hour' where event_key = %s"
+              " returning 1", waits)  # fmt: skip
+    after = seen()
+    changed = {name: after[name] - value for name, value in before.items() if name.startswith("ingest_dead_letters")}
+    assert changed == {
+        f'ingest_dead_letters{{status="{status}"}}': float(status == "OPEN") for status in dead_letters.STATUSES
+    }
+    assert after["ingest_events_pending"] == before["ingest_events_pending"] + 1
+    assert 3600 <= after["ingest_oldest_pending_seconds"] < 3700
 
 
 def test_the_gates_latest_measures_are_shown(client, ops):

@@ -600,6 +600,7 @@ def test_without_a_database_nothing_is_promised(settled):
             assert (answered.status_code, code(answered)) == (503, "NOT_DURABLE")
             assert client.get("/health").status_code == 200
             assert client.get("/health/db").json()["data"]["database"] == "away"
+            assert client.get("/metrics").status_code == 200
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(url, monkeypatch):

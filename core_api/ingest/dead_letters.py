@@ -373,6 +373,24 @@ where e.created_at >= now() - %s * interval '1 minute'
 """
 
 
+_PENDING = """
+select count(*), coalesce(greatest(extract(epoch from now() - min(e.request_received_at)), 0), 0)::double precision
+from public.ingest_event_log as e
+where
+    e.process_status in ('RECEIVED', 'PROCESSING')
+    or (e.process_status = 'FAILED' and e.next_retry_at is not null)
+"""
+
+
+async def depths(pool: Pool) -> tuple[dict[str, int], tuple[int, float]]:
+    """Dead letters by status; events that are pending, and seconds since the oldest of them was accepted."""
+    async with pool.connection() as conn:
+        by_status = dict(await (await conn.execute(_BY_STATUS)).fetchall())
+        pending = await (await conn.execute(_PENDING)).fetchone()
+    assert pending is not None
+    return by_status, (pending[0], pending[1])
+
+
 async def queue_metrics(pool: Pool, queue: IngestQueue | None, *, enabled: bool) -> dict[str, Any]:
     """`GET /v1/ingest/metrics/queue`."""
     delays = core_settings().ingest_retry_seconds
