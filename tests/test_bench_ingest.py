@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -41,11 +43,19 @@ def planted(ground: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterato
         conn.execute(postgres.statement("drop database {} with (force)", copy))
 
 
-def test_the_bench_runs(planted: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_ingest.main(TINY) == 0
-    told = capsys.readouterr().out
-    for load in ("drain", "burst", "rest"):
-        assert f"| {load}" in told
+def test_the_bench_runs_and_writes_its_page(
+    planted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page, before = tmp_path / "page.md", bench_ingest.PAGE.read_text()
+    page.write_text(before)
+    monkeypatch.setattr(bench_ingest, "PAGE", page)
+    assert bench_ingest.main([*TINY, "--write", "--json", str(tmp_path / "figures.json")]) == 0
+    told = capsys.readouterr().out.strip()
+    head, _, tail = page.read_text().partition(told)
+    assert before.startswith(head.rstrip())
+    assert before.endswith(tail.lstrip())
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [(row["load"], row["events"]) for row in figures] == [("drain", 60), ("burst", 60), ("rest", 20)]
 
 
 PLANTED = {
