@@ -7,12 +7,17 @@ with events as (
     from {{ source('bridge', 'ingest_event_log') }}
 ),
 
-peak as (
+tens as (
     select date_bin('10 minutes', request_received_at, timestamptz '2000-01-01 00:00:00+00') as began_at
     from events
     where request_received_at > newest_at - interval '1 day'
-    group by 1
-    order by count(*) desc, 1 desc
+),
+
+peak as (
+    select began_at
+    from tens
+    group by began_at
+    order by count(*) desc, began_at desc
     limit 1
 )
 

@@ -91,7 +91,7 @@ looked_at as (
         'F-06' as gate_id,
         'drill' as entity,
         drill_id::text as key,
-        not (passed and coalesce((measured ->> 'audit_rows')::integer > 0, false)) as is_failing,
+        coalesce(passed and (measured ->> 'audit_rows')::integer > 0, false) is false as is_failing,
         case when passed then 'NO_AUDIT_ROWS' else 'DRILL_FAILED' end as status,
         jsonb_build_object('ended_at', ended_at) as detail
     from drills
@@ -155,12 +155,13 @@ measured as (
             when c.gate_id = 'F-02' then l.median
             when c.gate_id = 'F-02-P95' then l.p95
             when c.gate_id = 'F-06' then c.holding
-            when c.gate_id = 'G-04' then (select d.seconds from drills as d where d.drill = 'rollback' and d.passed)
+            when c.gate_id = 'G-04' then r.seconds
             else c.failing
         end as value,
         null::jsonb as detail
     from counted as c
     cross join latency as l
+    left join drills as r on r.drill = 'rollback' and r.passed
 
     union all
 

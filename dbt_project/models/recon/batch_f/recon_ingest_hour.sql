@@ -10,17 +10,19 @@ switched as (
     where flag = 'INGEST_QUEUE_ENABLED' and enabled
 ),
 
+letters as (
+    select distinct event_key from {{ source('bridge', 'ingest_dead_letter') }}
+),
+
 events as (
     select
         e.*,
         e.process_status = 'DONE' as is_done,
         e.process_status = 'DONE' or (e.process_status = 'FAILED' and e.next_retry_at is null) as has_ended,
         coalesce(case when e.process_status = 'DONE' then e.processed_at end, now()) as until_at,
-        exists (
-            select 1 from {{ source('bridge', 'ingest_dead_letter') }} as d
-            where d.event_key = e.event_key
-        ) as has_dead_letter
+        d.event_key is not null as has_dead_letter
     from {{ source('bridge', 'ingest_event_log') }} as e
+    left join letters as d on e.event_key = d.event_key
     where e.request_received_at > (select n.received_at from newest as n) - interval '1 hour'
 )
 

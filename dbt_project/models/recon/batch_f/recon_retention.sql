@@ -1,5 +1,5 @@
--- Grain: one rule of the retention (ingest_contract 7). Overdue: something is older than its time and a day more, it has
--- not run for two days, or a run did not see it set.
+-- Grain: one rule of the retention (ingest_contract 7). Overdue: something is older than its time and a day more, it
+-- has not run for two days, or a run did not see it set.
 with old as (
     select
         'nonces' as rule,
@@ -60,7 +60,10 @@ last_run as (
 ),
 
 as_set as (
-    select wanted.rule, coalesce(inputs.passed, false) as is_set, inputs.detail
+    select
+        wanted.rule,
+        coalesce(inputs.passed, false) as is_set,
+        inputs.detail
     from (values ('daily'), ('success jobs'), ('failed jobs')) as wanted (rule)
     left join {{ ref('recon_gate_inputs') }} as inputs on inputs.gate_id = 'F-05' and wanted.rule = inputs.item
 )

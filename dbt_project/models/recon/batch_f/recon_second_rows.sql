@@ -1,5 +1,5 @@
--- Grain: one event with a place of more than 1 among the rows of its secondary key (source, ref, type, event time to the
--- second, as the payload says them) or of its idempotency key. The unique keys of the log are not trusted here.
+-- Grain: one event with a place of more than 1 among the rows of its secondary key (source, ref, type, event time to
+-- the second, as the payload says them) or of its idempotency key. The unique keys of the log are not trusted here.
 with events as (
     select
         event_key,
