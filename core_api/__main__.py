@@ -148,4 +148,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in parts:
         sys.exit(f"python -m core_api {'|'.join(parts)}")
     _end_with_serve()
-    sys.exit(parts[sys.argv[1]]())
+    try:
+        sys.exit(parts[sys.argv[1]]())
+    except CouldNotRun as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -14,7 +14,6 @@ from uuid import UUID
 import pytest
 import redis
 
-from bridge import postgres
 from core_api import local
 from core_api.auth import Admin
 from core_api.ingest import dead_letters
@@ -106,27 +105,6 @@ def test_a_retry_survives_a_flush_in_time(real: Parts) -> None:
         ended = real.event(key)
         assert (ended["process_status"], ended["attempt_count"]) == ("DONE", 1)
         assert 0 <= (ended["processed_at"] - due).total_seconds() < 2
-
-
-def test_the_connections_to_postgres_end(real: Parts) -> None:
-    chance = random.Random(SEED)
-    keys = real.accept([f"B-{chance.randrange(40)}" for _ in range(300)], sleep=0.005)
-    real.add(*keys)
-    ended = 0
-    with real.worker(), postgres.connect(real.ops, autocommit=True) as conn:
-        until(lambda: applied(real) > 0, 10)
-        while applied(real) < 250:
-            ended += len(
-                conn.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity"
-                    " where application_name = 'phase2-ingest-worker' and datname = current_database()"
-                ).fetchall()
-            )
-            time.sleep(0.5)
-        assert ended > 3
-        real.wait(30)
-    real.check()
-    untried(real)
 
 
 def test_a_trouble_of_the_server_uses_no_try_unless_the_event_makes_it(real: Parts) -> None:

@@ -128,11 +128,9 @@ def test_the_api_is_killed(real: Parts) -> None:
     """Before the commit, between the commit and the answer (which is while it queues), and at any moment."""
     chance = random.Random(SEED)
     with real.worker(), ExitStack() as outer, real.emitter(event) as emitter:
-        for _ in range(2):
-            with real.api():
-                before = len(emitter.accepted)
-                until(lambda before=before: len(emitter.accepted) > before + 30, 20)
-                time.sleep(chance.random() / 4)
+        with real.api():
+            until(lambda: len(emitter.accepted) > 30, 20)
+            time.sleep(chance.random() / 4)
         with real.api() as api, postgres.connect(real.ops) as holder:
             until(lambda: applied(real) > 60, 20)
             holder.execute("lock table phase2.ingest_nonces in access exclusive mode")
@@ -210,7 +208,7 @@ def test_answers_of_postgres_get_lost(real: Parts) -> None:
             with real.emitter(event) as emitter:
                 until(lambda: applied(real) > 30, 20)
                 cutter.cutting = True
-                until(lambda: cutter.cut > 40, 20)
+                until(lambda: cutter.cut > 20, 20)
                 cutter.cutting = False
             ended(real, emitter)
 
@@ -239,7 +237,7 @@ def enlarge(disk: Path) -> None:
 
 
 def large(number: int) -> dict[str, Any]:
-    return event(number) | {"raw": {"providerPayload": random.Random(number).randbytes(20_000).hex()}}
+    return event(number) | {"raw": {"providerPayload": random.Random(number).randbytes(60_000).hex()}}
 
 
 def test_the_disk_of_the_log_is_full(own: Own, real: Parts, small_disk: Path) -> None:
@@ -305,7 +303,7 @@ def test_events_wait_for_batch_d_and_use_no_try(real: Parts) -> None:
             for number, kind in enumerate(("UPDATED", "CREATED", "CANCELLED") * 5):
                 booking_events.accept(runner, booking_events.Event(kind, number), "GYG", f"B-{number % 4}")
             waiting = real.pending()
-            time.sleep(4)
+            time.sleep(2)
             assert real.pending() == waiting
             assert len(waiting) == 15
             runner.execute("update phase2.batch_state set status = 'PASS'")
