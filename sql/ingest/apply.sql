@@ -78,6 +78,21 @@ $$;
 comment on function phase2.backfill_is_writing() is
 'Batch D or E is at work: it writes what it read before, and would undo an event that came in between.';
 
+create or replace function phase2.placeholders(kind text) returns text[]
+language plpgsql
+as $$
+declare
+    setting constant text := 'phase2.placeholders_' || kind;
+begin
+    if coalesce(current_setting(setting, true), '') = '' then
+        perform set_config(setting, rulebook.placeholders(kind)::text, true);
+    end if;
+    return current_setting(setting)::text[];
+end
+$$;
+comment on function phase2.placeholders(text) is
+'rulebook.placeholders, asked once a transaction: a function in sql that reads a table is planned anew for each event.';
+
 create or replace function phase2.event_facts(
     payload jsonb,
     out tour_date date,
@@ -132,9 +147,9 @@ begin
         rulebook.norm_lines(booking ->> 'note')
     into tour_time, currency_code, total_price, main_name, main_email, phone, pickup_location, meeting_point, note;
     -- kinds as in int_booking_contacts: 1 real, 2 an invalid e-mail, 3 a placeholder
-    name_kind := case when rulebook.is_placeholder_name(main_name, rulebook.placeholders('name')) then 3 else 1 end;
+    name_kind := case when rulebook.is_placeholder_name(main_name, phase2.placeholders('name')) then 3 else 1 end;
     email_kind := case
-        when rulebook.is_placeholder_email(main_email, rulebook.placeholders('email')) then 3
+        when rulebook.is_placeholder_email(main_email, phase2.placeholders('email')) then 3
         when rulebook.is_email(main_email) then 1
         else 2
     end;
@@ -449,7 +464,7 @@ begin
     held_email_kind := case
         when contact.main_email is null then 4
         when not contact.is_placeholder_email then 1
-        when rulebook.is_placeholder_email(contact.main_email, rulebook.placeholders('email')) then 3
+        when rulebook.is_placeholder_email(contact.main_email, phase2.placeholders('email')) then 3
         else 2
     end;
     if fact.main_name is not null and (
