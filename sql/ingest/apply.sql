@@ -268,6 +268,11 @@ begin
         where
             c.tour_date <= today -- before it no status depends on the day
             and c.ops_fulfillment_status in ('NEW', 'UPDATED', 'READY', 'ATTENTION')
+            and (
+                c.ops_fulfillment_status <> 'ATTENTION' -- which only balisnap's rule and a finance end
+                or c.channel_code = 'DIRECT'
+                or exists (select 1 from public.ops_finance_bridge as p where p.booking_key = c.booking_key)
+            )
             and t.booking_at is not null
             and (o.source_updated_at is null or f.last_event_time > o.source_updated_at) -- else batch D's
             and found.status <> c.ops_fulfillment_status
