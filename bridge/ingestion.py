@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
@@ -97,7 +97,7 @@ def look(run: Run, what: str) -> dict[str, Any]:
     Raises CouldNotRun (nobody answers, or it works on another ops database) and Unfit; both after what was seen is
     kept for the gates.
     """
-    with _service(run) as client:
+    with _client() as client:
         return _LOOKS[what](Service(run, core_settings(), client))
 
 
@@ -108,7 +108,7 @@ def switch_on(run: Run, flag: Flag) -> dict[str, Any]:
         if row is None or not row.enabled:
             flags.change(conn, flag, True, reason="batch F", rollout=FIRST.get(flag, Rollout()))
         standing = flags.in_force(flag, flags.read(conn))
-    with _service(run) as client:
+    with _client() as client:
         service = Service(run, core_settings(), client)
         follows = standing.enabled and (flag not in _FOLLOWS or _in_time(lambda: _FOLLOWS[flag](service)))
     _keep(run, "F-00", [(flag, follows, {"is": flags.words(standing) or "off"})])
@@ -151,7 +151,7 @@ def switched_off(run: Run, began: float, before: Mapping[str, int]) -> dict[str,
     is measured. Raises CouldNotRun when it does not follow, or an event is missing.
     """
     found: dict[str, Any] = {"before": before}
-    with _service(run) as client:
+    with _client() as client:
         service = Service(run, core_settings(), client)
         try:
             shut = _in_time(lambda: _is_shut(service))
@@ -161,8 +161,9 @@ def switched_off(run: Run, began: float, before: Mapping[str, int]) -> dict[str,
             found["not measured"] = str(away)
             shut = stopped = True
     with run.connect() as conn:
-        found["after"] = after = events_by_status(conn)
-        found["lost"] = max(0, sum(before.values()) - sum(after.values()))
+        found["after"] = events_by_status(conn)
+        kept = conn.execute(_FROM_BEFORE, (time.monotonic() - began,)).fetchone()
+        found["lost"] = max(0, sum(before.values()) - (kept[0] if kept else 0))
         if "not measured" not in found:
             passed = shut and stopped and not found["lost"]
             drill_id = runlog.uuid7()
@@ -184,6 +185,11 @@ def switched_off(run: Run, began: float, before: Mapping[str, int]) -> dict[str,
     return found
 
 
+_FROM_BEFORE = """
+select count(*) from public.ingest_event_log as e where e.created_at <= clock_timestamp() - %s * interval '1 second'
+"""
+
+
 def events_by_status(conn: psycopg.Connection) -> dict[str, int]:
     """How many events the log holds, by their status."""
     return dict(
@@ -200,9 +206,9 @@ def _keys(service: Service) -> dict[str, Any]:
     """Before anything is switched: keys, kill switch, schedule, and a service that is well."""
     chosen = service.settings
     keys = ("ingest_service_token", "ingest_service_secret", "core_api_admin_token")
-    killed = {name.strip() for name in chosen.phase2_kill.split(",")} & {"all", *get_args(Flag)}
+    killed = {name.strip() for name in chosen.phase2_kill.split(",")} & {"all", *OURS}
     alive, depends = service.get("/health"), service.get("/health/db")
-    said = depends.json()["data"]
+    said = _data(depends)
     cron = _schedule()
     _keep(service.run, "F-05", [("daily", cron is not None, {"cron": cron})])
     return _require(
@@ -339,7 +345,7 @@ _FOLLOWS: Mapping[Flag, Callable[[Service], bool]] = {
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _service(run: Run) -> httpx.Client:
+def _client() -> httpx.Client:
     return httpx.Client(timeout=30, trust_env=False)
 
 
@@ -353,14 +359,20 @@ def _queue(service: Service) -> dict[str, Any]:
     if answer.status_code != 200:
         item = ("the admin token is the service's", False, {"answer": _words(answer)})
         _require(service, [item])
-    return answer.json()["data"]["queue"]
+    return _data(answer).get("queue", {"enabled": None, "connected": None})
+
+
+def _data(answer: httpx.Response, part: str = "data") -> dict[str, Any]:
+    """The data (or `error`) of an answer; empty when it is none of the core API's."""
+    try:
+        said = answer.json()[part]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _word(answer: httpx.Response) -> tuple[int, str]:
-    try:
-        return answer.status_code, answer.json().get("error", {}).get("code", "")
-    except (json.JSONDecodeError, AttributeError):
-        return answer.status_code, ""
+    return answer.status_code, str(_data(answer, "error").get("code", ""))
 
 
 def _words(answer: httpx.Response) -> str:

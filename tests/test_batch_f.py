@@ -218,12 +218,18 @@ def test_a_quiet_night_and_what_came_before_the_switch_are_no_faults(stands: psy
         )
         assert judged(stands)["F-02-P95"].status == "PASS"
         stands.execute(
-            "update public.ingest_event_log set processed_at = processed_at + interval '9 hours 1 second';"
-            " update phase2.flags set changed_at = (select max(processed_at) - interval '1 second'"
+            "update public.ingest_event_log set processed_at = processed_at + interval '9 hours';"
+            " update phase2.flags set changed_at = (select min(processed_at) - interval '20 seconds'"
             " from public.ingest_event_log) where flag = 'INGEST_QUEUE_ENABLED'"
         )
         found = judged(stands)["F-02-P95"]
         assert (found.status, found.denominator) == ("PASS", 5)
+        stands.execute(  # the worker takes one, and then no more
+            "update public.ingest_event_log set processed_at = null, process_status = 'RECEIVED' where event_key <>"
+            " (select event_key from public.ingest_event_log order by processed_at limit 1)"
+        )
+        assert judged(stands)["F-02-P95"].status == "FAIL"
+        stands.execute("update public.ingest_event_log set processed_at = now(), process_status = 'DONE'")
         stands.execute("update phase2.flags set enabled = false where flag = 'INGEST_QUEUE_ENABLED'")
         assert judged(stands)["F-02-P95"].status == "FAIL"
 
@@ -348,8 +354,8 @@ def test_d_stays_while_ingestion_is_on_and_where_events_are_forgotten(
 ) -> None:
     script = (scripts.FOLDER / "rollback" / "D.sql").read_text().replace("begin;", "", 1).replace("commit;", "")
     for damage, says in (
-        ("select 1", "roll back batch F first"),
-        ("update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'", "roll back batch F first"),
+        ("select 1", "roll back batch F, or"),
+        ("update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'", "roll back batch F, or"),
         (
             "update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'; update phase2.flags set enabled ="
             " false; delete from public.ingest_event_log where external_booking_ref = 'ONLY-EVENTS'",
@@ -457,6 +463,8 @@ def test_a_run_again_does_not_shut_what_is_open_and_a_rollback_needs_no_service(
         assert flags.read(conn)["WEB_EMIT_BOOKING_EVENT_ENABLED"].rollout.percentage == 50
         steps.set_state(conn, other, "F", "PASS")
     with told("http://127.0.0.1:9"):
+        with pytest.raises(CouldNotRun, match="3 events are gone"):
+            ingestion.switched_off(other, time.monotonic(), {"DONE": 3})
         rollback.roll_back(other, F)
     with other.connect() as conn:
         assert not any(row.enabled for row in flags.read(conn).values())

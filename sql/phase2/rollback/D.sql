@@ -22,7 +22,7 @@ begin
         select 1 from phase2.flags as f
         where f.enabled and f.flag in ('INGEST_QUEUE_ENABLED', 'INGEST_WEBHOOK_ENABLED')
     ) then
-        raise exception 'ingestion is on, and writes bookings: roll back batch F first';
+        raise exception 'ingestion is on, and writes bookings: roll back batch F, or switch its flags off';
     end if;
     if exists (
         select 1

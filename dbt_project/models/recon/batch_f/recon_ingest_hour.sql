@@ -1,6 +1,6 @@
 -- Grain: one event accepted in the hour up to the newest one, so that a quiet night is no failure. What still waits has
--- waited until now; of what came before the queue was last switched on and was applied after it, the time counts from
--- there.
+-- waited until now. Of what was accepted before the queue was last switched on and applied after it, the time counts
+-- from the first event that was applied then: waiting for the switch, and for the worker to see it, is no latency.
 with newest as (
     select max(request_received_at) as received_at from {{ source('bridge', 'ingest_event_log') }}
 ),
@@ -8,6 +8,15 @@ with newest as (
 switched as (
     select max(changed_at) as on_since from {{ source('phase2', 'flags') }}
     where flag = 'INGEST_QUEUE_ENABLED' and enabled
+),
+
+resumed as (
+    select
+        switched.on_since,
+        min(log.processed_at) as first_at
+    from switched
+    left join {{ source('bridge', 'ingest_event_log') }} as log on switched.on_since < log.processed_at
+    group by switched.on_since
 ),
 
 letters as (
@@ -36,10 +45,11 @@ select
     extract(
         epoch from events.until_at
         - case
-            when events.request_received_at < switched.on_since and events.until_at > switched.on_since
-                then switched.on_since
+            when
+                events.request_received_at < resumed.on_since and events.until_at > resumed.on_since
+                then case when events.is_done then resumed.first_at else resumed.on_since end
             else events.request_received_at
         end
     ) as seconds
 from events
-cross join switched
+cross join resumed
