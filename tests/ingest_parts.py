@@ -65,8 +65,8 @@ begin
     if exists (
         select 1 from public.ingest_event_log as l
         where l.source_enum = e.source_enum and l.external_booking_ref = e.external_booking_ref
-            and l.process_status <> 'DONE' and (l.created_at, l.event_key) < (e.created_at, e.event_key)
-            and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = l.event_key)
+            and phase2.is_pending(l.process_status, l.next_retry_at)
+            and (l.created_at, l.event_key) < (e.created_at, e.event_key)
     ) then
         return 'WAITS';
     end if;

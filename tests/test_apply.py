@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -17,9 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge import postgres, runlog, steps
+from bridge import postgres, runlog, scripts, steps
 from bridge.settings import SQL
-from core_api.ingest.apply import Applied, NotRetryable, apply_event
 from core_api.ingest.events import instant, read
 from tests.booking_events import (
     DAY,
@@ -299,18 +297,36 @@ def test_two_workers_never_apply_to_one_booking_at_once_nor_hold_up_another(ops:
     assert [apply(conn, key) for key in (first, second, second)] == ["APPLIED", "APPLIED", "ALREADY"]
 
 
-def test_an_event_waits_for_the_one_before_it_unless_that_is_dead(conn: Conn) -> None:
+def work(conn: Conn, key: UUID) -> str:
+    row = conn.execute("select w.outcome from phase2.work_events(array[%s::uuid], array[]::float[], 1) as w", (key,))
+    return (row.fetchone() or ("",))[0]
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["dead letter there", "dead letter retained away"])
+def test_an_event_waits_for_the_one_before_it_unless_that_is_dead(ops: str, conn: Conn, forgotten: bool) -> None:
+    """Also in the days after the retention took the dead letter, and before it takes the event."""
     ref = new_ref()
-    dead = accept(conn, Event("CREATED", 0), "GYG", ref)
+    dead = accept(conn, Event("CREATED", 0, day=55_000), "GYG", ref)  # in the year 2300
     late = accept(conn, Event("UPDATED", 1, total=7), "GYG", ref)
     assert apply(conn, late) == "WAITS"
-    conn.execute(
-        "insert into public.ingest_dead_letter (dead_letter_key, event_key, reason_code, first_failed_at,"
-        " last_failed_at, raw_payload) values (%s, %s, 'VALIDATION_ERROR', now(), now(), '{}')",
-        (runlog.uuid7(), dead),
-    )
-    assert apply(conn, late) == "APPLIED"
-    assert apply(conn, dead) == "APPLIED"  # replayed: older now, it only fills
+    assert work(conn, dead) == "DEAD"
+    if forgotten:
+        conn.execute(
+            "update public.ingest_dead_letter set status = 'RESOLVED', updated_at = now() - interval '31 days'"
+            " where event_key = %s",
+            (dead,),
+        )
+        scripts.run_script(ops, "091_retention_cleanup.sql")
+    left = conn.execute("select count(*) from public.ingest_dead_letter where event_key = %s", (dead,)).fetchone()
+    assert left == (0 if forgotten else 1,)
+    assert work(conn, late) == "APPLIED"
+    if not forgotten:  # mended and replayed: older now, it only fills
+        conn.execute(
+            "update public.ingest_event_log set raw_payload = %s, process_status = 'RECEIVED' where event_key = %s",
+            (json.dumps(Event("CREATED", 0, note="one").payload("GYG", ref)), dead),
+        )
+        assert apply(conn, dead) == "APPLIED"
+        assert rows(conn, "GYG", ref)["booking_core"]["note"] == "one"
     assert rows(conn, "GYG", ref)["booking_core"]["total_price"] == 7
 
 
@@ -399,20 +415,17 @@ def test_a_new_day_renews_the_status_of_bookings_that_only_events_know(ops: str,
         ('{"booking": null}', "SCHEMA_MISMATCH"),
     ],
 )
-def test_what_can_never_be_applied_says_so_and_leaves_no_trace(ops: str, conn: Conn, change: str, code: str) -> None:
+def test_what_can_never_be_applied_says_so_and_leaves_no_trace(conn: Conn, change: str, code: str) -> None:
     ref = new_ref()
     key = accept(conn, Event("CREATED", 0, name="Ann Lee"), "GYG", ref)
     conn.execute(
         "update public.ingest_event_log set raw_payload = raw_payload || %s::jsonb where event_key = %s", (change, key)
     )
 
-    async def try_it() -> Applied:
-        async with await psycopg.AsyncConnection.connect(ops, autocommit=True) as worker:
-            return await apply_event(worker, key)
-
-    with pytest.raises(NotRetryable) as refused:
-        asyncio.run(try_it())
-    assert refused.value.code == code
+    with pytest.raises(psycopg.Error) as refused:
+        apply(conn, key)
+    assert refused.value.sqlstate == {"VALIDATION_ERROR": "P2001", "SCHEMA_MISMATCH": "P2002"}[code]
+    assert (refused.value.diag.message_primary or "").startswith(code)
     assert "Ann" not in str(refused.value)
     row = conn.execute(
         "select process_status, (select count(*) from public.booking_core where external_booking_ref = %s)"

@@ -353,9 +353,8 @@ begin
         where
             e.source_enum = event.source_enum -- a channel has one source: this is the index of the second key
             and e.external_booking_ref = event.external_booking_ref
-            and e.process_status <> 'DONE'
+            and phase2.is_pending(e.process_status, e.next_retry_at) -- not: has a dead letter, whose time is shorter
             and (e.created_at, e.event_key) < (event.created_at, event.event_key)
-            and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = e.event_key)
     ) then
         return 'WAITS';
     end if;
