@@ -136,8 +136,8 @@ async def _chores(core: Core) -> None:
             if time.monotonic() >= forget_at:
                 forget_at = time.monotonic() + 60
                 await forget(core.pool)
-        except psycopg.Error as error:
-            _log.warning("chores: %s", plain(error))
+        except Exception as error:  # the next round looks again
+            _log.warning("chores: %s", plain(error) if isinstance(error, psycopg.Error) else type(error).__name__)
         await asyncio.sleep(1.0)
 
 

@@ -209,11 +209,14 @@ def test_a_redelivery_gets_the_first_answer_and_a_reused_nonce_none(client, ops)
     assert post(client, event(), x_nonce=headers["x-nonce"]).status_code == 202
 
 
-def test_a_refused_body_uses_its_nonce_up(client):
-    body = json.dumps(event(source="FAX")).encode()
+@pytest.mark.parametrize(("change", "field"), [((b"GYG", b"FAX"), "source"), ((b'{"id": 1}', b"1e-20000"), "body")])
+def test_a_refused_body_uses_its_nonce_up(client, change, field):
+    """Also one that Postgres alone refuses."""
+    body = json.dumps(event(externalBookingRef=uuid4().hex)).encode().replace(*change)
     headers = signed(body)
     for _ in range(2):
-        assert client.post(PATH, content=body, headers=headers).status_code == 422
+        answered = client.post(PATH, content=body, headers=headers)
+        assert (answered.status_code, answered.json()["error"]["details"][0]["field"]) == (422, field)
     assert code(post(client, event(), x_nonce=headers["x-nonce"])) == "NONCE_REUSED"
 
 
@@ -513,6 +516,18 @@ def test_the_flag_closes_the_door_within_seconds(client, ops):
     while post(client, event()).status_code == 503:
         assert time.monotonic() < ends
         time.sleep(0.1)
+
+
+def test_a_row_that_nobody_can_read_shuts_the_door_and_takes_nothing_down(client, ops, monkeypatch):
+    monkeypatch.setattr(flags, "FRESH_SECONDS", -1.0)
+    left = "insert into phase2.flags values ('INGEST_WEBHOOK_ENABLED', true, %s::jsonb, '', '') returning 1"
+    for rollout, status in (('{"percent": 5}', 202), ('{"percentage": "5 %"}', 503), ("null", 503)):
+        rows(ops, left, rollout)
+        try:
+            assert post(client, event()).status_code == status
+        finally:
+            rows(ops, "delete from phase2.flags returning 1")
+    assert post(client, event()).status_code == 202
 
 
 def test_two_secrets_and_tokens_hold_at_a_time(ops, monkeypatch):

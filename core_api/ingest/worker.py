@@ -115,7 +115,8 @@ class Stepper:
             for keys in filter(None, (together, *([key] for key in alone))):
                 for step in await self._steps(keys):
                     for done in waiting.pop(step.event_key):
-                        done.set_result(step)
+                        if not done.done():  # whose job was cancelled
+                            done.set_result(step)
 
     async def _steps(self, keys: list[UUID]) -> list[Step]:
         """One call for these; when it fails as a whole each gets its own, unless the server itself is away."""
@@ -276,11 +277,11 @@ class IngestWorker:
     async def _sweep(self) -> None:
         while True:
             started = time.monotonic()
-            if await self._is_on():
-                try:
+            try:
+                if await self._is_on():
                     await sweeper.sweep(self._pool, self._queue, self._settings.ingest_recover_seconds)
-                except Exception as error:  # the next round looks again
-                    log.warning("sweeper: %s", type(error).__name__)
+            except Exception as error:  # the next round looks again
+                log.warning("sweeper: %s", type(error).__name__)
             took = time.monotonic() - started
             await asyncio.sleep(max(self._settings.ingest_sweep_seconds, 10 * took))
 
