@@ -26,6 +26,7 @@ from core_api.ingest.worker import IngestWorker
 from core_api.logs import configure_logging
 
 _GRACE_SECONDS = 25  # for what is held
+_CONNECTIONS = 500  # below the 1,024 files that a process usually may have open
 
 
 def api() -> None:
@@ -44,6 +45,7 @@ def api() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 

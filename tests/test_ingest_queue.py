@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,11 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 import redis
 
@@ -24,10 +27,12 @@ from bridge.core_settings import CoreSettings
 from bridge.runlog import uuid7
 from bridge.settings import ROOT
 from core_api import audit, local
+from core_api.__main__ import _CONNECTIONS
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ingest import dead_letters
-from core_api.ingest.queue import JOB_OPTIONS
+from core_api.ingest.queue import JOB_OPTIONS, IngestQueue
+from core_api.ingest.worker import Stepper
 from tests.ingest_parts import Parts, parts, until
 
 PHASE2 = str(Path(sys.executable).with_name("phase2"))
@@ -90,6 +95,27 @@ def test_finished_jobs_are_kept_as_long_whoever_added_them(real: Parts) -> None:
     until(lambda: finished(2), 5)
     assert finished(1)
     assert (real.job(good[2])[0], real.job(bad[0])[0]) == ("unknown", "unknown")
+
+
+def test_the_oldest_jobs_are_measured_and_old_ones_go_though_no_other_ends(real: Parts) -> None:
+    async def asked(_pool: Any, queue: Any) -> tuple[Any, Any, Any]:
+        name = f"old-{uuid4()}"
+        other = IngestQueue(real.redis, name)
+        now = time.time() * 1000
+        try:
+            before = (await other.counts())["oldestDays"]
+            for state, days in (("completed", 14.5), ("completed", 3), ("failed", 31), ("failed", 29)):
+                await other._client.zadd(f"bull:{name}:{state}", {f"{state}-{days}": now - days * 86_400_000})
+            planted = (await other.counts())["oldestDays"]
+            await other.forget_old()
+            return before, planted, (await other.counts())["oldestDays"]
+        finally:
+            await other.close()
+
+    before, planted, after = real.call(asked)
+    assert before == {"completed": None, "failed": None}
+    assert planted == pytest.approx({"completed": 14.5, "failed": 31}, abs=0.02)
+    assert after == pytest.approx({"completed": 3, "failed": 29}, abs=0.02)
 
 
 def test_the_delays_are_those_of_the_contract() -> None:
@@ -207,6 +233,22 @@ def test_the_flag_is_in_force_within_seconds(real: Parts) -> None:
     assert real.event(key)["process_status"] == "RECEIVED"
     real.sql("delete from phase2.flags")
     real.wait(6)
+
+
+def test_a_job_that_is_cancelled_holds_up_no_other(real: Parts) -> None:
+    """Those that come together share a call; who asked for one of them may be gone when it answers."""
+    gone, other = real.accept(["C-1", "C-2"], sleep=0.3)
+
+    async def work(pool: Any, _: Any) -> str:
+        stepper = Stepper(pool, (1.0,), 10)
+        asked = [asyncio.create_task(stepper.step(key)) for key in (gone, other)]
+        await asyncio.sleep(0.1)
+        asked[0].cancel()
+        step = await asyncio.wait_for(asked[1], 5)
+        await stepper.close()
+        return step.outcome
+
+    assert real.call(work) == "APPLIED"
 
 
 # -- dead letters -----------------------------------------------------------------------------------------------------
@@ -391,7 +433,7 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
     queue = real.call(lambda pool, queue: dead_letters.queue_metrics(pool, queue, enabled=True))
     assert queue["queue"].keys() == {
         "queueName", "enabled", "connected", "waiting", "active", "delayed", "completed", "failed", "paused",
-        "lastError", "retentionDays",
+        "lastError", "oldestDays",
     }  # fmt: skip
     assert queue["queue"]["connected"] is True
     assert queue["queue"]["failed"] > 0
@@ -446,6 +488,16 @@ def test_the_service_takes_its_own_example_and_ends_cleanly(tmp_path: Path) -> N
             served.terminate()
             assert served.wait(20) == 0
         assert local.pid(tmp_path) is None, "the Valkey that it started is stopped"
+
+
+def test_connections_have_a_limit(real: Parts) -> None:
+    with real.api(), httpx.Client(base_url=f"http://127.0.0.1:{real.port}") as client, ExitStack() as held:
+        assert client.get("/health").status_code == 200  # and keeps its connection
+        for _ in range(_CONNECTIONS - 1):
+            held.enter_context(socket.create_connection(("127.0.0.1", real.port)))
+        until(lambda: client.get("/health").status_code == 503, 5)
+        held.close()
+        until(lambda: client.get("/health").status_code == 200, 5)
 
 
 def test_a_worker_loads_no_web_framework() -> None:
