@@ -210,7 +210,9 @@ def _keys(service: Service) -> dict[str, Any]:
     alive, depends = service.get("/health"), service.get("/health/db")
     said = _data(depends)
     cron = _schedule()
-    _keep(service.run, "F-05", [("daily", cron is not None, {"cron": cron})])
+    # every day of every month and week, at whatever hours
+    daily = cron is not None and cron.split()[2:] == ["*"] * 3
+    _keep(service.run, "F-05", [("daily", daily, {"cron": cron})])
     return _require(
         service,
         [
@@ -293,11 +295,14 @@ def _worker(service: Service) -> dict[str, Any]:
             lambda: conn.execute(done).fetchone() != before or conn.execute(due).fetchone() == (0,), WORK_SECONDS
         )
     queue = _queue(service)
-    kept = queue.get("retentionDays") or {}
+    oldest = queue.get("oldestDays") or {}  # of a queue that is not connected nothing is known
     _keep(
         service.run,
         "F-05",
-        [(f"{what} jobs", kept.get(what) == days, {"days": kept.get(what)}) for what, days in _JOB_DAYS.items()],
+        [
+            (f"{state} jobs", state in oldest and (oldest[state] or 0) <= days + 1, {"oldest_days": oldest.get(state)})
+            for state, days in _JOB_DAYS.items()
+        ],
     )
     return _require(
         service,
@@ -309,7 +314,7 @@ def _worker(service: Service) -> dict[str, Any]:
     )
 
 
-_JOB_DAYS = {"success": 14, "failed": 30}  # blueprint 6.7
+_JOB_DAYS = {"completed": 14, "failed": 30}  # blueprint 6.7
 
 
 def _replay(service: Service) -> dict[str, Any]:
@@ -385,7 +390,14 @@ def _schedule() -> str | None:
     said = yaml.safe_load(file.read_text()) if file.exists() else {}
     for deployment in said.get("deployments", ()):
         if str(deployment.get("entrypoint", "")).endswith(":retention_flow"):
-            return next((when["cron"] for when in deployment.get("schedules", ()) if when.get("cron")), None)
+            return next(
+                (
+                    when["cron"]
+                    for when in deployment.get("schedules", ())
+                    if when.get("cron") and when.get("active", True)
+                ),
+                None,
+            )
     return None
 
 

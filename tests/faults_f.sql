@@ -148,11 +148,11 @@ update phase2.step_log set ended_at = ended_at - interval '3 days' where detail 
 -- @names
 values ('the last run');
 
--- @fault F-05 | run | finished jobs are kept for another time
+-- @fault F-05 | run | a finished job is older than its time
 -- @plant
-update phase2.gate_inputs set passed = false where gate_id = 'F-05' and item = 'success jobs';
+update phase2.gate_inputs set passed = false where gate_id = 'F-05' and item = 'completed jobs';
 -- @names
-values ('success jobs');
+values ('completed jobs');
 
 -- @fault F-05 | run | nobody has looked at its schedule
 -- @plant
@@ -160,35 +160,57 @@ delete from phase2.gate_inputs where gate_id = 'F-05' and item = 'daily';
 -- @names
 values ('daily');
 
--- @fault F-06 | drill | the latest has failed
--- @rows
-select gen_random_uuid() as key;
+-- @fault F-06 | drill | the latest burst has failed
 -- @plant
 insert into phase2.drills (drill_id, drill, passed, measured, started_at, ended_at)
-select key, 'replay', false, '{}', now(), now() + interval '1 s' from planted;
+values (gen_random_uuid(), 'burst', false, '{}', now(), now() + interval '1 s');
+-- @names
+values ('burst');
 
--- @fault F-06 | drill | it left no audit rows
--- @rows
-select drill_id as key from phase2.drills where drill = 'replay';
+-- @fault F-06 | drill | nobody has tried a duplicate delivery
+-- @plant
+delete from phase2.drills where drill = 'duplicate';
+-- @names
+values ('duplicate');
+
+-- @fault F-06 | drill | events came out of order 31 days ago, and never since
+-- @plant
+update phase2.drills set ended_at = ended_at - interval '31 days' where drill = 'out_of_order';
+-- @names
+values ('out_of_order');
+
+-- @fault F-06 | drill | the replay left no audit rows
 -- @plant
 update phase2.drills set measured = '{"audit_rows": 0}' where drill = 'replay';
+-- @names
+values ('replay');
 
 -- @fault F-06 | drill | there was none
 -- @plant
-delete from phase2.drills where drill = 'replay';
+delete from phase2.drills where drill <> 'rollback';
+-- @names
+values ('duplicate'), ('out_of_order'), ('burst'), ('replay');
 
 -- @fault G-04 | drill | it took 301 s | F
--- @rows
-select drill_id as key from phase2.drills where drill = 'rollback';
 -- @plant
 update phase2.drills set measured = '{"seconds_to_old_path": 301}' where drill = 'rollback';
+-- @names
+values ('rollback');
 
 -- @fault G-04 | drill | an event was lost | F
--- @rows
-select drill_id as key from phase2.drills where drill = 'rollback';
 -- @plant
 update phase2.drills set passed = false where drill = 'rollback';
+-- @names
+values ('rollback');
+
+-- @fault G-04 | drill | the latest is 31 days old | F
+-- @plant
+update phase2.drills set ended_at = ended_at - interval '31 days' where drill = 'rollback';
+-- @names
+values ('rollback');
 
 -- @fault G-04 | drill | there was none | F
 -- @plant
 delete from phase2.drills where drill = 'rollback';
+-- @names
+values ('rollback');

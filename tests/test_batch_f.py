@@ -22,6 +22,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+import redis
 
 from bridge import flags, gates, ingestion, ledger, postgres, rehearsal, rollback, scripts, steps
 from bridge.batches import BATCHES
@@ -29,6 +30,8 @@ from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.ingest_client import send, signed
 from bridge.settings import ROOT, settings
+from core_api import local
+from core_api.ingest.queue import IngestQueue
 from tests.faults import Fault, read
 from tests.serving import ADMIN, PATH, SECRET, TOKEN, event
 from tests.serving import service as api_alone
@@ -125,11 +128,11 @@ def service(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 def drilled(conn: psycopg.Connection) -> None:
-    """What the drills of a replay and of a rollback leave behind when they pass."""
+    """What the required drills leave behind when they pass."""
     conn.execute(
-        "insert into phase2.drills (drill_id, drill, passed, measured, started_at) values"
-        " (gen_random_uuid(), 'replay', true, '{\"audit_rows\": 3}', now()),"
-        " (gen_random_uuid(), 'rollback', true, '{\"seconds_to_old_path\": 3}', now())"
+        "insert into phase2.drills (drill_id, drill, passed, measured, started_at)"
+        ' select gen_random_uuid(), d, true, \'{"audit_rows": 3, "seconds_to_old_path": 3}\', now()'
+        " from unnest(array['duplicate', 'out_of_order', 'burst', 'replay', 'rollback']) as d"
     )
 
 
@@ -444,6 +447,56 @@ def test_no_worker_is_f_00(other: steps.Run, monkeypatch: pytest.MonkeyPatch) ->
     with api_alone(other.databases.ops) as url, told(url), pytest.raises(GateFailed) as raised:
         step(other, "service worker")
     assert "the queue is connected, a worker is there" in str(raised.value)
+
+
+def kept(run: steps.Run, item: str) -> tuple[bool, dict[str, Any]]:
+    """What the latest look has found of this item of F-05."""
+    with run.connect() as conn:
+        found = conn.execute(
+            "select passed, detail from phase2.gate_inputs where gate_id = 'F-05' and item = %s"
+            " order by gate_input_id desc limit 1",
+            (item,),
+        ).fetchone()
+    assert found
+    return found
+
+
+def test_a_finished_job_that_nobody_forgets_is_f_05(other: steps.Run, tmp_path: Path) -> None:
+    """The copy has a queue and nobody who works, so that nobody forgets."""
+    url, _ = local.ensure(tmp_path)
+    try:
+        with (
+            redis.Redis.from_url(url) as client,
+            api_alone(other.databases.ops, lambda: IngestQueue(url, "kept")) as at,
+            told(at),
+        ):
+            for days, passed in (({"completed": 13, "failed": 29}, True), ({"completed": 16, "failed": 32}, False)):
+                for state, age in days.items():
+                    client.zadd(f"bull:kept:{state}", {f"a {state} job": (time.time() - age * 86_400) * 1000})
+                with pytest.raises(GateFailed, match="a worker is there"):
+                    step(other, "service worker")
+                for state, age in days.items():
+                    found, detail = kept(other, f"{state} jobs")
+                    assert (found, round(detail["oldest_days"])) == (passed, age)
+    finally:
+        local.stop(tmp_path)
+    with api_alone(other.databases.ops) as at, told(at), pytest.raises(GateFailed):
+        step(other, "service worker")
+    assert not kept(other, "completed jobs")[0]  # without a queue nothing is known
+
+
+@pytest.mark.parametrize(
+    ("schedule", "passed"),
+    [("{cron: '0 19 * * *'}", True), ("{cron: '0 19 * * 0'}", False), ("{cron: '0 19 * * *', active: false}", False)],
+)
+def test_a_retention_that_is_not_daily_is_f_05(
+    other: steps.Run, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, passed: bool
+) -> None:
+    deployment = f"deployments: [{{entrypoint: 'flows/x.py:retention_flow', schedules: [{schedule}]}}]"
+    (tmp_path / "prefect.yaml").write_text(deployment)
+    monkeypatch.setattr(ingestion, "ROOT", tmp_path)
+    step(other, "service keys")
+    assert kept(other, "daily")[0] is passed
 
 
 def test_a_run_again_does_not_shut_what_is_open_and_a_rollback_needs_no_service(

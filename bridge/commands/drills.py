@@ -28,7 +28,7 @@ def drill(
     in, how long until the old path serves, and that nothing is lost.
 
     What comes of it is a row of `phase2.drills`, an entry `drill` in the ledger, and a report below `reports/drills/`;
-    the gates F-06 and G-04 ask for the latest. Exit code 1: a drill failed.
+    the gates F-06 and G-04 ask for the latest of each, of the last 30 days. Exit code 1: a drill failed.
 
     Example: `phase2 drill burst`
     """

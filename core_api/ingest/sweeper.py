@@ -37,7 +37,7 @@ limit %(most)s
 async def sweep(pool: Pool, queue: IngestQueue, recover_seconds: float) -> int:
     """Queue again what is lost, in the order in which it was accepted; how many. Raises RedisError, psycopg.Error.
 
-    On a new day it also renews the status of bookings that only events know.
+    It also forgets old jobs, and on a new day renews the status of bookings that only events know.
     """
     async with pool.connection() as conn:
         rows = await (await conn.execute(_PENDING, {"recover": recover_seconds, "most": _MOST})).fetchall()
@@ -47,6 +47,7 @@ async def sweep(pool: Pool, queue: IngestQueue, recover_seconds: float) -> int:
         lost = await queue.not_at_work(list(page))
         await queue.add_again([(key, page[key] or 0.0) for key in lost])
         found += len(lost)
+    await queue.forget_old()
     async with pool.connection() as conn:
         await conn.execute("select phase2.renew_fulfilment()")
     return found

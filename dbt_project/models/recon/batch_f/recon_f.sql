@@ -32,10 +32,7 @@ rules as materialized (
 ),
 
 drills as materialized (
-    select
-        d.*,
-        (d.measured ->> 'seconds_to_old_path')::numeric as seconds
-    from {{ ref('recon_drills') }} as d
+    select * from {{ ref('recon_drills') }}
 ),
 
 -- of each gate one row a thing that it looks at; `is_failing` are its exceptions
@@ -90,24 +87,24 @@ looked_at as (
     select
         'F-06' as gate_id,
         'drill' as entity,
-        drill_id::text as key,
-        coalesce(passed and (measured ->> 'audit_rows')::integer > 0, false) is false as is_failing,
-        case when passed then 'NO_AUDIT_ROWS' else 'DRILL_FAILED' end as status,
-        jsonb_build_object('ended_at', ended_at) as detail
+        drill as key,
+        problem is not null as is_failing,
+        problem as status,
+        jsonb_build_object('drill_id', drill_id, 'ended_at', ended_at) as detail
     from drills
-    where drill = 'replay'
+    where drill <> 'rollback'
 
     union all
 
     select
         'G-04' as gate_id,
         'drill' as entity,
-        drills.drill_id::text as key,
-        not coalesce(drills.passed and drills.seconds <= limits.threshold, false) as is_failing,
-        case
-            when not drills.passed then 'DRILL_FAILED' when drills.seconds is null then 'NOT_MEASURED' else 'TOO_SLOW'
-        end as status,
-        jsonb_build_object('ended_at', drills.ended_at, 'seconds', drills.seconds) as detail
+        drills.drill as key,
+        drills.problem is not null or drills.seconds > limits.threshold as is_failing,
+        coalesce(drills.problem, 'TOO_SLOW') as status,
+        jsonb_build_object(
+            'drill_id', drills.drill_id, 'ended_at', drills.ended_at, 'seconds', drills.seconds
+        ) as detail
     from drills
     inner join limits on limits.gate_id = 'G-04'
     where drills.drill = 'rollback'
@@ -148,20 +145,19 @@ log as (
 measured as (
     select
         c.gate_id,
-        case when c.gate_id in ('F-01', 'F-06') then c.holding else c.failing end as numerator,
+        case when c.gate_id = 'F-01' then c.holding else c.failing end as numerator,
         c.rows as denominator,
         case
             when c.gate_id = 'F-01' then c.holding::numeric / nullif(c.rows, 0)
             when c.gate_id = 'F-02' then l.median
             when c.gate_id = 'F-02-P95' then l.p95
-            when c.gate_id = 'F-06' then c.holding
             when c.gate_id = 'G-04' then r.seconds
             else c.failing
         end as value,
         null::jsonb as detail
     from counted as c
     cross join latency as l
-    left join drills as r on r.drill = 'rollback' and r.passed
+    left join drills as r on r.drill = 'rollback' and r.problem is null
 
     union all
 

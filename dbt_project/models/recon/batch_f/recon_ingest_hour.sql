@@ -27,7 +27,7 @@ events as (
     select
         e.*,
         e.process_status = 'DONE' as is_done,
-        e.process_status = 'DONE' or (e.process_status = 'FAILED' and e.next_retry_at is null) as has_ended,
+        not phase2.is_pending(e.process_status, e.next_retry_at) as has_ended,
         coalesce(case when e.process_status = 'DONE' then e.processed_at end, now()) as until_at,
         d.event_key is not null as has_dead_letter
     from {{ source('bridge', 'ingest_event_log') }} as e

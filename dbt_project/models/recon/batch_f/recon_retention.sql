@@ -15,7 +15,7 @@ with old as (
     from {{ source('bridge', 'ingest_event_log') }} as e
     where
         e.created_at < now() - interval '36 days'
-        and (e.process_status = 'DONE' or (e.process_status = 'FAILED' and e.next_retry_at is null))
+        and not phase2.is_pending(e.process_status, e.next_retry_at)
         and not exists (
             select 1 from {{ source('bridge', 'ingest_dead_letter') }} as d
             where d.event_key = e.event_key
@@ -64,7 +64,7 @@ as_set as (
         wanted.rule,
         coalesce(inputs.passed, false) as is_set,
         inputs.detail
-    from (values ('daily'), ('success jobs'), ('failed jobs')) as wanted (rule)
+    from (values ('daily'), ('completed jobs'), ('failed jobs')) as wanted (rule)
     left join {{ ref('recon_gate_inputs') }} as inputs on inputs.gate_id = 'F-05' and wanted.rule = inputs.item
 )
 
