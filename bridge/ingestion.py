@@ -206,7 +206,7 @@ def _keys(service: Service) -> dict[str, Any]:
     """Before anything is switched: keys, kill switch, schedule, and a service that is well."""
     chosen = service.settings
     keys = ("ingest_service_token", "ingest_service_secret", "core_api_admin_token")
-    killed = {name.strip() for name in chosen.phase2_kill.split(",")} & {"all", *OURS}
+    killed = chosen.killed & set(OURS)
     alive, depends = service.get("/health"), service.get("/health/db")
     said = _data(depends)
     cron = _schedule()

@@ -118,27 +118,6 @@ def test_the_oldest_jobs_are_measured_and_old_ones_go_though_no_other_ends(real:
     assert after == pytest.approx({"completed": 3, "failed": 29}, abs=0.02)
 
 
-def test_the_oldest_jobs_are_measured_and_old_ones_go_though_no_other_ends(real: Parts) -> None:
-    async def asked(_pool: Any, queue: Any) -> tuple[Any, Any, Any]:
-        name = f"old-{uuid4()}"
-        other = IngestQueue(real.redis, name)
-        now = time.time() * 1000
-        try:
-            before = (await other.counts())["oldestDays"]
-            for state, days in (("completed", 14.5), ("completed", 3), ("failed", 31), ("failed", 29)):
-                await other._client.zadd(f"bull:{name}:{state}", {f"{state}-{days}": now - days * 86_400_000})
-            planted = (await other.counts())["oldestDays"]
-            await other.forget_old()
-            return before, planted, (await other.counts())["oldestDays"]
-        finally:
-            await other.close()
-
-    before, planted, after = real.call(asked)
-    assert before == {"completed": None, "failed": None}
-    assert planted == pytest.approx({"completed": 14.5, "failed": 31}, abs=0.02)
-    assert after == pytest.approx({"completed": 3, "failed": 29}, abs=0.02)
-
-
 def test_the_delays_are_those_of_the_contract() -> None:
     assert CoreSettings(_env_file=None).ingest_retry_seconds == (30, 120, 600, 1800, 7200)
 
