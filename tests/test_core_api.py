@@ -219,7 +219,7 @@ def test_an_event_goes_to_the_dead_letters_and_comes_back(ops):
     with serving.service(ops) as url, httpx.Client(base_url=url) as client:
         event_id = post(client, event()).json()["data"]["eventId"]
         path = f"{PATH}/{event_id}"
-        failed = client.post(f"{path}/fail", headers=ADMIN)
+        failed = client.post(f"{path}/fail", headers=ADMIN, json={"poisonMessage": None})
         assert failed.status_code == 202, failed.text
         letter = failed.json()["data"]
         assert (letter["eventId"], letter["status"]) == (event_id, "OPEN")

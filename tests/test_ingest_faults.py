@@ -16,7 +16,7 @@ import redis
 
 from core_api import local
 from core_api.auth import Admin
-from core_api.ingest import dead_letters
+from core_api.ingest import dead_letters, sweeper
 from core_api.ingest.queue import JOB_NAME
 from tests.ingest_parts import Parts, parts, until
 
@@ -213,6 +213,20 @@ def test_without_the_sweeper_a_flush_loses_events(real: Parts) -> None:
     with real.worker(INGEST_SWEEP_SECONDS="600", INGEST_RECOVER_SECONDS="600"):
         time.sleep(3)
         assert len(real.pending()) == 1
+
+
+def test_what_is_lost_behind_what_is_queued_is_found(real: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait in the queue for a retry: the sweeper reads on."""
+    keys = real.accept([f"B-{number}" for number in range(7)])
+    real.sql(
+        "update public.ingest_event_log set process_status = 'FAILED', next_retry_at = now() + interval '1 hour'"
+        " where event_key = any(%s)",
+        keys[:4],
+    )
+    real.add(*keys[:4], keys[5])
+    monkeypatch.setattr(sweeper, "_MOST", 2)
+    assert real.call(lambda pool, queue: sweeper.sweep(pool, queue, 0)) == 2
+    assert [real.job(key)[0] for key in keys] == ["waiting"] * 7
 
 
 def test_a_person_who_fails_what_a_worker_is_at(real: Parts) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import orjson
 import pytest
 import redis
 
@@ -332,8 +333,14 @@ def test_a_replay_of_many_keeps_their_order_and_its_limit(real: Parts) -> None:
     events = [dead(real, "Z-1")[0] for _ in range(4)]
     real.sql("update public.ingest_dead_letter set status = 'READY' where event_key = any(%s)", events)
     real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = any(%s)", events)
+    off = lambda pool, queue: dead_letters.replay(pool, queue, MANAGER, enabled=False, reason="all", channel="GYG")  # noqa: E731
+    assert refused(real, off) == "503 INGEST_REPLAY_DISABLED"
+    (said, *_), _ = real.call(lambda pool, _: audit.trail(pool, event_type="INGEST_REPLAY_REJECTED"))
+    assert (said["resourceId"], said["metadata"]["channel"], said["metadata"]["reason"]) == ("READY", "GYG", "all")
     keys, queued = real.call(
-        lambda pool, queue: dead_letters.replay(pool, queue, MANAGER, reason="all", limit=3, channel="GYG")
+        lambda pool, queue: dead_letters.replay(
+            pool, queue, MANAGER, enabled=True, reason="all", limit=3, channel="GYG"
+        )
     )
     assert (keys, queued) == (events[:3], True)
     real.wait()
@@ -408,6 +415,19 @@ def test_changes_are_told_by_field_and_personal_ones_without_their_values() -> N
     ]
 
 
+def test_times_of_a_preview_are_as_in_every_answer() -> None:
+    before = {("booking_core", "k"): {"booking_created_at": "2026-11-22T16:30:00.25+08:00", "tour_time": "08:00:00"}}
+    after = {("booking_core", "k"): {"booking_created_at": None, "tour_time": "09:00:00"}}
+    (found,) = dead_letters.document(
+        [dead_letters.Preview(uuid4(), "APPLIED", None, dead_letters._changes(before, after))]
+    )
+    told = orjson.loads(orjson.dumps(found, option=orjson.OPT_UTC_Z))["changes"]
+    assert [(change["before"], change["after"]) for change in told] == [
+        ("2026-11-22T08:30:00.250000Z", None),
+        ("08:00:00", "09:00:00"),
+    ]
+
+
 def test_lists_have_pages(real: Parts) -> None:
     for number in range(3):
         dead(real, f"N-{number}")
@@ -436,6 +456,9 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
         "lastError", "oldestDays",
     }  # fmt: skip
     assert queue["queue"]["connected"] is True
+    without = real.call(lambda pool, _: dead_letters.queue_metrics(pool, None, enabled=False))
+    assert without["queue"].keys() == queue["queue"].keys()
+    assert without["queue"]["connected"] is False
     assert queue["queue"]["failed"] > 0
     assert queue["deadLetter"]["byStatus"].keys() == set(dead_letters.STATUSES)
     assert queue["deadLetter"]["total"] == sum(queue["deadLetter"]["byStatus"].values()) > 0
@@ -447,6 +470,9 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
         sum(queue["retry"]["attemptHistogram"].values())
         == real.sql("select count(*) from public.ingest_event_log")[0][0]
     )
+    assert queue["retry"]["totals"]["withAttempt"] == real.sql(
+        "select count(*) from public.ingest_event_log where attempt_count > 0"
+    )[0][0]  # fmt: skip
     processing = real.call(lambda pool, _: dead_letters.processing_metrics(pool, 0))
     assert processing["windowMinutes"] == 1
     processing = real.call(lambda pool, _: dead_letters.processing_metrics(pool, 60))

@@ -27,7 +27,6 @@ from core_api.app import (
 )
 from core_api.audit import Why
 from core_api.auth import Admin
-from core_api.errors import Refused
 from core_api.ingest import dead_letters, log
 from core_api.ingest.events import Whole
 from core_api.ingest.routes import PATH, EventView
@@ -71,7 +70,7 @@ class Failure(Why):
 
     reasonCode: str | None = Field(None, max_length=64)
     reasonDetail: str | None = Field(None, max_length=2000)
-    poisonMessage: bool = False
+    poisonMessage: bool | None = None
 
 
 class ReplayRequest(BaseModel):
@@ -155,10 +154,9 @@ async def replays(request: Request, admin: AsWriter) -> Response:
         keys = await dead_letters.ready(core.pool, **chosen)
         previews = dead_letters.document(await dead_letters.preview(core.pool, keys))
         return answer(request, {"preview": True, "eventIds": keys, "queued": False, "changes": previews}, 202)
-    if not await core.flags.is_on("INGEST_REPLAY_ENABLED", core.pool):
-        raise Refused(503, "INGEST_REPLAY_DISABLED", "replay is switched off", headers={"retry-after": "60"})
+    enabled = await core.flags.is_on("INGEST_REPLAY_ENABLED", core.pool)
     keys, queued = await dead_letters.replay(
-        core.pool, core.queue, admin, reason=asked.reason, ticket=asked.ticket, **chosen
+        core.pool, core.queue, admin, enabled=enabled, reason=asked.reason, ticket=asked.ticket, **chosen
     )
     return answer(request, {"preview": False, "eventIds": keys, "queued": queued, "changes": []}, 202)
 

@@ -26,6 +26,7 @@ _DAY = 86_400
 _KEPT_DAYS = {"completed": 14, "failed": 30}  # finished jobs (blueprint 6.7; gate F-05)
 _FORGOTTEN_AT_ONCE = 1000  # of each, in one call
 _PATIENCE = 1.0  # seconds that an accepted request may wait for Redis
+_STATES = ("waiting", "active", "delayed", "completed", "failed", "paused")
 _LOST = (RedisError, OSError, TimeoutError)
 
 # of every job, whoever added it: the worker sees to that
@@ -35,6 +36,23 @@ KEPT: dict[str, Any] = {
 }
 # of which the log keeps the true count; five retries after the first try
 JOB_OPTIONS: dict[str, Any] = {"attempts": 6, "backoff": BACKOFF, "stackTraceLimit": 0, **KEPT}
+
+
+def _counted(
+    name: str, counts: dict[str, int] | None, oldest: dict[str, float | None] | None, last_error: str | None
+) -> dict[str, Any]:
+    return {
+        "queueName": name,
+        "connected": counts is not None,
+        **{state: (counts or {}).get(state, 0) for state in _STATES},
+        "lastError": last_error,
+        "oldestDays": oldest,
+    }
+
+
+def nothing_counted() -> dict[str, Any]:
+    """`IngestQueue.counts` where there is no queue."""
+    return _counted(core_settings().ingest_queue_name, None, None, None)
 
 
 def connection(url: str, *, blocking: bool = False) -> redis.asyncio.Redis:
@@ -150,21 +168,13 @@ class IngestQueue:
 
     async def counts(self) -> dict[str, Any]:
         """`queue` of `GET /v1/ingest/metrics/queue`, but for `enabled`; never raises."""
-        states = ("waiting", "active", "delayed", "completed", "failed", "paused")
         try:
-            counts = await self._queue.getJobCounts(*states)
-            oldest = await self._oldest_days()
-            connected = True
+            return _counted(
+                self.name, await self._queue.getJobCounts(*_STATES), await self._oldest_days(), self.last_error
+            )
         except _LOST as error:
             self._lost(error)
-            counts, oldest, connected = {}, None, False
-        return {
-            "queueName": self.name,
-            "connected": connected,
-            **{state: counts.get(state, 0) for state in states},
-            "lastError": self.last_error,
-            "oldestDays": oldest,
-        }
+            return _counted(self.name, None, None, self.last_error)
 
     async def is_connected(self) -> bool:
         """Whether Redis answers."""
