@@ -168,7 +168,7 @@ def _all(
     mark = _begin(emitter, row, ops)
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
     with (
-        httpx.Client(limits=limits, timeout=_SECONDS) as client,
+        httpx.Client(limits=limits, timeout=_SECONDS, trust_env=False) as client,  # no proxy, no netrc
         ThreadPoolExecutor(CONNECTIONS) as pool,
         psycopg.RawServerCursor(source, f"emit_{emitter.name}") as cursor,
     ):
@@ -250,18 +250,31 @@ def _send(run: _Run, event: dict[str, Any]) -> tuple[int, str]:
     except (RecursionError, ValueError):  # a parser's JSON may be nested, or hold a number, beyond all measure
         return 0, "it cannot be read"
     response = ingest_client.send(run.client, request)
-    if response.status_code == 202:
-        return 202, "another event's answer" if response.json()["data"]["idempotentReplay"] else ""
-    error = response.json().get("error", {}) if "json" in response.headers.get("content-type", "") else {}
+    is_replay = _part(response, "data").get("idempotentReplay")
+    if response.status_code == 202 and isinstance(is_replay, bool):
+        return 202, "another event's answer" if is_replay else ""
+    error = _part(response, "error")
     code = str(error.get("code", ""))
     if code in _FOR_GOOD:
-        fields = sorted({str(fault.get("field")) for fault in error.get("details") or [] if isinstance(fault, dict)})
+        details = error.get("details")
+        faults = details if isinstance(details, list) else []
+        fields = sorted({str(fault.get("field")) for fault in faults if isinstance(fault, dict)})
         return response.status_code, f"{code}: {', '.join(fields)}" if fields else code
     raise CouldNotRun(
         f"the core API does not take events: {response.status_code} {code}",
         where=core_settings().url,
-        todo="See its flags (phase2 flag) and its log; the next run goes on from here.",
+        todo="See its flags (phase2 flag), its log and CORE_API_URL; the next run goes on from here.",
     )
+
+
+def _part(response: httpx.Response, name: str) -> dict[str, Any]:
+    """`data` or `error` of an answer of the core API; empty when there is none, or somebody else answers."""
+    try:
+        said = response.json()
+    except (RecursionError, ValueError):
+        return {}
+    part = said.get(name) if isinstance(said, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 _REFUSE = """

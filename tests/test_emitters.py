@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -322,6 +323,30 @@ def test_nothing_moves_while_nobody_answers(
     assert emitters.emit_web(shop.databases).new == 1
     drain(ops)
     assert shown(ops, alone(shop)[0]) == 22
+
+
+def test_somebody_else_answers(shop: Pipeline, ops: Ops, balisnap: Ops, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing counts as sent, or as refused, and a proxy of the environment has no say."""
+    edit(balisnap, alone(shop)[9], NOW - timedelta(minutes=1), number_of_adult=24)
+    before = mark(ops)
+    for status, kind, body in (
+        (202, "text/html", b"<p>accepted"),
+        (202, "application/json", b'{"data": '),
+        (202, "application/json", b'{"data": {"idempotentReplay": "no"}}'),
+        (422, "application/json", b'{"error": "VALIDATION_ERROR"}'),
+        (502, "application/json", b"["),
+    ):
+        told = httpx.Response(status, headers={"content-type": kind}, content=body)
+        with monkeypatch.context() as patch:
+            patch.setattr(ingest_client, "send", lambda *_, told=told: told)
+            with pytest.raises(CouldNotRun, match=f"does not take events: {status} "):
+                emitters.emit_web(shop.databases)
+    assert mark(ops) == before
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert emitters.emit_web(shop.databases).new == 1
+    drain(ops)
 
 
 def test_what_is_refused_for_good_is_left_to_people_and_holds_up_nothing(
