@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench bench-cutover serve docs clean
+.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench bench-cutover bench-ingest serve drill docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -10,6 +10,9 @@ BATCH ?=
 M ?=
 BOOKINGS ?= 20000
 RUNS ?= 1
+EVENTS ?= 2000
+SECONDS ?= 30
+ARGS ?=
 SEED ?= 7
 SCENARIO ?= healthy
 SQLFLUFF := $(VENV)/bin/sqlfluff lint --disable-progress-bar
@@ -91,7 +94,7 @@ lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed sin
 	  eval "$$($(PHASE2) env)" && $(SQLFLUFF) --processes 2 $$files; }
 # plain SQL has no place in dbt's project, whose templater leaves it out without a word; sql/sources stay as the
 # applications wrote them
-	@files="$$($(call stale,$(addprefix sql/,phase2 ingest ops landing sample compose roles explain state.sql ledger.sql status_snapshot.sql \
+	@files="$$($(call stale,$(addprefix sql/,phase2 ingest emitters ops landing sample compose roles explain state.sql ledger.sql status_snapshot.sql \
 	  review_snapshot.sql fingerprint.sql) tests/floor))"; test -z "$$files" || $(SQLFLUFF) --processes 2 --templater raw $$files
 # statements with parameters
 	@files="$$($(call stale,sql/ops_read))"; test -z "$$files" || $(SQLFLUFF) --templater placeholder $$files
@@ -105,8 +108,13 @@ bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=1
 	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS) --runs $(RUNS)
 bench-cutover: setup ## Full parity, reads on both sides, what shadow reads cost; each held to its limit (BOOKINGS=1000000)
 	@$(VENV)/bin/python -m tests.bench_cutover --bookings $(BOOKINGS)
+bench-ingest: BOOKINGS := 2000
+bench-ingest: setup ## Events accepted and applied a second, latencies, where the time goes (EVENTS=2000 SECONDS=30 ARGS=--write)
+	@$(VENV)/bin/python -m tests.bench_ingest --bookings $(BOOKINGS) --events $(EVENTS) --seconds $(SECONDS) $(ARGS)
 serve: setup ## API and worker on the embedded parts, flags of ingestion on, until Ctrl-C (CORE_API_PORT=4000)
 	@$(PHASE2) serve
+drill: setup ## What batch F has to show, on a copy of the ops database: duplicates, order, burst, replay, rollback
+	@$(PHASE2) drill
 docs: setup ## dbt docs, with the rulebook
 	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .
 clean: ## Remove the embedded databases, dbt's target and the reports; copies (.phase2/backups) stay

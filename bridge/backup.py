@@ -43,6 +43,7 @@ _SCHEMAS: dict[str, list[str] | None] = {"ops": ["public", "phase2"], "balisnap"
 # What a rollback changes beside the canonical tables, and `restore` puts back with them.
 STATE = (
     "audit_sample",
+    "booking_event_times",
     "booking_freshness",
     "booking_source_times",
     "paid_bookings",

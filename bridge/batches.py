@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["sources", "script", "rerun", "legacy", "land", "snapshot", "audit", "dbt"]
+Kind = Literal[
+    "sources", "script", "rerun", "legacy", "land", "snapshot", "audit", "dbt", "service", "flag", "emit", "retention"
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Batch:
     @property
     def plan(self) -> tuple[Step, ...]:
         return self.prechecks + self.steps + self.postchecks
+
+    @property
+    def switches(self) -> bool:
+        """Whether it switches flags on: its rollback switches them off, and removes no row."""
+        return any(step.kind == "flag" for step in self.steps)
 
 
 GLOBAL_GATES = ("G-01", "G-02", "G-08")
@@ -146,10 +153,44 @@ BATCHES: dict[str, Batch] = {
                 "drop dbt's working tables: the next run makes them again",
             ),
         ),
+        Batch(
+            code="F",
+            focus="Ingestion pipeline activation",
+            output="signed webhook, queue worker, replay, emitters and retention, beside the old path",
+            prechecks=(
+                _LAND,
+                Step(
+                    "service", "keys", "Are tokens and secret set, does the service answer, is the retention scheduled"
+                ),
+            ),
+            # the smoke test comes after the flag: a request that is refused before its signature shows nothing of it
+            steps=(
+                Step("service", "closed", "The endpoint is deployed and shut: a signed request answers 503"),
+                Step("flag", "INGEST_WEBHOOK_ENABLED", "Switch the webhook on"),
+                Step("service", "smoke", "Smoke test: signed requests that can write nothing are judged rightly"),
+                Step("flag", "INGEST_QUEUE_ENABLED", "Switch the queue on"),
+                Step("service", "worker", "A worker is there, and takes what is waiting"),
+                Step("flag", "INGEST_REPLAY_ENABLED", "Switch the audited replay on"),
+                Step("service", "replay", "Replay and the list of dead letters answer"),
+                Step("flag", "WEB_EMIT_BOOKING_EVENT_ENABLED", "Switch the web emitter on, for a small part"),
+                Step("emit", "web", "Emit what has changed in balisnap, once, and see it applied"),
+                Step("flag", "EMAIL_PIPELINE_CORE_ENABLED", "Switch the mail adapter on, for some channels"),
+                Step("emit", "mail", "Emit the parsed mails, once, and see them applied"),
+                Step("retention", "091_retention_cleanup.sql", "Forget what has served its time; daily from now on"),
+            ),
+            postchecks=(_measure("f"),),
+            gates=("F-00", "F-01", "F-02", "F-02-P95", "F-03", "F-04", "F-05", "F-06", "G-04"),
+            rollback=(
+                "switch off queue, webhook, replay and both emitters, and wait until the service says so",
+                "keep every event: pending and failed ones wait in the log, to be applied or replayed later",
+                "count the events before and after, and note how long it took (gate G-04)",
+            ),
+        ),
     )
 }
 
 ORDER = tuple(BATCHES)
+BACKFILL = ORDER[: ORDER.index("F")]  # what needs databases alone: a first run, a demo
 
 
 def batch(code: str) -> Batch:

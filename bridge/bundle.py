@@ -2,7 +2,8 @@
 
 What goes in (gates.md, artefacts): the report of the latest verdict, the run log, the whole ledger, the plan with the
 gates' limits, the dbt project and what ran of it, the scripts with their checksums, a fingerprint, the certificates of
-rehearsals, what people decided, and `verify.py`. It is verified before it is written. Equal content makes equal bytes.
+rehearsals and drills, what people decided, and `verify.py`. It is verified before it is written. Equal content makes
+equal bytes.
 
 What the ledger does not say anyway is bound to it by an entry "bundle" with the digests, written with the archive
 unless the batch's last one says the same: whoever keeps the head has all of it.
@@ -40,7 +41,8 @@ plan.json            the batch as planned; gate_registry.csv has the gates' limi
 dbt/                 manifest.json: the project's nodes with their digests; run_results.json: what ran of them
 scripts/             sql/phase2 with its checksums
 fingerprint.json     what schema public held when the bundle was made: objects, rows and their digest, no values
-certificates.json    rehearsals of this batch; decisions.json: sign-offs, waivers and the like, of every batch
+certificates.json    rehearsals of this batch, and the last of each of its drills
+decisions.json       sign-offs, waivers and the like, of every batch
 MANIFEST.json        SHA-256 of each file, and the head of the chain: compare it with one that was kept elsewhere
 """
 

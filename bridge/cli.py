@@ -20,6 +20,8 @@ from bridge.commands import (  # noqa: F401  (a topic's commands register themse
     conflicts,
     cutover,
     door,
+    drills,
+    emitters,
     evidence,
     flags,
     ledger,
@@ -104,7 +106,7 @@ def up(json: Json = False) -> None:
 @app.command()
 def run(
     from_batch: Annotated[str, typer.Option("--from", help="First batch.", metavar="LETTER")] = "A",
-    to_batch: Annotated[str, typer.Option("--to", help="Last batch.", metavar="LETTER")] = "E",
+    to_batch: Annotated[str, typer.Option("--to", help="Last batch; F needs the service.", metavar="LETTER")] = "E",
     as_of: AsOf = None,
     on_fail: Annotated[str, typer.Option("--on-fail", help="When a gate fails: `hold` or `rollback`.")] = "hold",
     full: Annotated[

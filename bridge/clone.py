@@ -1,14 +1,16 @@
-"""A copy of the ops database to rehearse on, dropped afterwards.
+"""A copy of the ops database to rehearse or to drill on, dropped afterwards.
 
 Copied by `create database … template` where nobody else is connected and the user owns the database (a matter of
 seconds, whatever its size is), else by `pg_dump | pg_restore`. The copy's name is the database's with `__rehearsal`
 behind it: what a killed rehearsal left is found by that, and removed by the next one, if it bears our mark. The name is
-always the same, so that dbt's parse of the project, which is bound to a database, stays warm.
+always the same, so that dbt's parse of the project, which is bound to a database, stays warm. A drill's copy has a name
+of its own each time, behind `__drill_`: what a killed one still has at work never meets the next copy.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ from bridge import backup, postgres, steps
 from bridge.errors import CouldNotRun, plain
 
 _SUFFIX = "__rehearsal"
+_DRILL = "__drill_"
+_SMALL = 2**30  # bytes: copied as a template in a few seconds
+_DRILL_LOCK = 0x70686173653264  # a session-level advisory lock, "phase2d" in ASCII
 
 _LIKE = """
 select
@@ -30,6 +35,11 @@ select
     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')
 from pg_catalog.pg_database as d
 where d.datname = pg_catalog.current_database()
+"""
+
+_OTHERS = """
+select count(*) from pg_catalog.pg_stat_activity as a
+where a.datname = pg_catalog.current_database() and a.pid <> pg_catalog.pg_backend_pid()
 """
 
 
@@ -42,11 +52,11 @@ class Clone:
     seconds: float
 
 
-def name_of(database: str) -> str:
+def name_of(database: str, suffix: str = _SUFFIX) -> str:
     """The copy's name; a long one is shortened, as Postgres knows 63 bytes of it."""
-    if len(database.encode()) + len(_SUFFIX) <= 63:
-        return database + _SUFFIX
-    return f"phase2_{hashlib.sha256(database.encode()).hexdigest()[:24]}{_SUFFIX}"
+    if len(database.encode()) + len(suffix) <= 63:
+        return database + suffix
+    return f"phase2_{hashlib.sha256(database.encode()).hexdigest()[:24]}{suffix}"
 
 
 @contextmanager
@@ -67,6 +77,46 @@ def of_ops(run: steps.Run) -> Iterator[Clone]:
             seconds = time.monotonic() - began
             stack.enter_context(steps.only_runner(copy))  # as long as it is held, this is no leftover
         yield Clone(copy, how, seconds)
+
+
+@contextmanager
+def to_drill_on(run: steps.Run) -> Iterator[Clone]:
+    """The same for a drill, without the runner's lock: no batch waits for it, nor it for a batch.
+
+    Raises CouldNotRun: another drill is under way (each would be in what the other measures).
+    """
+    token = secrets.token_hex(4)
+    name = name_of(postgres.database_name(run.databases.ops), _DRILL + token)
+    databases = replace(run.databases, ops=conninfo.make_conninfo(run.databases.ops, dbname=name))
+    # not named phase2-…: a run does not wait for it
+    with ExitStack() as stack:
+        conn = stack.enter_context(
+            postgres.connect(run.databases.ops, application_name="phase2 drill", autocommit=True)
+        )
+        # as long as this session lives; whatever copy is there when it begins, a killed drill has left
+        if conn.execute("select pg_try_advisory_lock(%s)", (_DRILL_LOCK,)).fetchone() != (True,):
+            raise CouldNotRun(
+                "another drill is under way",
+                where=postgres.describe(run.databases.ops),
+                todo="Wait until it has ended: each would be in what the other measures.",
+            )
+        left = conn.execute(
+            "select d.datname from pg_catalog.pg_database as d where starts_with(d.datname, %s)",
+            (name.removesuffix(token),),
+        ).fetchall()
+        for (other,) in left:
+            if postgres.refuse_a_stranger(conn, other):
+                run.progress(f"removing {other}, which a drill left behind")
+                conn.execute(postgres.statement("drop database {} with (force)", other))
+        stack.callback(_drop, run.databases.ops, name)
+        began = time.monotonic()
+        # nobody can connect while it is a template: a batch that begins just then may wait for that, a few seconds
+        small = conn.execute(
+            "select pg_database_size(d.oid) < %s from pg_catalog.pg_database as d where d.datname = current_database()",
+            (_SMALL,),
+        ).fetchone() == (True,)
+        how = _copy(conn, run.databases.ops, databases.ops, name, template=small)
+        yield Clone(replace(run, databases=databases), how, time.monotonic() - began)
 
 
 def _remove_leftover(conn: psycopg.Connection, copy: steps.Run, name: str) -> None:
@@ -93,9 +143,11 @@ def _drop(ops_url: str, name: str) -> None:
         conn.execute(postgres.statement("drop database if exists {} with (force)", name))
 
 
-def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str) -> str:
-    """Make the copy; how it was made."""
+def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str, *, template: bool = True) -> str:
+    """Make the copy; how it was made. Without `template` by dump and restore."""
     try:
+        if not template or _in_use(conn):
+            raise psycopg.errors.ObjectInUse  # the server would wait 5 s for it to end
         conn.execute(
             sql.SQL("create database {} template {} {}").format(
                 sql.Identifier(name), sql.Identifier(postgres.database_name(ops_url)), postgres.MADE_TO_BE_DROPPED
@@ -120,12 +172,22 @@ def _copy(conn: psycopg.Connection, ops_url: str, copy_url: str, name: str) -> s
         )
     except psycopg.errors.InsufficientPrivilege:
         raise CouldNotRun(
-            "this user may not make a database to rehearse on",
+            "this user may not make a database to copy to",
             where=postgres.describe(ops_url),
             todo="Have an administrator grant it: alter role … createdb.",
         ) from None
     _restore(conn, ops_url, copy_url)
     return "dump and restore"
+
+
+def _in_use(conn: psycopg.Connection) -> bool:
+    """Whether somebody else is connected, and still is a moment later."""
+    for _ in range(5):
+        (others,) = conn.execute(_OTHERS).fetchone() or (0,)
+        if not others:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _restore(conn: psycopg.Connection, ops_url: str, copy_url: str) -> None:

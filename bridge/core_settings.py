@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -68,6 +70,19 @@ class CoreSettings(BaseSettings):
     email_pipeline_core_enabled: bool = False
 
     @property
+    def killed(self) -> frozenset[str]:
+        """The flags that PHASE2_KILL names, in any case. Raises CouldNotRun for a name that is none of a flag."""
+        known = frozenset(name.upper() for name, field in type(self).model_fields.items() if field.annotation is bool)
+        named = {name.strip().upper() for name in self.phase2_kill.split(",")} - {""}
+        if unknown := sorted(named - known - {"ALL"}):
+            raise CouldNotRun(
+                f"PHASE2_KILL names what is no flag: {', '.join(unknown)}",
+                where="environment",
+                todo=f"Names with commas, or `all`: {', '.join(sorted(known))}.",
+            )
+        return known if "ALL" in named else frozenset(named)
+
+    @property
     def url(self) -> str:
         """CORE_API_URL: where the service answers."""
         return (self.core_api_url or f"http://{self.core_api_host}:{self.core_api_port}").rstrip("/")
@@ -77,24 +92,45 @@ class CoreSettings(BaseSettings):
 def core_settings() -> CoreSettings:
     """The settings of this process, read once; in the local policy missing secrets are made and kept (mode 0600).
 
-    Raises CouldNotRun outside local use when a secret is missing, short, or one of the local ones.
+    Raises CouldNotRun outside local use when a secret is missing, or one, also a previous one, is short or one of the
+    local ones; anywhere for a PHASE2_KILL that names no flag.
     """
     chosen = CoreSettings()
+    _ = chosen.killed
     local = policy().environment == "local"
     kept = _local_secrets() if local else _read_local()
     if local:
         missing = {name: SecretStr(kept[name]) for name in _MADE if getattr(chosen, name) is None}
         return chosen.model_copy(update=missing)
-    for name in _MADE:
+    for name in (*_MADE, *(f"{name}_previous" for name in _MADE)):
         given = getattr(chosen, name)
         value = given.get_secret_value() if given else ""
+        if not value and name not in _MADE:
+            continue
         if len(value) < SHORTEST_SECRET or value in kept.values():
             raise CouldNotRun(
                 f"{name.upper()} is {'missing' if not value else 'too short or a local default'}",
                 where="environment",
-                todo=f"Set it to at least {SHORTEST_SECRET} random characters; the service does not start without.",
+                todo=f"Set it to at least {SHORTEST_SECRET} random characters; the service does not start with less.",
             )
     return chosen
+
+
+@contextmanager
+def instead(chosen: CoreSettings) -> Iterator[None]:
+    """Call the service of these settings, as to address and tokens, in place of that of the environment."""
+    given = {name.upper(): getattr(chosen, name).get_secret_value() for name in _MADE} | {"CORE_API_URL": chosen.url}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    core_settings.cache_clear()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        core_settings.cache_clear()
 
 
 def local_secrets() -> dict[str, str]:

@@ -30,7 +30,7 @@ from bridge.settings import DBT_PROJECT, SQL
 PARTS = ("plan", "dbt code", "functions", "gate definitions", "source snapshot")
 
 # What only a run measures: its failure holds the batches after it, and running the batch again is how it is mended.
-SEEN_BY_A_RUN = frozenset({"A-00", "A-03", "B-03"})
+SEEN_BY_A_RUN = frozenset({"A-00", "A-03", "B-03", "F-00"})
 
 # What of the dbt project belongs to one batch; the rest is every batch's. A batch's code is the rest, its own, and
 # that of the batches before it: mending a model of D makes no pass of C stale. tests/test_door.py asks dbt.
@@ -41,6 +41,7 @@ _OF_BATCH: dict[str, tuple[str, ...]] = {
     # the statuses of bookings are made of payments
     "D": ("models/*/booking/*", "models/intermediate/payment/*", "models/recon/batch_d/*", "data-tests/booking_*"),
     "E": ("models/bridge/payment/*", "models/recon/batch_e/*", "data-tests/payment_*"),
+    "F": ("models/recon/batch_f/*",),
 }
 _NOT_CODE = ("target", "logs", "dbt_packages", "__pycache__")
 
@@ -159,7 +160,7 @@ def binding(conn: psycopg.Connection, one: Batch, run_id: UUID, as_of: date, ver
 def _plan(one: Batch) -> str:
     files: list[Path] = []
     for step in one.plan:
-        if step.kind == "script":
+        if step.kind in ("script", "retention"):
             files.append(scripts.FOLDER / step.target)
         elif step.kind == "legacy":
             files.append(legacy.QUERIES)
@@ -428,7 +429,7 @@ def _seen(conn: psycopg.Connection, one: Batch, as_of: date | None) -> list[Crit
 
 def _files(kind: str, target: str) -> dict[str, str]:
     """The files that a step runs, with their checksums."""
-    if kind == "script":
+    if kind in ("script", "retention"):
         paths = [scripts.FOLDER / target]
     elif kind == "rerun":
         paths = [scripts.FOLDER / step.target for step in batch("B").steps]

@@ -94,12 +94,12 @@ def ensure(home: Path, binaries: Path | None = None) -> Databases:
             _initialise(server)
         if not _is_running(server):
             _start(server)
-    url = _url(server)
-    with postgres.connect(url, autocommit=True) as conn:
-        present = {row[0] for row in conn.execute("select datname from pg_catalog.pg_database")}
-        for name in DATABASES:
-            if name not in present:
-                conn.execute(postgres.statement("create database {}", name))
+        url = _url(server)
+        with postgres.connect(url, autocommit=True) as conn:
+            present = {row[0] for row in conn.execute("select datname from pg_catalog.pg_database")}
+            for name in DATABASES:
+                if name not in present:
+                    conn.execute(postgres.statement("create database {}", name))
     ops, channel, balisnap, bstadmin = (postgres.with_database(url, name) for name in DATABASES)
     return Databases(ops=ops, balisnap=balisnap, bstadmin=bstadmin, channel=channel)
 
@@ -132,7 +132,7 @@ def client(name: str, server: int) -> str | None:
 
 @contextmanager
 def _lock(home: Path) -> Iterator[None]:
-    """Two commands that start at the same moment make one server."""
+    """Two commands that start at the same moment make one server, and its databases once."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "embedded.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

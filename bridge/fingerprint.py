@@ -35,12 +35,13 @@ _BOOKKEEPING: dict[str, frozenset[str]] = {
         f"public.{table}": frozenset({"created_at", "updated_at", "last_reconciled_at"})
         for table in (*rollback_tables("A"), *rollback_tables("B"))
     },
+    "phase2.flags": frozenset({"reason", "changed_by", "changed_at"}),
     "phase2.source_leftovers": frozenset({"created_at", "updated_at"}),
     "phase2.status_snapshot": frozenset({"core_updated_at", "state_updated_at", "run_id", "taken_at"}),
     "phase2.review_snapshot": frozenset({"created_at", "updated_at"}),
     "phase2.paid_bookings": frozenset({"run_id", "noted_at"}),
     "phase2.audit_sample": frozenset({"line_no"}),
-    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cde"},
+    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cdef"},
 }
 
 # What ran, when, and what came of it. A rollback adds to a log, and takes nothing from it.
@@ -48,6 +49,7 @@ _LOGS = frozenset(
     {
         "public.migration_run_log",
         "phase2.batch_state",
+        "phase2.drills",
         "phase2.exceptions",
         "phase2.gate_inputs",
         "phase2.gate_results",
@@ -61,6 +63,7 @@ _LOGS = frozenset(
         "phase2.step_log",
         "phase2.unmapped_queue_dump",
         "phase2.warehouse_state",
+        "phase2.watermarks",
     }
 )
 

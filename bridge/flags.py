@@ -61,6 +61,7 @@ class Row:
 
     enabled: bool
     rollout: Rollout = field(default_factory=Rollout)
+    fault: str = ""  # what of the row as it is kept counts for nothing
 
 
 def is_on(
@@ -87,16 +88,15 @@ def is_on(
 
 def in_force(flag: Flag, rows: Mapping[str, Row]) -> Row:
     """The state that holds: killed, as the row says, or the environment's default."""
-    killed = {name.strip() for name in core_settings().phase2_kill.split(",")}
-    if flag in killed or "all" in killed:
+    if flag in core_settings().killed:
         return Row(enabled=False)
     return rows.get(flag) or Row(enabled=bool(getattr(core_settings(), flag.lower())))
 
 
 def words(row: Row) -> str:
-    """For whom it is on, in a line for people; of e-mail addresses how many."""
+    """For whom it is on, in a line for people, and what of its row does not count; of e-mail addresses how many."""
     if not row.enabled:
-        return ""
+        return row.fault
     to = row.rollout
     parts = ["all"] if to.percentage >= 100 else [f"{to.percentage:g} %"]
     parts += [f"always {', '.join(to.actors)}"] if to.actors else []
@@ -104,6 +104,7 @@ def words(row: Row) -> str:
     parts += [f"channels {', '.join(to.channels)}"] if to.channels else []
     parts += [f"modules {', '.join(to.modules)}"] if to.modules else []
     parts += ["no fallback"] if to.strict else []
+    parts += [row.fault] if row.fault else []
     return "; ".join(parts)
 
 
@@ -120,8 +121,20 @@ def read(conn: psycopg.Connection) -> dict[str, Row]:
     return _rows(conn.execute(_ROWS).fetchall())
 
 
-def _rows(found: list[tuple[str, bool, dict[str, Any]]]) -> dict[str, Row]:
-    return {flag: Row(enabled, Rollout.model_validate(rollout)) for flag, enabled, rollout in found}
+def _rows(found: list[tuple[str, bool, Any]]) -> dict[str, Row]:
+    return {flag: _row(enabled, rollout) for flag, enabled, rollout in found}
+
+
+def _row(enabled: bool, kept: Any) -> Row:
+    """A row as somebody has left it, maybe by hand: it must not take down who reads it. What cannot be read is off,
+    and for nobody until somebody says for whom; a part that we do not know is ignored."""
+    try:
+        rollout = Rollout.model_validate(kept, extra="ignore")
+    except ValidationError as error:
+        fields = sorted({str((*problem["loc"], "all of it")[0]) for problem in error.errors(include_input=False)})
+        return Row(enabled=False, rollout=Rollout(percentage=0), fault=f"off: cannot be read: {', '.join(fields)}")
+    unknown = sorted(set(kept) - set(Rollout.model_fields))
+    return Row(enabled, rollout, f"ignored: {', '.join(unknown)}" if unknown else "")
 
 
 class Flags:
@@ -156,17 +169,25 @@ def change(
     rollout: Rollout | None = None,
     actor: str | None = None,
 ) -> None:
-    """Set a flag, and say so in the ledger: who, why, before, after. Without a rollout the one before stays."""
+    """Set a flag, and say so in the ledger: who, why, before, after. Without a rollout the one before stays.
+
+    `changed_at` is since when it is on, or off: a reason or a rollout more does not move it, for gate F-02 counts what
+    waited for the queue from there.
+    """
     with conn.transaction():
         # two changes at once are one after the other, also of a flag that has no row yet
         conn.execute("lock table phase2.flags in share row exclusive mode")
         before = read(conn).get(flag)
         after = Row(enabled, rollout or (before.rollout if before else Rollout()))
         conn.execute(
-            "insert into phase2.flags (flag, enabled, rollout, reason, changed_by) values (%s, %s, %s, %s, %s)"
+            "insert into phase2.flags as f (flag, enabled, rollout, reason, changed_by) values (%s, %s, %s, %s, %s)"
             " on conflict (flag) do update set enabled = excluded.enabled, rollout = excluded.rollout,"
-            " reason = excluded.reason, changed_by = excluded.changed_by, changed_at = now()",
-            (flag, after.enabled, Jsonb(after.rollout.model_dump()), reason, actor or ledger.who()),
+            " reason = excluded.reason, changed_by = excluded.changed_by,"
+            " changed_at = case when %s then f.changed_at else now() end",
+            (
+                *(flag, after.enabled, Jsonb(after.rollout.model_dump()), reason, actor or ledger.who()),
+                before is not None and before.enabled == after.enabled,
+            ),
         )
         ledger.append(
             conn,

@@ -46,7 +46,10 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
     "step": ("phase2", "step_log", "step_log_id"),
     "gate": ("phase2", "gate_results", "gate_result_id"),
     "script": ("public", "migration_run_log", "run_key"),
+    "drill": ("phase2", "drills", "drill_id"),
 }
+
+_BATCH_OF = {"script": sql.SQL("r.said ->> 'batch_code'"), "drill": sql.SQL("'F'")}
 
 # Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
 _WORDS = ("reason", "note", "evidence", "error")
@@ -116,38 +119,41 @@ def append(
     """Write one entry at the end of the chain, in the transaction of `conn` (its own when that is autocommit).
 
     The chain is locked until that transaction ends: keep it short. `body` is JSON, without secrets and personal data;
-    mails and phones in its free text are masked here.
+    mails and phones in its free text are masked here (`masked`).
     """
-    from bridge.reports.mask import mask_text  # reports read the ledger: a circle
-
-    body = {
-        name: mask_text(value) if name in _WORDS and isinstance(value, str) else value
-        for name, value in (body or {}).items()
-    }
     row = conn.execute(
         "select l.entry_no, l.entry, l.digest"
         " from phase2.log(%s::text, %s::text, %s::text, %s::uuid, %s::text, %s::jsonb) as l",
-        (kind, batch, subject, run_id, actor or who(), Jsonb(body, dumps=_dumps)),
+        (kind, batch, subject, run_id, actor or who(), Jsonb(masked(body or {}), dumps=_dumps)),
     ).fetchone()
     assert row is not None
     return _entry(row)
 
 
-def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any]) -> None:
-    """An entry for each of these rows of the kind's table, with the row as it is."""
+def masked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry's body with the mails and phones in the words of people hidden: whoever writes an entry asks this."""
+    from bridge.reports.mask import mask_text  # reports read the ledger: a circle
+
+    return {
+        name: mask_text(value) if name in _WORDS and isinstance(value, str) else value for name, value in body.items()
+    }
+
+
+def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any], **more: Any) -> None:
+    """An entry for each of these rows of the kind's table, with the row as it is, and what more there is to say."""
     schema, table, key = MIRRORED[kind]
     statement = sql.SQL(
-        "select phase2.log(%(kind)s::text, r.said ->> {batch}, r.said ->> {subject}, (r.said ->> 'run_id')::uuid,"
-        " %(who)s::text, jsonb_build_object('row', r.said))"
+        "select phase2.log(%(kind)s::text, {batch}, r.said ->> {subject}, (r.said ->> 'run_id')::uuid,"
+        " %(who)s::text, jsonb_build_object('row', r.said) || %(more)s)"
         " from (select to_jsonb(t) - 'recorded' as said from {table} as t where t.{key} = any(%(keys)s)"
         " order by t.{key}) as r"
     ).format(
         table=sql.Identifier(schema, table),
         key=sql.Identifier(key),
-        batch=sql.Literal("batch_code" if kind == "script" else "batch"),
-        subject=sql.Literal({"step": "step", "gate": "gate_id", "script": "script_name"}[kind]),
+        batch=_BATCH_OF.get(kind, sql.SQL("r.said ->> 'batch'")),
+        subject=sql.Literal({"gate": "gate_id", "script": "script_name"}.get(kind, kind)),
     )
-    conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys)})
+    conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys), "more": Jsonb(more, dumps=_dumps)})
 
 
 def adopt(conn: psycopg.Connection) -> None:

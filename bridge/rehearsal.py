@@ -3,9 +3,11 @@
     fp0 → run → fp1 → roll back → fp2 → run → fp3        fp2 = fp0 and fp3 = fp1 are required
 
 The sources are the real ones, copied once, read-only: the second run takes the rows that the first one landed, so that
-a shop that goes on selling meanwhile makes no difference. Nothing of the copy stays but the certificate: an entry
-"rehearsal" in the ledger of the ops database, and a JSON file beside the reports. A failed rehearsal is an entry too,
-and the latest entry counts.
+a shop that goes on selling meanwhile makes no difference. Batch F switches a service on: it has one of its own on the
+copy, and as its rollback keeps every event, its flags alone are compared.
+
+Nothing of the copy stays but the certificate: an entry "rehearsal" in the ledger of the ops database, and a JSON file
+beside the reports. A failed rehearsal is an entry too, and the latest entry counts.
 
 After a live run `hold_if_astray` compares it with the certificate. How far it may differ, and how long a certificate
 counts, are rows of the seed rehearsal_tolerance.
@@ -15,7 +17,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -28,7 +31,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from bridge import fingerprint, gates, ledger, lockwatch, runlog, stop
+from bridge import core_settings, fingerprint, gates, ledger, lockwatch, runlog, scripts, stop
 from bridge.batches import BATCHES, GLOBAL_GATES, Batch, after, before
 from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.fingerprint import Fingerprint
@@ -45,6 +48,7 @@ REQUIRED = (("fp2", "fp0"), ("fp3", "fp1"))
 
 # Working copies, made anew by each run: a rollback drops them.
 _WORKING = ("dbt_intermediate", "phase2_rehearsal")
+_FLAGS = "phase2.flags"
 
 # What a batch's runs have written, table by table; its scripts by their names.
 _ROWS = """
@@ -138,14 +142,32 @@ def _rehearse(copy: Clone, one: Batch, ask: Callable[[], None]) -> dict[str, Any
     }
     ask()
     try:
-        _make_ready(copy.run, one, body["made_ready"])
-        _round_trip(copy.run, one, body, ask)
+        with _service(copy.run, one):
+            _make_ready(copy.run, one, body["made_ready"])
+            if copy.how != "template" and one.code != "A":
+                _print_views_anew(copy.run)
+            _round_trip(copy.run, one, body, ask)
         _conditions(copy.run, one, body)
     except Stopped:
         raise
     except Exception as error:  # whatever it was: this batch was not rehearsed to its end
         body["errors"].append(plain(error, 1000) or type(error).__name__)
     return body
+
+
+@contextmanager
+def _service(run: Run, one: Batch) -> Iterator[None]:
+    """A service of its own on the copy, switched off, where batch F is rehearsed or has to be rolled back before."""
+    from bridge import drills
+
+    with run.connect() as conn:
+        states = dict(conn.execute("select s.batch, s.status from phase2.batch_state as s").fetchall())
+    standing = [code for code in after(one.code) if states.get(code, "PENDING") not in ("PENDING", "ROLLED_BACK")]
+    if not any(BATCHES[code].switches for code in (one.code, *standing)):
+        yield
+        return
+    with drills.served(run.databases.ops, on=()) as service, core_settings.instead(service.settings):
+        yield
 
 
 def _make_ready(run: Run, one: Batch, done: list[str]) -> None:
@@ -166,6 +188,15 @@ def _make_ready(run: Run, one: Batch, done: list[str]) -> None:
                 raise CouldNotRun(f"batch {code} does not pass before it: {', '.join(verdict.blocked_by)}")
 
 
+def _print_views_anew(run: Run) -> None:
+    """A view that was dumped and restored reads otherwise: a run makes it anew, which would be in its fingerprints."""
+    from bridge import steps, warehouse
+
+    with run.connect() as conn:
+        for selector in ("ground", "recon"):
+            steps.refresh(run, conn, selector, warehouse.digest())
+
+
 def _round_trip(run: Run, one: Batch, body: dict[str, Any], ask: Callable[[], None]) -> None:
     """The two runs and the rollback between them, measured, and a fingerprint at each point."""
     from bridge import rollback
@@ -176,6 +207,8 @@ def _round_trip(run: Run, one: Batch, body: dict[str, Any], ask: Callable[[], No
         ask()
         run.progress(f"{one.code}  fingerprint {name}")
         taken[name] = _fingerprint(run)
+        if one.switches:  # events that came stay
+            taken[name] = Fingerprint(taken[name].catalog, {_FLAGS: taken[name].content[_FLAGS]})
         body["fingerprints"][name] = _without_landing(taken[name]).digest
 
     def forward(what: str) -> Run:
@@ -198,6 +231,8 @@ def _round_trip(run: Run, one: Batch, body: dict[str, Any], ask: Callable[[], No
         body["runs"].append(measured)
         return this
 
+    if one.switches:
+        scripts.run_script(run.databases.ops, scripts.rollback_script(one.code))  # each of its flags is off by a row
     look("fp0")
     forward(RUN)
     look("fp1")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import psycopg
 
-from bridge import backup, ledger, postgres, runlog, scripts
+from bridge import backup, ingestion, ledger, postgres, runlog, scripts
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
 from bridge.steps import Run, Step, forget_what_is_settled, mark_error, set_state
@@ -50,7 +51,8 @@ def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
     """
     with run.connect() as conn:
         check(conn, batch)
-        copy = None if on_a_copy else _copied(conn, run, batch)
+        # one that removes nothing needs no copy first, and an incident does not wait for one
+        copy = None if on_a_copy or batch.switches else _copied(conn, run, batch)
         step = Step("script", scripts.rollback_script(batch.code), f"Roll back batch {batch.code}")
         run.progress(f"{batch.code}  {step.title}")
         with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind="rollback") as entry:
@@ -61,10 +63,13 @@ def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
             if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
             set_state(conn, run, batch.code, "RUNNING")
+            events, began = ingestion.events_by_status(conn) if batch.switches else {}, time.monotonic()
             try:
                 # looked at once more in the script's own transaction, where nobody can write any more
                 hold = partial(backup.hold_as_copied, copy=copy) if copy else None
                 result = scripts.run_script(run.databases.ops, step.target, first=hold)
+                if batch.switches:
+                    entry.detail |= ingestion.switched_off(run, began, events)
             except CouldNotRun as refused:
                 mark_error(run, batch, refused)
                 raise

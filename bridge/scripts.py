@@ -62,6 +62,7 @@ _ROLLBACK_TABLES: dict[str, tuple[str, ...]] = {
         "unmapped_queue",
     ),
     "E": ("payment_event", "ops_finance_bridge", "unmapped_queue"),
+    "F": (),  # flags alone: every event stays
 }
 
 
@@ -129,7 +130,7 @@ def run_script(
     return ScriptResult(name, checksum(path), rows, time.monotonic() - began, columns, results)
 
 
-def run_retention(url: str, *, rows_each: int = 5000) -> dict[str, int]:
+def run_retention(url: str, *, rows_each: int = 1000) -> dict[str, int]:
     """091 until it removes nothing more; rows removed by rule. Each round is a transaction of its own."""
     removed: dict[str, int] = {}
     while True:

@@ -25,6 +25,7 @@ from bridge import (
     embedded,
     fingerprint,
     gates,
+    ingestion,
     landing,
     ledger,
     legacy,
@@ -627,6 +628,27 @@ def _audit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: 
             ) from None
 
 
+def _service(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    """A look at the service, or a flag; GateFailed (F-00) when something there is not as it must be."""
+    work = ingestion.switch_on if step.kind == "flag" else ingestion.look
+    try:
+        entry.detail |= work(run, step.target)  # type: ignore[arg-type]
+    except ingestion.Unfit as unfit:
+        run.progress(f"{batch.code}  F-00: {unfit}")
+        set_state(conn, run, batch.code, "FAIL", blocked_by=["F-00"], error=f"F-00: {unfit}")
+        raise GateFailed(batch.code, [f"F-00: {unfit}"]) from None
+
+
+def _emit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    entry.detail |= ingestion.emit(run, step.target)
+
+
+def _retention(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    from bridge import retention
+
+    retention.work(run, entry)
+
+
 def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
     if step.target.startswith("batch_") and not landing.landing_is_complete(conn):
         raise CouldNotRun(
@@ -819,6 +841,10 @@ _KINDS: dict[str, Callable[[Run, Batch, Step, psycopg.Connection, runlog.Entry],
     "snapshot": _snapshot,
     "audit": _audit,
     "dbt": _dbt,
+    "service": _service,
+    "flag": _service,
+    "emit": _emit,
+    "retention": _retention,
 }
 
 

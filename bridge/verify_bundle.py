@@ -52,7 +52,7 @@ MEMBERS = DERIVED | {
     "README.txt",
 }
 # What a run logs of itself; every other kind of entry is what people decided, or was done in their name.
-LOGGED = frozenset({"run", "step", "gate", "script", "verdict", "error", "rehearsal", "bundle"})
+LOGGED = frozenset({"run", "step", "gate", "script", "verdict", "error", "rehearsal", "drill", "bundle"})
 
 MOST_EXCEPTIONS = 10_000  # listed of one gate; the count beside them is of all
 
@@ -193,7 +193,15 @@ def _head_problems(rows: list[tuple[int, str, str]], manifest: Mapping[str, Any]
 
 
 def certificates(said: Iterable[dict[str, Any]], batch: str) -> list[dict[str, Any]]:
-    return [entry for entry in said if entry.get("kind") == "rehearsal" and entry.get("batch") == batch]
+    """The rehearsals of a batch, and of each of its drills the last."""
+    of_batch = [entry for entry in said if entry.get("batch") == batch]
+    last = {entry.get("subject"): entry.get("no") for entry in of_batch if entry.get("kind") == "drill"}
+    return [
+        entry
+        for entry in of_batch
+        if entry.get("kind") == "rehearsal"
+        or (entry.get("kind") == "drill" and last[entry.get("subject")] == entry.get("no"))
+    ]
 
 
 def decisions(said: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ HARD = (STOP, "critical")  # severities whose failure taints the batch
 # What nobody may waive at once: a longer time, more exceptions, a value further beyond its threshold (by unit).
 LONGEST = timedelta(days=90)
 MOST_EXCEPTIONS = 1_000
-FURTHEST = {"count": Decimal(1_000), "ratio": Decimal("0.1")}
+FURTHEST = {"count": Decimal(1_000), "ratio": Decimal("0.1"), "seconds": Decimal(60)}
 
 
 @dataclass(frozen=True)

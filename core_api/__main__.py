@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -20,16 +21,19 @@ from bridge.errors import CouldNotRun
 from bridge.settings import databases
 from bridge.settings import settings as bridge_settings
 from core_api import database, local
-from core_api.app import configure_logging, create_app
 from core_api.ingest.queue import IngestQueue
 from core_api.ingest.worker import IngestWorker
+from core_api.logs import configure_logging
 from core_api.ops import sweeper
 
 _GRACE_SECONDS = 25  # for what is held
+_CONNECTIONS = 500  # below the 1,024 files that a process usually may have open
 
 
 def api() -> None:
     """The HTTP service, until SIGTERM: what it holds is answered first."""
+    from core_api.app import create_app  # and with it FastAPI, which the worker does without
+
     dbs, redis = databases(), local.redis_url()
     steps.bootstrap(dbs.ops)
     configure_logging()
@@ -47,6 +51,7 @@ def api() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 
@@ -72,11 +77,31 @@ def worker() -> None:
             await pool.close()
 
     uvloop.run(run())
+    if _orphaned.is_set() and os.environ.get(_OUR_VALKEY):
+        local.stop(bridge_settings().phase2_home)
+
+
+_SERVED, _OUR_VALKEY = "CORE_API_SERVED", "CORE_API_OUR_VALKEY"  # what `serve` tells those whom it has started
+_orphaned = threading.Event()
+
+
+def _end_with_serve() -> None:
+    """SIGTERM to ourselves when whoever holds the other end of standard input is gone, however it went."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        _orphaned.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.environ.get(_SERVED):
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def serve(started: Callable[[], None] = lambda: None, **settings: str) -> int:
     """API and worker, each in a process of its own, with these settings beside the environment's; `started` is called
-    when the API answers. Both end when one does, or on SIGTERM, and the embedded Valkey too if it was started here.
+    when the API answers. Both end when one does, on SIGTERM, or when this process is killed, and with them the embedded
+    Valkey if it was started here.
 
     Returns 0, or the exit code of the one that ended by itself. CouldNotRun: somebody listens at our port already.
     """
@@ -88,9 +113,13 @@ def serve(started: Callable[[], None] = lambda: None, **settings: str) -> int:
     given = core_settings().ingest_redis_url
     redis, ours = (given.get_secret_value(), False) if given else local.ensure(home)
     steps.bootstrap(databases().ops)
-    environment = os.environ | {"INGEST_REDIS_URL": redis} | settings
+    environment = (
+        os.environ | {"INGEST_REDIS_URL": redis, _SERVED: "1"} | settings | ({_OUR_VALKEY: "1"} if ours else {})
+    )
     children = [
-        subprocess.Popen([sys.executable, "-m", "core_api", part], env=environment, start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "core_api", part], env=environment, stdin=subprocess.PIPE, start_new_session=True
+        )
         for part in ("api", "worker")
     ]
     asked = False
@@ -129,4 +158,9 @@ if __name__ == "__main__":
     parts = {"api": api, "worker": worker, "serve": serve}
     if len(sys.argv) != 2 or sys.argv[1] not in parts:
         sys.exit(f"python -m core_api {'|'.join(parts)}")
-    sys.exit(parts[sys.argv[1]]())
+    _end_with_serve()
+    try:
+        sys.exit(parts[sys.argv[1]]())
+    except CouldNotRun as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

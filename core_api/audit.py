@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field
 
+from bridge import ledger
 from bridge.runlog import uuid7
 from core_api.auth import Admin
 from core_api.database import Pool
@@ -56,7 +57,8 @@ async def record(
 ) -> UUID:
     """Write one row in the transaction of `conn`, as its last act: the ledger is locked until it ends.
 
-    `before` and `after` are JSON without personal data. Returns the row's id.
+    `before` and `after` are JSON without personal data; mails and phones in words of people are masked, as in every
+    entry. Returns the row's id.
     """
     event_id = uuid7()
     body = {
@@ -69,7 +71,7 @@ async def record(
         "resource_id": str(resource_id),
         **more,
     }
-    await conn.execute(_RECORD, (event_type, admin.actor, Jsonb(body, dumps=_dumps)))
+    await conn.execute(_RECORD, (event_type, admin.actor, Jsonb(ledger.masked(body), dumps=_dumps)))
     return event_id
 
 

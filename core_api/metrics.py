@@ -1,4 +1,8 @@
-"""What this process has answered: for Prometheus, and by window for `/v1/metrics/api`. No value of a request in it."""
+"""What this process has answered: for Prometheus, and by window for `/v1/metrics/api`. No value of a request in it.
+
+One process a port, and Prometheus scrapes each: counters add up over them. The gauges of what all of them share (queue,
+log, dead letters) are the same from each, so that one asks for their maximum.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,11 @@ class Metrics:
         )
         self.queue_jobs = Gauge("ingest_queue_jobs", "Jobs of the queue by state", ["state"], registry=self.registry)
         self.queue_connected = Gauge("ingest_queue_connected", "Whether Redis answers", registry=self.registry)
+        self.dead_letters = Gauge("ingest_dead_letters", "Dead letters by status", ["status"], registry=self.registry)
+        self.pending = Gauge("ingest_events_pending", "Accepted, and neither applied nor dead", registry=self.registry)
+        self.oldest = Gauge(
+            "ingest_oldest_pending_seconds", "How long ago the oldest of them was accepted", registry=self.registry
+        )
         self.in_flight = Gauge("core_api_requests_in_flight", "Requests being answered", registry=self.registry)
         self._minutes: dict[int, dict[tuple[str, str], _Cell]] = {}
 

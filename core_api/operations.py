@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from core_api import audit
 from core_api.app import Answer, Core, Limit, Page, answer, as_admin, most, refusals
 from core_api.auth import Admin
+from core_api.ingest import dead_letters
 from core_api.metrics import LONGEST_WINDOW
 
 router = APIRouter(tags=["operations"])
@@ -157,8 +158,17 @@ async def _redis(core: Core) -> str:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(request: Request) -> Response:
-    """For Prometheus: of this process, and the depth of the queue."""
+    """For Prometheus: of this process; and of all together the queue, the log and the dead letters."""
     core: Core = request.app.state.core
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            by_status, (pending, oldest) = await dead_letters.depths(core.pool)
+        for status in dead_letters.STATUSES:
+            core.metrics.dead_letters.labels(status).set(by_status.get(status, 0))
+        core.metrics.pending.set(pending)
+        core.metrics.oldest.set(oldest)
+    except (psycopg.Error, TimeoutError):
+        pass  # the last that was seen
     if core.queue:
         try:
             async with asyncio.timeout(PROBE_SECONDS):

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge import embedded, postgres, runlog, sources, steps
-from bridge.batches import BATCHES
+from bridge.batches import BACKFILL, BATCHES
 from bridge.settings import Databases, settings
 from tests import floor
 
@@ -77,7 +77,7 @@ def _measure(server: str, dbs: Databases) -> list[Row]:
         compare = name != _PASSES[0]
         full = name == _PASSES[1]
         run = steps.Run(run_id=runlog.uuid7(), databases=dbs, as_of=AS_OF, progress=_tell, full=full)
-        for code in BATCHES:
+        for code in BACKFILL:
             rows += _batch(name, run, code)
             if code == "B" and not compare:
                 _create(server, _FLOOR, template=_NAMES["ops"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from bridge import embedded, postgres
@@ -85,4 +86,20 @@ def sides() -> Iterator[Any]:
     from tests.write_parts import both_sides
 
     with both_sides() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def url(ops: str) -> Iterator[str]:
+    """The core API in front of the module's ops database."""
+    from tests import serving  # FastAPI: for those who ask for it
+
+    with serving.service(ops) as answering:
+        yield answering
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    """A client of it."""
+    with httpx.Client(base_url=url, timeout=20) as made:
         yield made

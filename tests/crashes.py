@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge import cli, embedded, fingerprint, landing, postgres, scripts, sources, steps
-from bridge.batches import BATCHES, ORDER, Batch, Step
+from bridge.batches import BACKFILL, BATCHES, Batch, Step
 from bridge.errors import CouldNotRun
 from bridge.settings import ROOT, Databases, settings
 
@@ -140,7 +140,7 @@ class Case:
 def cases(points: tuple[Point, ...] = tuple(POINTS)) -> list[Case]:
     """Every step of the plan, at every point. KeyError when a step is of a kind without a trap."""
     found = []
-    for batch in BATCHES.values():
+    for batch in (BATCHES[code] for code in BACKFILL):
         rows = [(BEGIN, BEGIN)]
         rows += [(step.name, _kind(step)) for step in batch.plan]
         rows += [(VERDICT, VERDICT), (ROLLBACK, ROLLBACK)]
@@ -325,11 +325,11 @@ class Stage:
         self._admin("drop database if exists {} with (force)", "crash_ops")
         self._admin("create database {}", "crash_ops")
         steps.bootstrap(self.databases.ops)
-        for code in ORDER:
+        for code in BACKFILL:
             self._save(f"crash_before_{code}")
             self._undisturbed(code, "run")
         self._save("crash_after_E")
-        for code in ORDER:
+        for code in BACKFILL:
             self.reset(code, ROLLBACK)
             self._undisturbed(code, ROLLBACK)
         for first, code in {(case.first, case.batch) for case in cases() if case.first}:
@@ -350,7 +350,9 @@ class Stage:
         """The ops database as it was before that command."""
         before = f"crash_before_{code}"
         if command == ROLLBACK:
-            before = f"crash_before_{ORDER[ORDER.index(code) + 1]}" if code != ORDER[-1] else f"crash_after_{code}"
+            before = (
+                f"crash_before_{BACKFILL[BACKFILL.index(code) + 1]}" if code != BACKFILL[-1] else f"crash_after_{code}"
+            )
         self._admin("drop database if exists {} with (force)", "crash_ops")
         self._admin("create database {} template {}", "crash_ops", before)
 

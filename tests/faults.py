@@ -30,7 +30,7 @@ LANDED = (
     ),
 )
 
-PLACES = ("source", "landing", "bridge", "schema", "seed", "run")
+PLACES = ("source", "landing", "bridge", "schema", "seed", "run", "log", "drill")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ class Fault:
         return keys
 
 
-def _read() -> dict[str, Fault]:
+def read(name: str) -> dict[str, Fault]:
+    """The faults of a file beside this one, by their ids."""
     faults: dict[str, Fault] = {}
-    text = Path(__file__).with_name("faults.sql").read_text(encoding="utf-8")
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     for block in text.split("\n-- @fault ")[1:]:
         head, body = block.split("\n", 1)
         gate, place, title, *after = (part.strip() for part in head.split("|"))
@@ -90,7 +91,7 @@ def _one(statement: str) -> str:
     return statement.split(";", 1)[0]
 
 
-FAULTS = _read()
+FAULTS = read("faults.sql")
 
 _BOOKINGS = """
 select distinct r.entity_key::text from public.channel_external_refs as r

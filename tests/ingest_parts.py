@@ -11,16 +11,20 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import httpx
 from psycopg.rows import dict_row
 
 from bridge import postgres, scripts, steps
@@ -29,6 +33,7 @@ from bridge.settings import ROOT
 from core_api import database, local
 from core_api.database import Pool
 from core_api.ingest.queue import IngestQueue
+from tests import serving
 
 T = TypeVar("T")
 
@@ -37,6 +42,8 @@ STUB = """
 create schema rulebook;
 create function rulebook.norm_ref(ref text) returns text language sql as $$ select nullif(upper(trim(ref)), '') $$;
 create function rulebook.booking_channel(source text) returns text language sql as $$ select source $$;
+-- and what the sweeper asks for
+create function rulebook.bali_date(at timestamptz) returns date language sql as $$ select at::date $$;
 create sequence phase2.stub_steps;
 create table phase2.stub_log (event_key uuid, ref text, started bigint, ended bigint, pid integer);
 create or replace function phase2.apply_event(event_key uuid) returns text language plpgsql as $$
@@ -58,8 +65,8 @@ begin
     if exists (
         select 1 from public.ingest_event_log as l
         where l.source_enum = e.source_enum and l.external_booking_ref = e.external_booking_ref
-            and l.process_status <> 'DONE' and (l.created_at, l.event_key) < (e.created_at, e.event_key)
-            and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = l.event_key)
+            and phase2.is_pending(l.process_status, l.next_retry_at)
+            and (l.created_at, l.event_key) < (e.created_at, e.event_key)
     ) then
         return 'WAITS';
     end if;
@@ -93,6 +100,22 @@ begin
     return 'APPLIED';
 end
 $$;
+"""
+
+# Beside the real function what the stub writes down, but for how long it was at an event.
+WATCHED = """
+create sequence phase2.stub_steps;
+create table phase2.stub_log (event_key uuid, ref text, started bigint, ended bigint, pid integer);
+create function phase2.note_the_end() returns trigger language plpgsql as $$
+declare
+    step bigint := nextval('phase2.stub_steps');
+begin
+    insert into phase2.stub_log values (new.event_key, new.external_booking_ref, step, step, pg_backend_pid());
+    return null;
+end
+$$;
+create trigger note_the_end after update on public.ingest_event_log
+for each row when (new.process_status = 'DONE' and old.process_status <> 'DONE') execute function phase2.note_the_end();
 """
 
 _ACCEPT = """
@@ -150,6 +173,9 @@ class Parts:
 
     def __post_init__(self) -> None:
         self._seen: list[UUID] = []
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
 
     @contextmanager
     def worker(self, **more: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -165,6 +191,36 @@ class Parts:
                     os.kill(child.pid, signal.SIGCONT)
                     child.kill()
                 child.wait()
+
+    @contextmanager
+    def api(self, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The API's process on `self.port`, once it answers; killed in the end if it still lives."""
+        environment = self.environment(CORE_API_PORT=str(self.port), **serving.ENVIRONMENT, **more)
+        with (self.home / f"api-{uuid4().hex[:6]}.log").open("wb") as said:
+            child = subprocess.Popen([sys.executable, "-m", "core_api", "api"], env=environment, stderr=said)
+            try:
+                until(lambda: _listens(self.port), 20)
+                yield child
+            finally:
+                if child.poll() is None:
+                    os.kill(child.pid, signal.SIGCONT)
+                    child.kill()
+                child.wait()
+
+    @contextmanager
+    def emitter(self, event: Callable[[int], dict[str, Any]], at_once: int = 8) -> Iterator[Emitter]:
+        """Somebody who sends event 0, 1, … to the API as long as this lasts; in the end each of them is accepted."""
+        with ThreadPoolExecutor(at_once) as threads:
+            made = Emitter(self.port, event)
+            sending = [threads.submit(made.send) for _ in range(at_once)]
+            try:
+                yield made
+                made.patient = True
+            finally:
+                made.enough = True
+            for one in sending:
+                one.result()
+        assert sorted(made.accepted) == list(range(made.begun))
 
     def quiet(self) -> None:
         """No worker complained, but of dead letters."""
@@ -247,6 +303,46 @@ class Parts:
         return self.call(work)
 
 
+class Emitter:
+    """Sends each event under one key, with a nonce of its own each time, until it is accepted, as an emitter must."""
+
+    def __init__(self, port: int, event: Callable[[int], dict[str, Any]]) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+        self._event = event
+        self._next = threading.Lock()
+        self.begun = 0
+        self.accepted: dict[int, UUID] = {}  # number -> the event's id, as the first answer that came has it
+        self.refused = 0  # answers 503, or none
+        self.enough = False
+        self.patient = False  # with what is begun
+
+    def send(self) -> None:
+        """One of those who send."""
+        with httpx.Client(base_url=self._url, timeout=10) as client:
+            while not self.enough:
+                with self._next:
+                    number, self.begun = self.begun, self.begun + 1
+                body = json.dumps(self._event(number)).encode()
+                deadline = time.monotonic() + 30
+                while number not in self.accepted and (self.patient or not self.enough):
+                    assert time.monotonic() < deadline, "an event was not accepted in 30 s"
+                    try:
+                        answered = serving.post(client, body, x_idempotency_key=f"number-{number}")
+                    except httpx.TransportError:
+                        answered = None
+                    if answered is not None and answered.status_code == 202:
+                        self.accepted[number] = UUID(answered.json()["data"]["eventId"])
+                        continue
+                    assert answered is None or answered.status_code == 503, answered.text
+                    self.refused += 1
+                    time.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _moment(number: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_767_225_600 + number))
 
@@ -261,19 +357,23 @@ def until(true: Callable[[], Any], seconds: float, otherwise: Callable[[], str] 
 
 
 @contextmanager
-def parts(server: str, home: Path) -> Iterator[Parts]:
-    """A database with our state, the canonical tables and the stub; a Valkey below `home`; both gone in the end."""
+def parts(server: str, home: Path, template: str | None = None) -> Iterator[Parts]:
+    """A database with our state, the canonical tables and the stub; a Valkey below `home`; both gone in the end.
+
+    `template`: a database to begin with instead.
+    """
     name = f"q_{uuid4().hex[:12]}"
     with postgres.connect(server, autocommit=True) as conn:
-        conn.execute(postgres.statement("create database {}", name))
+        conn.execute(postgres.statement("create database {} template {}", name, template or "template1"))
     ops = postgres.with_database(server, name)
     try:
-        steps.bootstrap(ops)
-        for script in ("001_create_core_bridge_tables", "002_add_indexes_and_unique_constraints",
-                       "003_seed_required_enums_and_checks", "010_seed_channel_registry"):  # fmt: skip
-            scripts.run_script(ops, f"{script}.sql")
-        with postgres.connect(ops, autocommit=True) as conn:
-            conn.execute(STUB)
+        if template is None:
+            steps.bootstrap(ops)
+            for script in ("001_create_core_bridge_tables", "002_add_indexes_and_unique_constraints",
+                           "003_seed_required_enums_and_checks", "010_seed_channel_registry"):  # fmt: skip
+                scripts.run_script(ops, f"{script}.sql")
+            with postgres.connect(ops, autocommit=True) as conn:
+                conn.execute(STUB)
         yield Parts(ops, home, local.ensure(home)[0], f"q-{uuid4().hex[:8]}")
     finally:
         local.stop(home)

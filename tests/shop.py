@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from bridge import gates, postgres, rollback, runlog, sources, steps
-from bridge.batches import ORDER, Batch, batch, between
+from bridge.batches import BACKFILL, Batch, batch, between
 from bridge.settings import Databases, settings
 
 AS_OF = date(2026, 11, 22)
@@ -36,7 +36,7 @@ class Shop:
 
     def stages(self) -> None:
         """Keep copies of the state before batches C, D and E: what the rollbacks leave, with everything else made."""
-        for code in reversed(ORDER[ORDER.index("C") :]):
+        for code in reversed(BACKFILL[BACKFILL.index("C") :]):
             rollback.roll_back(self.run(), batch(code))
             self._copy(self.names["ops"], f"{self.prefix}_before_{code.lower()}")
 

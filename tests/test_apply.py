@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge import postgres, runlog
+from bridge import postgres, runlog, scripts, steps
 from bridge.settings import SQL
-from core_api.ingest.apply import Applied, NotRetryable, apply_event
+from core_api.ingest.events import instant, read
 from tests.booking_events import (
+    DAY,
     START,
     Event,
     accept,
@@ -296,18 +297,36 @@ def test_two_workers_never_apply_to_one_booking_at_once_nor_hold_up_another(ops:
     assert [apply(conn, key) for key in (first, second, second)] == ["APPLIED", "APPLIED", "ALREADY"]
 
 
-def test_an_event_waits_for_the_one_before_it_unless_that_is_dead(conn: Conn) -> None:
+def work(conn: Conn, key: UUID) -> str:
+    row = conn.execute("select w.outcome from phase2.work_events(array[%s::uuid], array[]::float[], 1) as w", (key,))
+    return (row.fetchone() or ("",))[0]
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["dead letter there", "dead letter retained away"])
+def test_an_event_waits_for_the_one_before_it_unless_that_is_dead(ops: str, conn: Conn, forgotten: bool) -> None:
+    """Also in the days after the retention took the dead letter, and before it takes the event."""
     ref = new_ref()
-    dead = accept(conn, Event("CREATED", 0), "GYG", ref)
+    dead = accept(conn, Event("CREATED", 0, day=55_000), "GYG", ref)  # in the year 2300
     late = accept(conn, Event("UPDATED", 1, total=7), "GYG", ref)
     assert apply(conn, late) == "WAITS"
-    conn.execute(
-        "insert into public.ingest_dead_letter (dead_letter_key, event_key, reason_code, first_failed_at,"
-        " last_failed_at, raw_payload) values (%s, %s, 'VALIDATION_ERROR', now(), now(), '{}')",
-        (runlog.uuid7(), dead),
-    )
-    assert apply(conn, late) == "APPLIED"
-    assert apply(conn, dead) == "APPLIED"  # replayed: older now, it only fills
+    assert work(conn, dead) == "DEAD"
+    if forgotten:
+        conn.execute(
+            "update public.ingest_dead_letter set status = 'RESOLVED', updated_at = now() - interval '31 days'"
+            " where event_key = %s",
+            (dead,),
+        )
+        scripts.run_script(ops, "091_retention_cleanup.sql")
+    left = conn.execute("select count(*) from public.ingest_dead_letter where event_key = %s", (dead,)).fetchone()
+    assert left == (0 if forgotten else 1,)
+    assert work(conn, late) == "APPLIED"
+    if not forgotten:  # mended and replayed: older now, it only fills
+        conn.execute(
+            "update public.ingest_event_log set raw_payload = %s, process_status = 'RECEIVED' where event_key = %s",
+            (json.dumps(Event("CREATED", 0, note="one").payload("GYG", ref)), dead),
+        )
+        assert apply(conn, dead) == "APPLIED"
+        assert rows(conn, "GYG", ref)["booking_core"]["note"] == "one"
     assert rows(conn, "GYG", ref)["booking_core"]["total_price"] == 7
 
 
@@ -316,7 +335,7 @@ def test_nothing_is_applied_while_a_backfill_writes(ops: str, conn: Conn) -> Non
     conn.execute("insert into phase2.batch_state (batch, status) values ('D', 'RUNNING')")
     try:
         with postgres.connect(ops, autocommit=True) as runner:
-            runner.execute("select pg_advisory_lock(%s)", (0x706861736532,))
+            runner.execute("select pg_advisory_lock(%s)", (steps._RUNNER_LOCK,))  # apply.sql names it too
             assert apply(conn, key) == "BUSY"
             runner.execute("select pg_advisory_unlock_all()")
         assert apply(conn, key) == "APPLIED"  # the run is dead: nobody holds its lock
@@ -341,6 +360,50 @@ def test_what_does_not_fit_is_made_to_fit_and_reviewed(conn: Conn) -> None:
     ]  # fmt: skip
 
 
+def test_a_new_day_renews_the_status_of_bookings_that_only_events_know(ops: str, conn: Conn) -> None:
+    """Batch D recomputes those of its sources; these it does not know, or keeps as the event left them (4.13)."""
+    mail, web, gone, fresher, stale, later = (new_ref() for _ in range(6))
+    play(conn, [Event("UPDATED", 5)], "GYG", mail)
+    play(conn, [Event("CREATED", 5)], "DIRECT", web)
+    play(conn, [Event("CANCELLED", 5)], "GYG", gone)
+    play(conn, [Event("CREATED", 5, day=9)], "GYG", later)
+    for ref, source_at in ((fresher, 4), (stale, 6)):
+        backfilled(conn, ref, Event("CREATED", 0), START + timedelta(seconds=source_at), "VIATOR")
+        play(conn, [Event("UPDATED", 5)], "VIATOR", ref)
+
+    def status() -> list[str]:
+        kept = []
+        for ref, channel in ((mail, "GYG"), (web, "DIRECT"), (gone, "GYG"), (fresher, "VIATOR"), (stale, "VIATOR"),
+                             (later, "GYG")):  # fmt: skip
+            row = rows(conn, channel, ref)
+            assert row["booking_core"]["ops_fulfillment_status"] == row["ops_booking_state"]["ops_fulfillment_status"]
+            kept.append(row["booking_core"]["ops_fulfillment_status"])
+        return kept
+
+    def renew(day: int, most: int = 500) -> int:
+        row = conn.execute("select phase2.renew_fulfilment(%s, %s)", (DAY + timedelta(days=day), most)).fetchone()
+        assert row is not None
+        return row[0]
+
+    conn.execute("update public.booking_core set tour_date = '2199-01-01' where external_booking_ref <> all(%s)",
+                 ([mail, web, gone, fresher, stale, later],))  # fmt: skip
+    before = ["UPDATED", "NEW", "CANCELLED", "UPDATED", "NEW", "NEW"]
+    assert (renew(-1), status()) == (0, before)
+    with postgres.connect(ops, autocommit=True) as runner:
+        runner.execute("select pg_advisory_lock(%s)", (steps._RUNNER_LOCK,))
+        runner.execute("insert into phase2.batch_state (batch, status) values ('D', 'RUNNING')")
+        assert renew(0) == 0
+        runner.execute("delete from phase2.batch_state where batch = 'D'")
+    with postgres.connect(ops) as worker:
+        worker.execute("select pg_advisory_xact_lock(phase2.booking_lock('GYG', %s))", (mail,))
+        assert renew(0) == 2
+    assert [renew(0), renew(0)] == [1, 0]
+    today = ["ATTENTION", "ATTENTION", "CANCELLED", "ATTENTION", "NEW", "NEW"]
+    assert status() == today
+    assert renew(1) == 1
+    assert status() == [*today[:1], "CANCELLED", *today[2:]]
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -352,20 +415,17 @@ def test_what_does_not_fit_is_made_to_fit_and_reviewed(conn: Conn) -> None:
         ('{"booking": null}', "SCHEMA_MISMATCH"),
     ],
 )
-def test_what_can_never_be_applied_says_so_and_leaves_no_trace(ops: str, conn: Conn, change: str, code: str) -> None:
+def test_what_can_never_be_applied_says_so_and_leaves_no_trace(conn: Conn, change: str, code: str) -> None:
     ref = new_ref()
     key = accept(conn, Event("CREATED", 0, name="Ann Lee"), "GYG", ref)
     conn.execute(
         "update public.ingest_event_log set raw_payload = raw_payload || %s::jsonb where event_key = %s", (change, key)
     )
 
-    async def try_it() -> Applied:
-        async with await psycopg.AsyncConnection.connect(ops, autocommit=True) as worker:
-            return await apply_event(worker, key)
-
-    with pytest.raises(NotRetryable) as refused:
-        asyncio.run(try_it())
-    assert refused.value.code == code
+    with pytest.raises(psycopg.Error) as refused:
+        apply(conn, key)
+    assert refused.value.sqlstate == {"VALIDATION_ERROR": "P2001", "SCHEMA_MISMATCH": "P2002"}[code]
+    assert (refused.value.diag.message_primary or "").startswith(code)
     assert "Ann" not in str(refused.value)
     row = conn.execute(
         "select process_status, (select count(*) from public.booking_core where external_booking_ref = %s)"
@@ -373,6 +433,58 @@ def test_what_can_never_be_applied_says_so_and_leaves_no_trace(ops: str, conn: C
         (ref, key),
     ).fetchone()
     assert row == ("RECEIVED", 0)
+
+
+_TEXTS = st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=300) | st.sampled_from(
+    ("USD", "08:30", "25:99", "12:00 AM", "x" * 5000, "\u200b", "a@b.c", "+62 812", "\ud7ff", "\U0010ffff")
+)  # fmt: skip
+_HEADS = st.integers(0, 2**31 - 1) | st.sampled_from((0, 2.0, 2147483647, 2147483647.0, 1e2))
+_DAYS = st.dates().map(str) | st.sampled_from(("0001-01-01", "1899-12-31", "2199-12-31", "2200-01-01", "9999-12-31"))
+_BODIES = st.fixed_dictionaries(
+    {
+        "payloadVersion": st.just("v1"),
+        "eventType": st.sampled_from(("CREATED", "UPDATED", "CANCELLED")),
+        "eventTime": st.datetimes().map(lambda at: f"{at.isoformat(timespec='microseconds')}Z")
+        | st.sampled_from(("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-11-22T08:30:00.123456789+14:00")),
+        "source": st.sampled_from(("DIRECT", "GYG", "VIATOR", "TRIPDOTCOM", "BOKUN", "MANUAL")),
+        "customer": st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "email", "phone"), _TEXTS)),
+        "booking": st.fixed_dictionaries(
+            {
+                "tourDate": _DAYS,
+                "adult": _HEADS,
+                "child": _HEADS,
+                "currency": _TEXTS.filter(lambda text: text is not None),
+                "totalPrice": st.floats(0, allow_infinity=False) | st.sampled_from((0, 2**80, 1e300, 9999999999.995)),
+            },
+            optional=dict.fromkeys(("tourTime", "pickupLocation", "meetingPoint", "note"), _TEXTS),
+        ),
+        "raw": st.just({"providerPayload": None}),
+    }
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bodies=st.lists(_BODIES, min_size=1, max_size=3))
+def test_whatever_the_schema_accepts_is_applied_or_dead_by_a_named_field(conn: Conn, bodies: list[Any]) -> None:
+    ref = new_ref()
+    for body in bodies:
+        text = json.dumps(body | {"externalBookingRef": ref})
+        event = read(text.encode())
+        key = runlog.uuid7()
+        values = (key, str(key), str(key), "", event.source, ref, event.eventType, instant(event.eventTime), text, True)
+        taken = conn.execute(
+            "select a.outcome from phase2.accept_event(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) as a", values
+        ).fetchone()
+        assert taken in (("ACCEPTED",), ("KNOWN",))
+        done = conn.execute("select outcome, reason from phase2.work_events(array[%s], array[1.0])", (key,)).fetchone()
+        if taken == ("KNOWN",) or done == ("APPLIED", None):
+            continue
+        assert done == ("DEAD", "VALIDATION_ERROR")
+        said = conn.execute(
+            "select reason_detail from public.ingest_dead_letter where event_key = %s", (key,)
+        ).fetchone()
+        assert said == ("VALIDATION_ERROR: tourDate is missing or outside 1900 to 2199",)
+        assert not "1900" <= event.booking.tourDate < "2200"
 
 
 _READ_WHOLE = """

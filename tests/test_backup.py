@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 
 from bridge import backup, cli, fingerprint, ledger, postgres, rollback, runlog, scripts, steps
-from bridge.batches import BATCHES, ORDER
+from bridge.batches import BACKFILL, BATCHES
 from bridge.errors import CouldNotRun
 from bridge.settings import SQL, Databases, settings
 from tests.test_scripts import BATCH_A, BATCH_B, load_bookings, load_catalog, load_payments
@@ -76,7 +76,7 @@ def run(server: str, home: Path, made: dict[str, tuple[str, str]]) -> Iterator[s
     )
     with now.connect() as conn:
         conn.execute("insert into phase2.warehouse_state (part, digest) values ('review snapshot', 'x')")
-        for code in ORDER:
+        for code in BACKFILL:
             steps.set_state(conn, now, code, "PASS")
     yield now
     with now.connect() as conn:
@@ -346,7 +346,7 @@ def test_between_the_last_look_and_the_script_nobody_writes(run: steps.Run, monk
 
 def test_what_rollbacks_change_beside_the_canonical_tables_is_put_back_too() -> None:
     changed = set()
-    for code in ORDER:
+    for code in BACKFILL:
         text = (SQL / "phase2" / "rollback" / f"{code}.sql").read_text()
         changed |= set(re.findall(r"(?:delete from|update|truncate)\s+phase2\.(\w+)", text))
     assert changed - {"warehouse_state"} <= set(backup.STATE)
@@ -369,7 +369,7 @@ def test_a_rolled_back_batch_is_restored_exactly(run: steps.Run, monkeypatch: py
         assert canonical(run) == before
         assert restored.body["copy"] == first.no
         states = dict(conn.execute("select batch, status from phase2.batch_state").fetchall())
-        assert states == dict.fromkeys(ORDER, "ERROR"), "a door would be open before the gates are asked"
+        assert states == dict.fromkeys(BACKFILL, "ERROR"), "a door would be open before the gates are asked"
         assert conn.execute(
             "select count(*) from phase2.warehouse_state where part = 'review snapshot'"
         ).fetchone() == (1,)

@@ -56,6 +56,10 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
             backup = settings().phase2_reports / "backup.dump"
             backup.write_text(PLANTED["main_name"])
             ledger.append(conn, "rehearsal", batch="D", body={"files": ledger.files(certificate)})
+            for number in (1, 2):  # of a drill only the last counts
+                report = settings().phase2_reports / f"replay-{number}.json"
+                report.write_text(f'{{"number": {number}}}')
+                ledger.append(conn, "drill", batch="D", subject="replay", body={"files": ledger.files(report)})
             ledger.append(conn, "sign-off", batch="D", subject="Tech Lead", body={"of": "D"})
             ledger.append(conn, "backup", body={"files": ledger.files(backup)})
         yield pipeline
@@ -125,9 +129,13 @@ def test_the_same_content_makes_the_same_bytes(migrated: Pipeline, made: bundle.
 
 def test_it_holds_what_the_issue_asks_for(migrated: Pipeline, files: dict[str, bytes]) -> None:
     verdict = migrated.rows("select body from phase2.ledger where kind = 'verdict' and batch = 'D'")[-1][0]
-    named = {*verdict["files"], "rehearsal/D.json"}  # and not the backup, which holds the customers' data
+    named = {
+        *verdict["files"],
+        "rehearsal/D.json",
+        "replay-2.json",
+    }  # and not the backup, which holds the customers' data
     assert {name.removeprefix(FILES) for name in files if name.startswith(FILES)} == named
-    assert [entry["kind"] for entry in json.loads(files["certificates.json"])] == ["rehearsal"]
+    assert [entry["kind"] for entry in json.loads(files["certificates.json"])] == ["rehearsal", "drill"]
     assert [entry["kind"] for entry in json.loads(files["decisions.json"])] == ["sign-off", "backup"]
     assert {name.rsplit(".")[-1] for name in verdict["files"]} == {"json", "md", "html"}
     assert len(files[LEDGER].splitlines()) == migrated.rows("select count(*) from phase2.ledger")[0][0]

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from bridge import ledger
 from bridge.settings import ROOT
+from core_api.ingest import dead_letters
 from tests import serving
 from tests.serving import PATH, event, post, rows
 from tests.test_ingest_http import SlowQueue, code
@@ -38,12 +39,6 @@ def url(ops) -> Iterator[str]:
         serving.service(ops, bstadmin_url=bstadmin, bstadmin_write_url=ops) as url,
     ):
         yield url
-
-
-@pytest.fixture
-def client(url) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=20) as client:
-        yield client
 
 
 def trail(client: httpx.Client, **asked: str) -> list[dict]:
@@ -234,7 +229,7 @@ def test_an_event_goes_to_the_dead_letters_and_comes_back(ops):
     with serving.service(ops) as url, httpx.Client(base_url=url) as client:
         event_id = post(client, event()).json()["data"]["eventId"]
         path = f"{PATH}/{event_id}"
-        failed = client.post(f"{path}/fail", headers=ADMIN)
+        failed = client.post(f"{path}/fail", headers=ADMIN, json={"poisonMessage": None})
         assert failed.status_code == 202, failed.text
         letter = failed.json()["data"]
         assert (letter["eventId"], letter["status"]) == (event_id, "OPEN")
@@ -292,6 +287,25 @@ def test_prometheus_sees_the_queue(ops):
         assert (f'ingest_queue_jobs{{state="waiting"}} {jobs}' in text) == (error is None)
 
 
+def test_prometheus_sees_what_waits_and_what_is_dead(client, ops):
+    def seen() -> dict[str, float]:
+        lines = [line.split(" ") for line in client.get("/metrics").text.splitlines() if line.startswith("ingest_")]
+        return {name: float(value) for name, value in lines}
+
+    before = seen()
+    waits, dead = (post(client, event()).json()["data"]["eventId"] for _ in range(2))
+    assert client.post(f"{PATH}/{dead}/fail", headers=ADMIN).status_code == 202
+    rows(ops, "update ingest_event_log set request_received_at = now() - interval '1 hour' where event_key = %s"
+              " returning 1", waits)  # fmt: skip
+    after = seen()
+    changed = {name: after[name] - value for name, value in before.items() if name.startswith("ingest_dead_letters")}
+    assert changed == {
+        f'ingest_dead_letters{{status="{status}"}}': float(status == "OPEN") for status in dead_letters.STATUSES
+    }
+    assert after["ingest_events_pending"] == before["ingest_events_pending"] + 1
+    assert 3600 <= after["ingest_oldest_pending_seconds"] < 3700
+
+
 def test_the_gates_latest_measures_are_shown(client, ops):
     for value in (1, 0):
         [(result,)] = rows(
@@ -316,7 +330,10 @@ def test_health_tells_what_is_away(ops, client):
 
 
 def test_the_audit_trail_is_the_ledger(client, ops):
-    assert trail(client)
+    event_id = post(client, event()).json()["data"]["eventId"]
+    why = {"reason": "made@balimail.id called from +62 812 3456 7890", "reasonDetail": "ask kadek@balimail.id"}
+    assert client.post(f"{PATH}/{event_id}/fail", headers=ADMIN, json=why).status_code == 202
+    assert trail(client, resourceId=event_id)[0]["metadata"]["reason"] == "m•••@b••• called from •••"
     with psycopg.connect(ops) as conn:
         assert ledger.verify(conn) == []
 

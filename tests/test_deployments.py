@@ -11,8 +11,9 @@ from prefect import Flow, flow
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
+from bridge.emitters import Emitted
 from bridge.settings import ROOT, settings
-from flows import operating
+from flows import drills, emitters, operating
 
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
     deployment["name"]: deployment
@@ -20,9 +21,12 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
 }
 # What runs by itself, and when (UTC); everything else is started by a person.
 SCHEDULES = {
+    "emit-mail": "* * * * *",
+    "emit-web": "* * * * *",
     "recon-hourly": "10 * * * *",
     "recon-daily": "30 18 * * *",
     "rehearsal-nightly": "0 17 * * *",
+    "drill-weekly": "0 20 * * 0",
     "retention": "0 19 * * *",
     "dual-write-hourly": "20 * * * *",
 }
@@ -78,7 +82,8 @@ def test_a_parameter_without_type_or_help_is_found() -> None:
 @pytest.mark.parametrize("name", sorted(DEPLOYMENTS.keys() - {"go-no-go"}))
 def test_what_writes_runs_one_at_a_time(name: str) -> None:
     """All of them do: verdicts and reports at the least. A go / no-go waits for a person, maybe beside another one."""
-    assert DEPLOYMENTS[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    strategy = "CANCEL_NEW" if name.startswith("emit-") else "ENQUEUE"  # in a minute there is another one
+    assert DEPLOYMENTS[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": strategy}
     assert DEPLOYMENTS[name]["work_pool"] == {"name": "phase2"}
 
 
@@ -119,3 +124,30 @@ def test_the_nightly_rehearsal_is_for_staging_alone(
     finally:
         settings.cache_clear()
     assert asked == rehearsed
+
+
+@pytest.mark.parametrize(("environment", "drilled"), [("staging", ["all"]), ("production", []), ("local", [])])
+def test_the_weekly_drill_is_for_staging_alone(
+    monkeypatch: pytest.MonkeyPatch, environment: str, drilled: list[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(drills, "drill_flow", asked.append)
+    monkeypatch.setenv("PHASE2_ENV", environment)
+    settings.cache_clear()
+    try:
+        drills.weekly_drill_flow.fn()
+    finally:
+        settings.cache_clear()
+    assert asked == drilled
+
+
+@pytest.mark.parametrize("which", ["web", "mail"])
+def test_an_emitter_flow_runs_its_emitter_and_says_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    monkeypatch.setattr(emitters, "_ready", lambda: "databases")
+    monkeypatch.setattr(
+        emitters.emitters, f"emit_{which}", lambda given, progress: Emitted(which, enabled=given != "databases")
+    )
+    asyncio.run({"web": emitters.emit_web_flow, "mail": emitters.emit_mail_flow}[which].fn())
+    assert "is off, nothing was read" in capsys.readouterr().err

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 
 from bridge import cli, door, fingerprint, gates, ledger, policy, postgres, recon, scripts, steps, waivers, warehouse
-from bridge.batches import BATCHES, ORDER
+from bridge.batches import BACKFILL, BATCHES
 from bridge.errors import GateFailed
 from bridge.settings import DBT_PROJECT, ROOT, settings
 from flows import __main__ as command
@@ -67,7 +67,7 @@ class Runs:
         return int(ended.value.code or 0)
 
     def status(self) -> dict[str, str]:
-        return {line.batch: line.status for line in steps.status(self.shop.url())}
+        return {line.batch: line.status for line in steps.status(self.shop.url()) if line.batch in BACKFILL}
 
     def line(self, code: str) -> steps.BatchStatus:
         return next(line for line in steps.status(self.shop.url()) if line.batch == code)
@@ -191,9 +191,9 @@ def test_a_mended_source_row_lifts_the_taint(broken: Runs) -> None:
     """One run never sees its own batches STALE, and running one again on unchanged sources makes nothing STALE."""
     broken.source(MEND_D)
     assert broken.run("C", "E") == 0
-    assert broken.status() == dict.fromkeys(ORDER, "PASS")
+    assert broken.status() == dict.fromkeys(BACKFILL, "PASS")
     assert broken.run("D", "D") == 0
-    assert broken.status() == dict.fromkeys(ORDER, "PASS")
+    assert broken.status() == dict.fromkeys(BACKFILL, "PASS")
     with broken.ops() as conn:
         lifted = ledger.latest(conn, "taint lifted", batch="D")
     assert lifted is not None
@@ -306,7 +306,7 @@ def files(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_pass_is_stale_when_what_it_is_bound_to_is_edited(
     reading: Runs, files: Path, file: str, old: str, new: str, part: str, batches: str
 ) -> None:
-    assert reading.status() == dict.fromkeys(ORDER, "PASS")
+    assert reading.status() == dict.fromkeys(BACKFILL, "PASS")
     text = (files / file).read_text("utf-8")
     assert old in text
     (files / file).write_text(text.replace(old, new, 1), "utf-8")
@@ -314,12 +314,12 @@ def test_a_pass_is_stale_when_what_it_is_bound_to_is_edited(
     lines = {line.batch: line for line in steps.status(reading.shop.url())}
     assert {code for code, line in lines.items() if line.status == "STALE"} == set(batches)
     assert {lines[code].changed for code in batches} == {(part,)}
-    behind = ORDER[ORDER.index(batches[0]) + 1 :]
+    behind = BACKFILL[BACKFILL.index(batches[0]) + 1 :]
     with reading.ops() as conn:
         for code in behind:
             with pytest.raises(GateFailed, match=f"STALE, changed since it was judged: {part} "):
                 door.open_or_raise(conn, BATCHES[code])
-        for code in ORDER[: ORDER.index(batches[0]) + 1]:
+        for code in BACKFILL[: BACKFILL.index(batches[0]) + 1]:
             door.open_or_raise(conn, BATCHES[code])
 
 
@@ -329,7 +329,7 @@ def test_judged_anew_it_is_bound_anew(runs: Runs, files: Path) -> None:
     assert runs.status()["C"] == "STALE"
     assert runs.run("D", "D") == 1
     assert runs.phase2("recon", "--batch", "C") == 0
-    assert runs.status() == dict.fromkeys(ORDER, "PASS")
+    assert runs.status() == dict.fromkeys(BACKFILL, "PASS")
 
 
 def test_a_batch_runs_on_the_rows_that_the_batches_before_it_passed_on(runs: Runs) -> None:
@@ -338,7 +338,7 @@ def test_a_batch_runs_on_the_rows_that_the_batches_before_it_passed_on(runs: Run
     noted = "select count(*) from landing_bstadmin.bookings where note = 'ring twice'"
     assert runs.run("D", "D") == 0
     assert runs.run("E", "E") == 0
-    assert runs.status() == dict.fromkeys(ORDER, "PASS")
+    assert runs.status() == dict.fromkeys(BACKFILL, "PASS")
     with runs.ops() as conn:
         assert conn.execute(noted).fetchone() == (0,)
     assert runs.run("C", "D") == 0
@@ -601,7 +601,7 @@ def test_what_the_policy_demands_holds_every_batch_and_is_shown_where_it_is_not_
     monkeypatch.setenv("PHASE2_ENV", environment)
     settings.cache_clear()
     with runs.ops() as conn:
-        for code in ORDER:
+        for code in BACKFILL:
             if opens:
                 door.open_or_raise(conn, BATCHES[code])
             else:
@@ -717,7 +717,7 @@ def test_a_dry_run_needs_no_right_to_write_and_changes_nothing(
     capsys.readouterr()
     assert runs.phase2("run", "--dry-run", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert [one["batch"] for one in shown] == list(ORDER)
+    assert [one["batch"] for one in shown] == list(BACKFILL)
     ran = {name: digest for one in shown for step in one["steps"] for name, digest in step["files"].items()}
     assert ran["001_create_core_bridge_tables.sql"] == scripts.checksum(
         scripts.FOLDER / "001_create_core_bridge_tables.sql"

@@ -20,14 +20,14 @@ import psycopg
 import pytest
 
 from bridge import gates, postgres, reports, steps
-from bridge.batches import BATCHES, GLOBAL_GATES, ORDER, after, between
+from bridge.batches import BACKFILL, BATCHES, GLOBAL_GATES, after, between
 from bridge.errors import GateFailed
 from bridge.settings import ROOT
 from bridge.sources import SCENARIOS, Scenario
 from tests.faults import CHANGED, FAULTS, LANDED, PLACES, Changed, Fault
 from tests.shop import Shop
 
-GATES = (*(gate for one in BATCHES.values() for gate in one.gates), *GLOBAL_GATES)
+GATES = (*(gate for code in BACKFILL for gate in BATCHES[code].gates), *GLOBAL_GATES)
 MATRIX = ROOT / "docs" / "fault-matrix.md"
 SCHEMA = json.loads((ROOT / "bridge" / "reports" / "report.schema.json").read_text("utf-8"))
 SCENARIO_FAULTS = tuple(scenario for scenario in SCENARIOS.values() if scenario.gate)
@@ -67,7 +67,7 @@ def shop(written: Path) -> Iterator[Shop]:
 @pytest.fixture(scope="module")
 def healthy(shop: Shop) -> Listed:
     """What the gates list of the shop as it is, where all of them pass: batch -> gate -> counted keys."""
-    assert {code: verdict.blocked_by for code, verdict in shop.verdicts.items()} == dict.fromkeys(ORDER, ())
+    assert {code: verdict.blocked_by for code, verdict in shop.verdicts.items()} == dict.fromkeys(BACKFILL, ())
     return {code: {gate: _named(verdict, gate) for gate in GATES} for code, verdict in shop.verdicts.items()}
 
 
@@ -81,7 +81,7 @@ def _failed(verdicts: dict[str, gates.Verdict]) -> frozenset[str]:
 
 def _judge(shop: Shop, conn: psycopg.Connection) -> dict[str, gates.Verdict]:
     """The verdicts of all batches, kept as a run keeps them."""
-    verdicts = {code: gates.evaluate(conn, code, uuid4()) for code in ORDER}
+    verdicts = {code: gates.evaluate(conn, code, uuid4()) for code in BACKFILL}
     for code, verdict in verdicts.items():
         steps.set_state(conn, shop.run(), code, verdict.result, verdict=verdict)
     return verdicts
@@ -89,13 +89,13 @@ def _judge(shop: Shop, conn: psycopg.Connection) -> dict[str, gates.Verdict]:
 
 def _assert_on_hold(conn: psycopg.Connection, url: str, gate_id: str, failed_in: str) -> None:
     """The door behind the batch is shut by this gate, and `status` shows every later batch on hold."""
-    for later in after(failed_in) or ("F",):
+    for later in after(failed_in):
         with pytest.raises(GateFailed) as raised:
             gates.open_or_raise(conn, later, failed_in)
         assert gate_id in raised.value.blocked_by
     lines = {line.batch: line for line in steps.status(url)}
-    first = next(code for code in ORDER if lines[code].status == "FAIL")
-    assert ORDER.index(first) <= ORDER.index(failed_in)
+    first = next(code for code in BACKFILL if lines[code].status == "FAIL")
+    assert BACKFILL.index(first) <= BACKFILL.index(failed_in)
     assert gate_id in lines[first].blocked_by or first != failed_in
     assert {lines[code].status for code in after(first)} <= {"HOLD"}
 
@@ -108,7 +108,7 @@ def test_fault_fails_its_gate_which_names_the_rows(shop: Shop, healthy: Listed, 
     with shop.clone() as conn:
         keys = fault.apply(conn)
         verdicts = _judge(shop, conn)
-        EXECUTED[fault.id] = Executed(fault.place, fault.title, fault.gate, _failed(verdicts), frozenset(ORDER))
+        EXECUTED[fault.id] = Executed(fault.place, fault.title, fault.gate, _failed(verdicts), frozenset(BACKFILL))
         verdict = verdicts[fault.batch]
         gate = next(g for g in verdict.gates if g.gate_id == fault.gate)
 
@@ -302,6 +302,7 @@ def _matrix() -> str:
         "",
         "Written by `tests/test_faults.py` of what it executed: it fails when this page says anything else, and",
         "`make fault-matrix` writes it anew. Each row is a fault, planted in a healthy shop that went through A to E.",
+        "The gates of F look at traffic and at a service, and have their faults in `tests/test_batch_f.py`.",
         "",
         "- **X**: the gate that it is planted for. It fails, names the planted rows among its exceptions, and every",
         "  later batch is on hold. x: any other gate that fails of it, in whatever batch.",
@@ -329,6 +330,7 @@ def test_every_gate_has_a_fault_that_fails_it_and_every_fault_a_gate(shop: Shop)
     with postgres.connect(shop.url(), read_only=True) as conn:
         registry = {row[0] for row in conn.execute("select gate_id from dbt_seeds.gate_registry").fetchall()}
     registry -= {gate for gate in registry if gate.startswith("H-")}  # they need writes: tests/test_conflicts.py
+    registry -= set(BATCHES["F"].gates)  # they need a service: tests/test_batch_f.py
     planted = {fault.gate for fault in FAULTS.values()} | {scenario.gate for scenario in SCENARIO_FAULTS}
 
     assert registry == set(GATES) == planted

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import json
+from collections.abc import Coroutine
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from bridge import flags, ledger, postgres, steps
+from bridge.cli import app
 from bridge.core_settings import core_settings
+from bridge.errors import CouldNotRun
 from bridge.flags import Rollout, Row
+from bridge.settings import settings
+from core_api import app as service
+from core_api.ingest import sweeper, worker
 
 READS = "OPS_READ_NEW_MODEL_ENABLED"
 
@@ -26,6 +41,7 @@ def on(rollout: Rollout) -> dict[str, Row]:
         ("false", Row(True), "", True),
         ("true", Row(True), READS, False),
         ("true", Row(True), "INGEST_QUEUE_ENABLED, all", False),
+        ("true", Row(True), READS.lower(), False),
         ("true", Row(True), "INGEST_QUEUE_ENABLED", True),
     ],
 )
@@ -91,3 +107,115 @@ def test_a_change_is_in_the_ledger_without_addresses_and_keeps_the_rollout(datab
     assert told[1].body["before"] == {"enabled": True, "percentage": 5.0, "emails": 1}
     assert told[1].body["after"]["enabled"] is False
     assert "example.com" not in repr(told)
+
+
+UNREADABLE = [
+    '{"percentage": "many"}',
+    '{"percentage": 101}',
+    '{"channels": "GYG"}',
+    '{"actors": null}',
+    "null",
+    "[5]",
+    "5",
+    '"all"',
+]
+
+
+def write(conn: psycopg.Connection, rollout: str, enabled: bool = True) -> None:
+    """A row as somebody leaves it by hand."""
+    conn.execute(
+        "insert into phase2.flags (flag, enabled, rollout, reason, changed_by) values (%s, %s, %s::jsonb, 'x', 'x')"
+        " on conflict (flag) do update set enabled = excluded.enabled, rollout = excluded.rollout",
+        (READS, enabled, rollout),
+    )
+
+
+def test_a_row_that_cannot_be_read_is_off_is_shown_and_is_mended(database, monkeypatch):
+    monkeypatch.setenv("OPS_DB_URL", database)
+    for name in ("BALISNAP_DB_URL", "BSTADMIN_DB_URL"):
+        monkeypatch.setenv(name, "postgresql://nobody@127.0.0.1:9/none")
+    settings.cache_clear()
+    steps.bootstrap(database)
+    try:
+        with postgres.connect(database, application_name="test", autocommit=True) as conn:
+            for kept in UNREADABLE:
+                write(conn, kept)
+                rows = flags.read(conn)
+                assert not flags.is_on(READS, rows, actor="ayu", email="ayu@example.com", channel="GYG")
+                assert rows[READS].fault.startswith("off: cannot be read: ")
+            [shown] = json.loads(CliRunner().invoke(app, ["flag", READS, "--json"]).stdout)
+            assert (shown["enabled"], shown["fault"]) == (False, "off: cannot be read: all of it")
+            assert "cannot be read" in CliRunner().invoke(app, ["flag"]).stdout
+            # for whom is not known any more: nobody, until somebody says so
+            assert CliRunner().invoke(app, ["flag", READS, "on", "--reason", "again"]).exit_code == 0
+            assert flags.read(conn)[READS] == Row(True, Rollout(percentage=0))
+            write(conn, "[5]")
+            assert CliRunner().invoke(app, ["flag", READS, "off", "--reason", "mended"]).exit_code == 0
+            assert flags.read(conn)[READS] == Row(False, Rollout(percentage=0))
+
+            write(conn, '{"percent": 5, "channels": ["GYG"]}')
+            row = flags.read(conn)[READS]
+            assert row == Row(True, Rollout(channels=("GYG",)), "ignored: percent")
+            assert flags.words(row) == "all; channels GYG; ignored: percent"
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+
+def test_what_a_person_asks_for_has_to_be_right():
+    with pytest.raises(CouldNotRun, match="percent: "):
+        flags.rollout_of({"percent": 5})
+
+
+def test_since_when_a_flag_is_on_stays_while_it_is_on(database):
+    """Gate F-02 counts what waited for the queue from there: a switch repeated must not take it back to zero."""
+    steps.bootstrap(database)
+    with postgres.connect(database, application_name="test", autocommit=True) as conn:
+
+        def since(enabled: bool, **rollout: float) -> datetime:
+            flags.change(conn, READS, enabled, reason="test", rollout=Rollout(**rollout), actor="test")
+            [(at,)] = conn.execute("select f.changed_at from phase2.flags as f").fetchall()
+            return at
+
+        begun = since(True)
+        assert since(True) == begun
+        assert since(True, percentage=5) == begun
+        ended = since(False)
+        assert ended > begun
+        assert since(False) == ended
+        assert since(True) > ended
+
+
+def test_chores_and_sweeper_outlive_what_nobody_foresaw(monkeypatch):
+    """Each looks first whether it is on; what goes wrong there ends the round, and no more."""
+    looks, swept, forgotten = itertools.count(), asyncio.Event(), asyncio.Event()
+
+    class Odd:
+        async def is_on(self, *_: object) -> bool:
+            if next(looks) == 0:
+                raise RuntimeError("nobody foresaw it")
+            return True
+
+    async def sweep(*_: object) -> None:
+        swept.set()
+
+    async def forget(*_: object) -> None:
+        forgotten.set()
+
+    monkeypatch.setattr(sweeper, "sweep", sweep)
+    monkeypatch.setattr(service, "forget", forget)
+    one = object.__new__(worker.IngestWorker)
+    one._flags, one._pool, one._queue = Odd(), None, None
+    one._settings = core_settings().model_copy(update={"ingest_sweep_seconds": 0.01})
+
+    async def run(task: Coroutine[Any, Any, None], done: asyncio.Event) -> None:
+        nonlocal looks
+        looks = itertools.count()
+        running = asyncio.create_task(task)
+        try:
+            await asyncio.wait_for(done.wait(), 5)
+        finally:
+            running.cancel()
+
+    asyncio.run(run(one._sweep(), swept))
+    asyncio.run(run(service._chores(SimpleNamespace(flags=Odd(), pool=None)), forgotten))

@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from bridge import postgres, sources
+from bridge.batches import BACKFILL
 from bridge.fingerprint import Fingerprint, difference, take
 from bridge.settings import ROOT, SQL
 
@@ -80,7 +81,9 @@ class Shop:
             return take(conn, schemas=schemas)
 
     def statuses(self) -> dict[str, str]:
-        return {line["batch"]: line["status"] for line in json.loads(self.phase2("status", "--json").stdout)}
+        """Of A to E, which need no service."""
+        lines = json.loads(self.phase2("status", "--json").stdout)
+        return {line["batch"]: line["status"] for line in lines if line["batch"] in BACKFILL}
 
     def drop(self) -> None:
         with postgres.connect(self.server, autocommit=True) as conn:
@@ -300,6 +303,18 @@ def test_a_deployment_runs_on_a_worker(shop: Shop, prefect_url: str) -> None:
     assert schema["properties"]["on_fail"]["enum"] == ["hold", "rollback"]
     assert "rollback" in schema["properties"]["on_fail"]["description"]
     assert all(one["global_concurrency_limit"]["limit"] == 1 for one in deployed)
+
+
+def test_a_drill_is_a_flow_with_its_checks_as_an_artifact(shop: Shop) -> None:
+    said = "from flows.drills import drill_flow; drill_flow('replay')"
+    done = subprocess.run([sys.executable, "-c", said], env=shop.env, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert shop.ops("select drill, passed from phase2.drills") == [("replay", True)]
+    made = httpx.post(f"{shop.env['PREFECT_API_URL']}/artifacts/filter", json={}).json()
+    (artifact,) = [one for one in made if one["key"] == "phase2-drills"]
+    assert artifact["description"] == "PASS"
+    assert {row["held"] for row in json.loads(artifact["data"])} == {"yes"}
+    assert shop.ops("select count(*) from public.ingest_event_log") == [(0,)]
 
 
 def test_rollback_refuses_while_later_batches_stand_on_it(shop: Shop) -> None:

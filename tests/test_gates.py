@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from bridge import gates, legacy, postgres, steps, waivers, warehouse
-from bridge.batches import BATCHES, GLOBAL_GATES, ORDER
+from bridge.batches import BACKFILL, BATCHES, GLOBAL_GATES
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.settings import ROOT, Databases
 from tests import test_scripts
@@ -46,7 +46,7 @@ def evaluate(conn: psycopg.Connection, batch: str) -> dict[str, gates.Gate]:
 # --- a healthy shop ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", ORDER)
+@pytest.mark.parametrize("batch", BACKFILL)
 def test_healthy_shop_passes_every_gate(shop: Shop, batch: str) -> None:
     verdict = shop.verdicts[batch]
 
@@ -84,7 +84,7 @@ def test_money_is_conserved_per_currency(shop: Shop) -> None:
 def test_every_verdicts_report_follows_the_schema(shop: Shop, written: Path) -> None:
     files = sorted(written.rglob("*.json"))
 
-    assert {f.parent.name for f in files} == set(ORDER)
+    assert {f.parent.name for f in files} == set(BACKFILL)
     for file in files:
         content = json.loads(file.read_text("utf-8"))
         jsonschema.Draft202012Validator(SCHEMA).validate(content)

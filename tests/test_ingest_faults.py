@@ -14,10 +14,9 @@ from uuid import UUID
 import pytest
 import redis
 
-from bridge import postgres
 from core_api import local
 from core_api.auth import Admin
-from core_api.ingest import dead_letters
+from core_api.ingest import dead_letters, sweeper
 from core_api.ingest.queue import JOB_NAME
 from tests.ingest_parts import Parts, parts, until
 
@@ -106,27 +105,6 @@ def test_a_retry_survives_a_flush_in_time(real: Parts) -> None:
         ended = real.event(key)
         assert (ended["process_status"], ended["attempt_count"]) == ("DONE", 1)
         assert 0 <= (ended["processed_at"] - due).total_seconds() < 2
-
-
-def test_the_connections_to_postgres_end(real: Parts) -> None:
-    chance = random.Random(SEED)
-    keys = real.accept([f"B-{chance.randrange(40)}" for _ in range(300)], sleep=0.005)
-    real.add(*keys)
-    ended = 0
-    with real.worker(), postgres.connect(real.ops, autocommit=True) as conn:
-        until(lambda: applied(real) > 0, 10)
-        while applied(real) < 250:
-            ended += len(
-                conn.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity"
-                    " where application_name = 'phase2-ingest-worker' and datname = current_database()"
-                ).fetchall()
-            )
-            time.sleep(0.5)
-        assert ended > 3
-        real.wait(30)
-    real.check()
-    untried(real)
 
 
 def test_a_trouble_of_the_server_uses_no_try_unless_the_event_makes_it(real: Parts) -> None:
@@ -235,6 +213,20 @@ def test_without_the_sweeper_a_flush_loses_events(real: Parts) -> None:
     with real.worker(INGEST_SWEEP_SECONDS="600", INGEST_RECOVER_SECONDS="600"):
         time.sleep(3)
         assert len(real.pending()) == 1
+
+
+def test_what_is_lost_behind_what_is_queued_is_found(real: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait in the queue for a retry: the sweeper reads on."""
+    keys = real.accept([f"B-{number}" for number in range(7)])
+    real.sql(
+        "update public.ingest_event_log set process_status = 'FAILED', next_retry_at = now() + interval '1 hour'"
+        " where event_key = any(%s)",
+        keys[:4],
+    )
+    real.add(*keys[:4], keys[5])
+    monkeypatch.setattr(sweeper, "_MOST", 2)
+    assert real.call(lambda pool, queue: sweeper.sweep(pool, queue, 0)) == 2
+    assert [real.job(key)[0] for key in keys] == ["waiting"] * 7
 
 
 def test_a_person_who_fails_what_a_worker_is_at(real: Parts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,20 +13,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
+import orjson
 import pytest
+import redis
 
 from bridge.core_settings import CoreSettings
 from bridge.runlog import uuid7
+from bridge.settings import ROOT
 from core_api import audit, local
+from core_api.__main__ import _CONNECTIONS
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ingest import dead_letters
-from core_api.ingest.queue import JOB_OPTIONS
+from core_api.ingest.queue import JOB_OPTIONS, IngestQueue
+from core_api.ingest.worker import Stepper
 from tests.ingest_parts import Parts, parts, until
 
 PHASE2 = str(Path(sys.executable).with_name("phase2"))
@@ -60,6 +68,55 @@ def test_a_job_keeps_14_days_when_it_succeeded_and_30_when_it_failed(real: Parts
     assert options["removeOnComplete"] == {"age": 14 * 86_400}
     assert options["removeOnFail"] == {"age": 30 * 86_400}
     assert options["attempts"] == JOB_OPTIONS["attempts"] == 6
+
+
+def test_finished_jobs_are_kept_as_long_whoever_added_them(real: Parts) -> None:
+    """A client of Node's may add jobs that are to go at once, or to stay for ever: neither."""
+    good = {number: real.accept([f"K-{number}"])[0] for number in range(2, 5)}
+    bad = [f"kept-{number}" for number in range(3)]
+
+    async def added(_pool: Any, queue: Any, number: int) -> None:
+        key = str(good[number + 2])
+        await queue._queue.add("booking-event", {"eventId": key}, {"jobId": key, "removeOnComplete": True})
+        await queue._queue.add("booking-event", {}, {"jobId": bad[number], "removeOnFail": 5})
+
+    def finished(number: int) -> bool:
+        return (real.job(good[number + 2])[0], real.job(bad[number])[0]) == ("completed", "failed")
+
+    for number, days in enumerate(((14.01, 30.01), (13.99, 29.99))):
+        real.call(lambda pool, queue, number=number: added(pool, queue, number))
+        until(lambda number=number: finished(number), 5)
+        with redis.Redis.from_url(real.redis) as client:
+            for state, name, age in zip(
+                ("completed", "failed"), (str(good[number + 2]), bad[number]), days, strict=True
+            ):
+                set_of = f"bull:{real.queue}:{state}"
+                assert client.zadd(set_of, {name: (time.time() - age * 86_400) * 1000}, ch=True)
+    real.call(lambda pool, queue: added(pool, queue, 2))
+    until(lambda: finished(2), 5)
+    assert finished(1)
+    assert (real.job(good[2])[0], real.job(bad[0])[0]) == ("unknown", "unknown")
+
+
+def test_the_oldest_jobs_are_measured_and_old_ones_go_though_no_other_ends(real: Parts) -> None:
+    async def asked(_pool: Any, queue: Any) -> tuple[Any, Any, Any]:
+        name = f"old-{uuid4()}"
+        other = IngestQueue(real.redis, name)
+        now = time.time() * 1000
+        try:
+            before = (await other.counts())["oldestDays"]
+            for state, days in (("completed", 14.5), ("completed", 3), ("failed", 31), ("failed", 29)):
+                await other._client.zadd(f"bull:{name}:{state}", {f"{state}-{days}": now - days * 86_400_000})
+            planted = (await other.counts())["oldestDays"]
+            await other.forget_old()
+            return before, planted, (await other.counts())["oldestDays"]
+        finally:
+            await other.close()
+
+    before, planted, after = real.call(asked)
+    assert before == {"completed": None, "failed": None}
+    assert planted == pytest.approx({"completed": 14.5, "failed": 31}, abs=0.02)
+    assert after == pytest.approx({"completed": 3, "failed": 29}, abs=0.02)
 
 
 def test_the_delays_are_those_of_the_contract() -> None:
@@ -179,6 +236,22 @@ def test_the_flag_is_in_force_within_seconds(real: Parts) -> None:
     real.wait(6)
 
 
+def test_a_job_that_is_cancelled_holds_up_no_other(real: Parts) -> None:
+    """Those that come together share a call; who asked for one of them may be gone when it answers."""
+    gone, other = real.accept(["C-1", "C-2"], sleep=0.3)
+
+    async def work(pool: Any, _: Any) -> str:
+        stepper = Stepper(pool, (1.0,), 10)
+        asked = [asyncio.create_task(stepper.step(key)) for key in (gone, other)]
+        await asyncio.sleep(0.1)
+        asked[0].cancel()
+        step = await asyncio.wait_for(asked[1], 5)
+        await stepper.close()
+        return step.outcome
+
+    assert real.call(work) == "APPLIED"
+
+
 # -- dead letters -----------------------------------------------------------------------------------------------------
 
 
@@ -260,8 +333,14 @@ def test_a_replay_of_many_keeps_their_order_and_its_limit(real: Parts) -> None:
     events = [dead(real, "Z-1")[0] for _ in range(4)]
     real.sql("update public.ingest_dead_letter set status = 'READY' where event_key = any(%s)", events)
     real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = any(%s)", events)
+    off = lambda pool, queue: dead_letters.replay(pool, queue, MANAGER, enabled=False, reason="all", channel="GYG")  # noqa: E731
+    assert refused(real, off) == "503 INGEST_REPLAY_DISABLED"
+    (said, *_), _ = real.call(lambda pool, _: audit.trail(pool, event_type="INGEST_REPLAY_REJECTED"))
+    assert (said["resourceId"], said["metadata"]["channel"], said["metadata"]["reason"]) == ("READY", "GYG", "all")
     keys, queued = real.call(
-        lambda pool, queue: dead_letters.replay(pool, queue, MANAGER, reason="all", limit=3, channel="GYG")
+        lambda pool, queue: dead_letters.replay(
+            pool, queue, MANAGER, enabled=True, reason="all", limit=3, channel="GYG"
+        )
     )
     assert (keys, queued) == (events[:3], True)
     real.wait()
@@ -336,6 +415,19 @@ def test_changes_are_told_by_field_and_personal_ones_without_their_values() -> N
     ]
 
 
+def test_times_of_a_preview_are_as_in_every_answer() -> None:
+    before = {("booking_core", "k"): {"booking_created_at": "2026-11-22T16:30:00.25+08:00", "tour_time": "08:00:00"}}
+    after = {("booking_core", "k"): {"booking_created_at": None, "tour_time": "09:00:00"}}
+    (found,) = dead_letters.document(
+        [dead_letters.Preview(uuid4(), "APPLIED", None, dead_letters._changes(before, after))]
+    )
+    told = orjson.loads(orjson.dumps(found, option=orjson.OPT_UTC_Z))["changes"]
+    assert [(change["before"], change["after"]) for change in told] == [
+        ("2026-11-22T08:30:00.250000Z", None),
+        ("08:00:00", "09:00:00"),
+    ]
+
+
 def test_lists_have_pages(real: Parts) -> None:
     for number in range(3):
         dead(real, f"N-{number}")
@@ -361,9 +453,12 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
     queue = real.call(lambda pool, queue: dead_letters.queue_metrics(pool, queue, enabled=True))
     assert queue["queue"].keys() == {
         "queueName", "enabled", "connected", "waiting", "active", "delayed", "completed", "failed", "paused",
-        "lastError",
+        "lastError", "oldestDays",
     }  # fmt: skip
     assert queue["queue"]["connected"] is True
+    without = real.call(lambda pool, _: dead_letters.queue_metrics(pool, None, enabled=False))
+    assert without["queue"].keys() == queue["queue"].keys()
+    assert without["queue"]["connected"] is False
     assert queue["queue"]["failed"] > 0
     assert queue["deadLetter"]["byStatus"].keys() == set(dead_letters.STATUSES)
     assert queue["deadLetter"]["total"] == sum(queue["deadLetter"]["byStatus"].values()) > 0
@@ -375,6 +470,9 @@ def test_measures_have_the_shapes_of_the_contract(real: Parts) -> None:
         sum(queue["retry"]["attemptHistogram"].values())
         == real.sql("select count(*) from public.ingest_event_log")[0][0]
     )
+    assert queue["retry"]["totals"]["withAttempt"] == real.sql(
+        "select count(*) from public.ingest_event_log where attempt_count > 0"
+    )[0][0]  # fmt: skip
     processing = real.call(lambda pool, _: dead_letters.processing_metrics(pool, 0))
     assert processing["windowMinutes"] == 1
     processing = real.call(lambda pool, _: dead_letters.processing_metrics(pool, 60))
@@ -416,6 +514,21 @@ def test_the_service_takes_its_own_example_and_ends_cleanly(tmp_path: Path) -> N
             served.terminate()
             assert served.wait(20) == 0
         assert local.pid(tmp_path) is None, "the Valkey that it started is stopped"
+
+
+def test_connections_have_a_limit(real: Parts) -> None:
+    with real.api(), httpx.Client(base_url=f"http://127.0.0.1:{real.port}") as client, ExitStack() as held:
+        assert client.get("/health").status_code == 200  # and keeps its connection
+        for _ in range(_CONNECTIONS - 1):
+            held.enter_context(socket.create_connection(("127.0.0.1", real.port)))
+        until(lambda: client.get("/health").status_code == 503, 5)
+        held.close()
+        until(lambda: client.get("/health").status_code == 200, 5)
+
+
+def test_a_worker_loads_no_web_framework() -> None:
+    code = "import sys, core_api.__main__; sys.exit(bool({'fastapi', 'starlette'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 # -- Node -------------------------------------------------------------------------------------------------------------

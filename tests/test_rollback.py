@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bridge import gates, postgres, recon, rollback, runlog, scripts, sources, steps
-from bridge.batches import BATCHES, ORDER
+from bridge.batches import BACKFILL, BATCHES
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.fingerprint import Fingerprint, difference, take
 from bridge.settings import settings
@@ -160,7 +160,7 @@ def cycles(shop: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """A to E, each: run, rolled back, interrupted, rolled back, run again; then all rolled back in reverse."""
     found: dict[str, Cycle] = {}
     before: dict[str, Fingerprint] = {}
-    for code in ORDER:
+    for code in BACKFILL:
         cycle = found[code] = Cycle()
         before[code] = fingerprint(shop)
         first = run(shop, code)
@@ -174,35 +174,35 @@ def cycles(shop: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         roll_back(shop, code)
         cycle.rolled_back_after_that = inexact(shop, before[code])
         cycle.forward_again = difference(first, run(shop, code))
-    for code in reversed(ORDER):
+    for code in reversed(BACKFILL):
         roll_back(shop, code)
         found[code].in_reverse = inexact(shop, before[code])
     return found
 
 
-@pytest.mark.parametrize("code", ORDER)
+@pytest.mark.parametrize("code", BACKFILL)
 def test_rollback_of_the_last_batch_is_exact(cycles: dict[str, Cycle], code: str) -> None:
     assert cycles[code].ran, "the batch changed nothing: the comparison would prove nothing"
     assert cycles[code].rolled_back == []
 
 
-@pytest.mark.parametrize("code", ORDER)
+@pytest.mark.parametrize("code", BACKFILL)
 def test_a_rollback_that_does_nothing_is_found(cycles: dict[str, Cycle], code: str) -> None:
     assert cycles[code].nothing_done == cycles[code].ran != []
 
 
-@pytest.mark.parametrize("code", ORDER)
+@pytest.mark.parametrize("code", BACKFILL)
 def test_rollback_after_an_interrupted_run_is_exact(cycles: dict[str, Cycle], code: str) -> None:
     assert cycles[code].interrupted, "nothing was half done: the comparison would prove nothing"
     assert cycles[code].rolled_back_after_that == []
 
 
-@pytest.mark.parametrize("code", ORDER)
+@pytest.mark.parametrize("code", BACKFILL)
 def test_forward_again_is_as_the_first_time(cycles: dict[str, Cycle], code: str) -> None:
     assert cycles[code].forward_again == []
 
 
-@pytest.mark.parametrize("code", ORDER)
+@pytest.mark.parametrize("code", BACKFILL)
 def test_rollbacks_in_reverse_are_exact(cycles: dict[str, Cycle], code: str) -> None:
     assert cycles[code].in_reverse == []
 

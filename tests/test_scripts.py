@@ -63,7 +63,8 @@ def ops(server: str, made: dict[str, str]) -> str:
         "create schema public",
         "grant usage on schema public to public",
     )
-    execute(made[server], (SQL / "state.sql").read_text())
+    state = [SQL / "state.sql", SQL / "ingest" / "state.sql", SQL / "ingest" / "apply.sql"]
+    execute(made[server], "set check_function_bodies = off", *(file.read_text() for file in state))
     return made[server]
 
 

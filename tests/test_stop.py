@@ -215,20 +215,41 @@ def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
             " reason_code, status, resolved_at) values (gen_random_uuid(), 'PRODUCT_MAPPING', 'test', 't', '1',"
             " 'PRODUCT_MAPPING', 'CLOSED', now() - interval '91 days')"
         )
+        conn.execute(
+            "insert into phase2.ingest_nonces (nonce, idempotency_key, payload_hash, seen_at) values"
+            " ('old', 'k', '', now() - interval '601 seconds'), ('new', 'k', '', now() - interval '590 seconds')"
+        )
+        conn.execute(  # of the second the event is there: no retention has taken it
+            "insert into public.ingest_event_log (event_key, idempotency_key, nonce, source_enum, channel_code,"
+            " external_booking_ref, event_type, event_time, event_time_normalized, payload_hash, signature_verified,"
+            " process_status, raw_payload) values (gen_random_uuid(), 'kept', '', 'GYG', 'GYG', 'R', 'CREATED', now(),"
+            " now(), '', true, 'RECEIVED', '{}')"
+        )
+        conn.execute(
+            "insert into phase2.ingest_keys (idempotency_key, payload_hash, event_key, answer, answered_at) values"
+            " ('old', '', gen_random_uuid(), '{}', now() - interval '35 days 1 minute'),"
+            " ('kept', '', (select event_key from public.ingest_event_log), '{}', now() - interval '36 days'),"
+            " ('new', '', gen_random_uuid(), '{}', now() - interval '34 days')"
+        )
         stop.ask(conn, "an incident")
         with pytest.raises(Stopped, match="retention is on hold: stopped by made"):
             retention.clean()
         stop.lift(conn, "over")
-    assert json.loads(phase2("retention", "--json").stdout)["unmapped queue"] == 1
-    assert retention.clean()["unmapped queue"] == 0
+    removed = {"dead letters": 0, "idempotency rows": 0, "unmapped queue": 1, "nonces": 1, "answers": 1}
+    assert json.loads(phase2("retention", "--json").stdout) == removed
+    assert set(retention.clean().values()) == {0}
     assert pipeline.rows("select status, rows from phase2.step_log where batch = 'F' order by step_log_id") == [
-        ("SUCCEEDED", 1),
+        ("SUCCEEDED", 3),
         ("SUCCEEDED", 0),
     ]
+    assert pipeline.rows("select nonce from phase2.ingest_nonces") == [("new",)]
+    assert pipeline.rows("select idempotency_key from phase2.ingest_keys order by 1") == [("kept",), ("new",)]
     assert pipeline.rows(
         "select count(*) from public.migration_run_log where script_name like '091%%' and run_status = 'SUCCEEDED'"
     ) == [(1,)]
     with connected(pipeline) as conn:
+        told = [entry.body["row"]["detail"]["removed"] for entry in ledger.entries(conn, "step", batch="F")]
+        assert told == [removed, dict.fromkeys(removed, 0)]
         assert ledger.verify(conn) == []
 
 

@@ -18,7 +18,7 @@ import pytest
 from psycopg import conninfo
 
 from bridge import legacy, postgres, rollback, runlog, sources, steps
-from bridge.batches import BATCHES, ORDER
+from bridge.batches import BACKFILL, BATCHES
 from bridge.fingerprint import Fingerprint, difference, take
 from bridge.landing import SOURCES
 from bridge.settings import SQL
@@ -122,7 +122,7 @@ def story() -> Iterator[Story]:
         break_off_a_landing(roles)
         outcomes += roles.run("C", "E", AS_OF)
         run = steps.Run(run_id=runlog.uuid7(), databases=roles.databases, as_of=AS_OF)
-        for code in reversed(ORDER):
+        for code in reversed(BACKFILL):
             rollback.roll_back(run, BATCHES[code])
 
         after = {name: look(url) for name, url in urls.items()}

@@ -63,7 +63,12 @@ def flag(
         rows = flags.read(conn)
     standing = {one: flags.in_force(one, rows) for one in ((chosen,) if chosen else flags.FLAGS)}
     if json:
-        print_json([{"flag": one, "enabled": row.enabled, **row.rollout.model_dump()} for one, row in standing.items()])
+        print_json(
+            [
+                {"flag": one, "enabled": row.enabled, **row.rollout.model_dump(), "fault": row.fault or None}
+                for one, row in standing.items()
+            ]
+        )
         return
     table = Table("flag", "is", "for whom", box=None, header_style="dim")
     for one, row in standing.items():

@@ -58,8 +58,11 @@ def resume(reason: Reason, json: Json = False) -> None:
 def retention(json: Json = False) -> None:
     """Forget what has served its time: `sql/phase2/091_retention_cleanup.sql`, until it removes nothing more.
 
-    Old dead letters, idempotency rows and decided queue rows go, 5,000 of each rule at a time. Logged as a step and in
-    the ledger. Exit code 1 while the migration is stopped: what an incident may need stays.
+    Old dead letters, idempotency rows and decided queue rows go, 1,000 of each rule at a time, then nonces and answers
+    of ingestion. Logged as a step and in the ledger, with the rows of each rule. Exit code 1 while the migration is
+    stopped: what an incident may need stays.
+
+    Example: `phase2 retention --json`
     """
     from bridge import retention as rule
 

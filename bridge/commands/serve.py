@@ -33,7 +33,8 @@ def serve() -> None:
     """Run the core API and the queue's worker until Ctrl-C or SIGTERM; what they hold is finished first.
 
     Without settings on the embedded databases and an embedded Valkey, on port 4000 (`CORE_API_PORT`), with the flags of
-    ingestion on where neither the environment nor `phase2.flags` says otherwise. Prints a signed request that works.
+    ingestion on where neither the environment nor `phase2.flags` says otherwise. In local use it prints a
+    signed request that works.
     """
     from bridge.core_settings import CoreSettings, core_settings
     from core_api.__main__ import serve as run
@@ -48,6 +49,8 @@ def serve() -> None:
         out.print(f"core API    {chosen.url}  (docs at /docs)")
         if on:
             out.print(f"for local use on: {', '.join(on)}")
+        if policy().environment != "local":  # a request holds the token
+            return
         out.print("tokens and secrets: phase2 env. A signed request, good for 5 minutes (another one: phase2 event):\n")
         print(_request(), flush=True)
 
@@ -61,10 +64,18 @@ def serve() -> None:
 
 @app.command()
 def event(json: Json = False) -> None:
-    """Print a signed request for the service as a curl command, good for 5 minutes.
+    """Print a signed request for the service as a curl command, good for 5 minutes; in local use only.
+
+    It holds the token.
 
     Example: `phase2 event | sh`
     """
+    if policy().environment != "local":
+        raise CouldNotRun(
+            "a signed request holds the service's token, which is printed in local use only",
+            where=f"PHASE2_ENV, {policy().environment}",
+            todo="Let an emitter send it: phase2 emit web, or phase2 emit mail.",
+        )
     if json:
         request = _signed()
         print_json({"url": request.url, "headers": request.headers, "body": request.body.decode()})

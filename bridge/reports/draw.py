@@ -30,13 +30,19 @@ def percent(value: float | None) -> str:
 
 def value_of(gate: dict[str, Any]) -> str:
     """The measured value in the gate's unit."""
-    return percent(gate["value"]) if gate["unit"] == "ratio" else number(gate["value"])
+    return _in(gate["unit"], gate["value"])
 
 
 def threshold_of(gate: dict[str, Any]) -> str:
     """Comparator and threshold: `≤ 1 %`."""
-    limit = percent(gate["threshold"]) if gate["unit"] == "ratio" else number(gate["threshold"])
+    limit = _in(gate["unit"], gate["threshold"])
     return f"{ {'<=': '≤', '>=': '≥'}.get(gate['comparator'], gate['comparator']) } {limit}"
+
+
+def _in(unit: str, value: float | None) -> str:
+    if unit == "ratio":
+        return percent(value)
+    return number(value) + (" s" if unit == "seconds" and value is not None else "")
 
 
 def fraction_of(gate: dict[str, Any]) -> str:
@@ -58,8 +64,8 @@ def margin_of(gate: dict[str, Any]) -> str:
     if gate["comparator"] == "=":
         if margin == 0:
             return "exact"
-        return f"off by {percent(-margin) if gate['unit'] == 'ratio' else number(-margin)}"
-    room = percent(abs(margin)) if gate["unit"] == "ratio" else number(abs(margin))
+        return f"off by {_in(gate['unit'], -margin)}"
+    room = _in(gate["unit"], abs(margin))
     return f"{room} to spare" if margin >= 0 else f"{room} too much"
 
 

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bridge import gates
 from bridge.reports import draw
-from bridge.reports.document import document
+from bridge.reports.document import document, plain_json
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,21 @@ def write(conn: psycopg.Connection, verdict: gates.Verdict, root: Path) -> Writt
     written = Written(record, record.with_suffix(".md"), record.with_suffix(".html"), digest)
     _replace(written.md, words)
     _replace(written.html, page)
+    _replace(written.json, text)
+    return written
+
+
+def drill(content: dict[str, Any], root: Path) -> Written:
+    """Write the report of a drill below `root` as drills/{drill}/{timestamp}.json, .md and .html."""
+    plain = plain_json(content)
+    text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    folder = root / "drills" / content["drill"]
+    folder.mkdir(parents=True, exist_ok=True)
+    record = _place(folder, content["ended_at"])
+    written = Written(record, record.with_suffix(".md"), record.with_suffix(".html"), digest)
+    for path, escape, template in ((written.md, False, "drill.md.j2"), (written.html, True, "drill.html.j2")):
+        _replace(path, _templates(escape).get_template(template).render(told=plain, digest=digest, draw=draw))
     _replace(written.json, text)
     return written
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
 from core_api.app import (
     Answer,
@@ -27,16 +27,12 @@ from core_api.app import (
 )
 from core_api.audit import Why
 from core_api.auth import Admin
-from core_api.errors import Refused
 from core_api.ingest import dead_letters, log
+from core_api.ingest.events import Whole
 from core_api.ingest.routes import PATH, EventView
 
 router = APIRouter(tags=["dead letters"])
 Status = Literal["OPEN", "READY", "REPLAYING", "SUCCEEDED", "FAILED", "RESOLVED", "CLOSED"]
-# JSON tells no 50.0 from 50
-Whole = Annotated[
-    int, BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
-]
 Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
 AsAdmin = Annotated[Admin, Depends(as_admin)]
 AsWriter = Annotated[Admin, Depends(as_writer)]
@@ -74,7 +70,7 @@ class Failure(Why):
 
     reasonCode: str | None = Field(None, max_length=64)
     reasonDetail: str | None = Field(None, max_length=2000)
-    poisonMessage: bool = False
+    poisonMessage: bool | None = None
 
 
 class ReplayRequest(BaseModel):
@@ -158,10 +154,9 @@ async def replays(request: Request, admin: AsWriter) -> Response:
         keys = await dead_letters.ready(core.pool, **chosen)
         previews = dead_letters.document(await dead_letters.preview(core.pool, keys))
         return answer(request, {"preview": True, "eventIds": keys, "queued": False, "changes": previews}, 202)
-    if not await core.flags.is_on("INGEST_REPLAY_ENABLED", core.pool):
-        raise Refused(503, "INGEST_REPLAY_DISABLED", "replay is switched off", headers={"retry-after": "60"})
+    enabled = await core.flags.is_on("INGEST_REPLAY_ENABLED", core.pool)
     keys, queued = await dead_letters.replay(
-        core.pool, core.queue, admin, reason=asked.reason, ticket=asked.ticket, **chosen
+        core.pool, core.queue, admin, enabled=enabled, reason=asked.reason, ticket=asked.ticket, **chosen
     )
     return answer(request, {"preview": False, "eventIds": keys, "queued": queued, "changes": []}, 202)
 

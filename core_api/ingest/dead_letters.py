@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from core_api import audit
 from core_api.auth import Admin
 from core_api.database import Pool
 from core_api.errors import Refused
-from core_api.ingest.queue import IngestQueue
+from core_api.ingest.queue import IngestQueue, nothing_counted
 
 STATUSES = ("OPEN", "READY", "REPLAYING", "SUCCEEDED", "FAILED", "RESOLVED", "CLOSED")
 # what an admin may do; READY → REPLAYING is the replay, and the worker ends it
@@ -218,7 +219,7 @@ async def fail(
     *,
     reason_code: str | None = None,
     reason_detail: str | None = None,
-    poison_message: bool = False,
+    poison_message: bool | None = None,
     reason: str | None = None,
     ticket: str | None = None,
 ) -> dict[str, Any]:
@@ -233,7 +234,9 @@ async def fail(
         ).fetchone()  # fmt: skip
         await conn.execute(_END, {"key": event_key, "error": code})
         row = await (
-            await conn.execute("select phase2.bury(%s, %s, %s, %s)", (event_key, code, reason_detail, poison_message))
+            await conn.execute(
+                "select phase2.bury(%s, %s, %s, %s)", (event_key, code, reason_detail, bool(poison_message))
+            )
         ).fetchone()
         assert found is not None
         assert row is not None
@@ -284,6 +287,7 @@ async def replay(
     queue: IngestQueue | None,
     admin: Admin,
     *,
+    enabled: bool,
     reason: str,
     limit: int = MOST,
     channel: str | None = None,
@@ -292,8 +296,14 @@ async def replay(
 ) -> tuple[list[UUID], bool]:
     """Replay what is READY, in the order of acceptance, at most `limit`; which events, and whether they are queued.
 
-    Not queued (Redis is away) is not lost: the sweeper brings them.
+    503 when not `enabled`. Not queued (Redis is away) is not lost: the sweeper brings them.
     """
+    if not enabled:
+        refused = _off()
+        async with pool.connection() as conn, conn.transaction():
+            chosen = {"limit": limit, "channel": channel, "reason_code": reason_code}
+            await _rejected(conn, "READY", admin, reason, ticket, refused, **chosen)
+        raise refused
     async with pool.connection() as conn, conn.transaction():
         keys = await _ready(conn, None, channel, reason_code, limit)
         begun = [key for key in keys if await _begin(conn, key)]
@@ -318,20 +328,11 @@ async def replay_event(
         if not (await conn.execute(_LOCK, (event_key,))).rowcount:
             raise _no_event()
         if not enabled:
-            refused = Refused(503, "INGEST_REPLAY_DISABLED", "replay is switched off", headers={"retry-after": "60"})
+            refused = _off()
         elif not await _begin(conn, event_key):
             refused = Refused(409, "DEAD_LETTER_NOT_READY", "the event has no dead letter that is READY")
         if refused:
-            await audit.record(
-                conn,
-                "INGEST_REPLAY_REJECTED",
-                admin,
-                resource_type="ingest_event",
-                resource_id=event_key,
-                reason=reason,
-                ticket=ticket,
-                code=refused.code,
-            )
+            await _rejected(conn, event_key, admin, reason, ticket, refused)
         else:
             await _requested(conn, event_key, admin, reason, ticket)
     if refused:
@@ -342,26 +343,30 @@ async def replay_event(
 # -- measures ---------------------------------------------------------------------------------------------------------
 
 _BY_STATUS = "select d.status, count(*) from public.ingest_dead_letter as d group by d.status"
+# One walk through the log, of each number of tries. An event is at work in a transaction only, and is FAILED until its
+# retry: `processingRetry` and `queuedRetry`, which the contract names, count what another worker would leave so.
 _RETRIES = """
 select
+    e.attempt_count,
+    count(*) as events,
     count(*) filter (where e.process_status = 'FAILED' and e.next_retry_at is not null) as "pendingRetry",
     count(*) filter (where e.process_status = 'FAILED' and e.next_retry_at <= now()) as "dueRetry",
-    count(*) filter (where e.process_status = 'PROCESSING' and e.attempt_count > 0) as "processingRetry",
-    count(*) filter (where e.process_status = 'RECEIVED' and e.attempt_count > 0) as "queuedRetry",
+    count(*) filter (where e.process_status = 'PROCESSING') as "processingRetry",
+    count(*) filter (where e.process_status = 'RECEIVED') as "queuedRetry",
     count(*) filter (where e.process_status = 'FAILED' and e.attempt_count >= %s) as "exhausted",
-    count(*) as "withAttempt",
     min(e.next_retry_at) as earliest, max(e.next_retry_at) as latest
 from public.ingest_event_log as e
-where e.attempt_count > 0
+group by e.attempt_count
+order by e.attempt_count
 """
-_HISTOGRAM = """
-select e.attempt_count, count(*) from public.ingest_event_log as e group by e.attempt_count order by e.attempt_count
-"""
+_RETRY_TOTALS = ("pendingRetry", "dueRetry", "processingRetry", "queuedRetry", "exhausted")
 _PROCESSING = """
 select
     count(*) as received,
     count(*) filter (where e.process_status = 'DONE') as done,
-    count(*) filter (where e.process_status = 'FAILED' and e.next_retry_at is null) as failed,
+    count(*) filter (
+        where e.process_status = 'FAILED' and not phase2.is_pending(e.process_status, e.next_retry_at)
+    ) as failed,
     count(*) filter (where e.process_status = 'PROCESSING') as processing,
     count(*) filter (where phase2.is_pending(e.process_status, e.next_retry_at)) as pending,
     count(*) filter (where e.process_status = 'DONE' and e.processed_at is not null) as samples,
@@ -373,16 +378,30 @@ where e.created_at >= now() - %s * interval '1 minute'
 """
 
 
+_PENDING = """
+select count(*), coalesce(greatest(extract(epoch from now() - min(e.request_received_at)), 0), 0)::double precision
+from public.ingest_event_log as e
+where phase2.is_pending(e.process_status, e.next_retry_at)
+"""
+
+
+async def depths(pool: Pool) -> tuple[dict[str, int], tuple[int, float]]:
+    """Dead letters by status; events that are pending, and seconds since the oldest of them was accepted."""
+    async with pool.connection() as conn:
+        by_status = dict(await (await conn.execute(_BY_STATUS)).fetchall())
+        pending = await (await conn.execute(_PENDING)).fetchone()
+    assert pending is not None
+    return by_status, (pending[0], pending[1])
+
+
 async def queue_metrics(pool: Pool, queue: IngestQueue | None, *, enabled: bool) -> dict[str, Any]:
     """`GET /v1/ingest/metrics/queue`."""
     delays = core_settings().ingest_retry_seconds
-    counts = await queue.counts() if queue else {"queueName": core_settings().ingest_queue_name, "connected": False}
+    counts = await queue.counts() if queue else nothing_counted()
     async with pool.connection() as conn:
         by_status = dict(await (await conn.execute(_BY_STATUS)).fetchall())
-        retries = await (await conn.cursor(row_factory=dict_row).execute(_RETRIES, (len(delays) + 1,))).fetchone()
-        histogram = await (await conn.execute(_HISTOGRAM)).fetchall()
-    assert retries is not None
-    due = {"earliest": retries.pop("earliest"), "latest": retries.pop("latest")}
+        tries = await (await conn.cursor(row_factory=dict_row).execute(_RETRIES, (len(delays) + 1,))).fetchall()
+    tried = [row for row in tries if row["attempt_count"]]
     return {
         "queue": {"enabled": enabled, **counts},
         "deadLetter": {
@@ -391,9 +410,13 @@ async def queue_metrics(pool: Pool, queue: IngestQueue | None, *, enabled: bool)
         },
         "retry": {
             "policy": {"maxAttempts": len(delays) + 1, "retryDelaysSeconds": list(delays)},
-            "totals": retries,
-            "nextRetryAt": due,
-            "attemptHistogram": {str(attempts): events for attempts, events in histogram},
+            "totals": {name: sum(row[name] for row in tried) for name in _RETRY_TOTALS}
+            | {"withAttempt": sum(row["events"] for row in tried)},
+            "nextRetryAt": {
+                "earliest": min(filter(None, (row["earliest"] for row in tried)), default=None),
+                "latest": max(filter(None, (row["latest"] for row in tried)), default=None),
+            },
+            "attemptHistogram": {str(row["attempt_count"]): row["events"] for row in tries},
         },
     }
 
@@ -455,6 +478,28 @@ async def _requested(
     )
 
 
+async def _rejected(
+    conn: AsyncConnection[Any],
+    events: UUID | str,
+    admin: Admin,
+    reason: str | None,
+    ticket: str | None,
+    refused: Refused,
+    **more: Any,
+) -> None:
+    await audit.record(
+        conn,
+        "INGEST_REPLAY_REJECTED",
+        admin,
+        resource_type="ingest_event",
+        resource_id=events,
+        reason=reason,
+        ticket=ticket,
+        code=refused.code,
+        **more,
+    )
+
+
 async def _queue(queue: IngestQueue | None, event_keys: Sequence[UUID]) -> bool:
     if queue is None or not event_keys:
         return False
@@ -478,9 +523,15 @@ def _changes(
         old, new = before.get((table, row), {}), after.get((table, row), {})
         for field in sorted((old.keys() | new.keys()) - _CLOCKS):
             if old.get(field) != new.get(field):
-                values = {} if field in _PERSONAL else {"before": old.get(field), "after": new.get(field)}
+                values = {} if field in _PERSONAL else {"before": _shown(field, old), "after": _shown(field, new)}
                 changes.append(Change(table, row, field, **values))
     return changes
+
+
+def _shown(field: str, row: Mapping[str, Any]) -> Any:
+    """A value of a row of `to_jsonb`; times (all of them are named so) as in every answer: UTC, with `Z`."""
+    value = row.get(field)
+    return datetime.fromisoformat(value).astimezone(UTC) if field.endswith("_at") and value else value
 
 
 def document(previews: Sequence[Preview]) -> list[dict[str, Any]]:
@@ -490,6 +541,10 @@ def document(previews: Sequence[Preview]) -> list[dict[str, Any]]:
 
 def _unknown(status: str) -> Refused:
     return Refused(422, "VALIDATION_ERROR", f"status: is none of {', '.join(STATUSES)}")
+
+
+def _off() -> Refused:
+    return Refused(503, "INGEST_REPLAY_DISABLED", "replay is switched off", headers={"retry-after": "60"})
 
 
 def _no_event() -> Refused:

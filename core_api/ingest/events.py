@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core_api.errors import Refused
 
@@ -46,7 +46,11 @@ def _day(text: str) -> str:
 Text = Annotated[str, Field(json_schema_extra={"pattern": r"^[^\x00]*$"})]
 Instant = Annotated[str, AfterValidator(_instant), Field(json_schema_extra={"format": "date-time"})]
 Day = Annotated[str, AfterValidator(_day), Field(json_schema_extra={"format": "date"})]
-Count = Annotated[int, Field(ge=0, le=2_147_483_647)]
+# JSON tells no 2.0 from 2
+Whole = Annotated[
+    int, BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
+]
+Count = Annotated[Whole, Field(ge=0, le=2_147_483_647)]
 
 
 class _Part(BaseModel):

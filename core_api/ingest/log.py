@@ -36,28 +36,6 @@ _USE_NONCE = "select phase2.use_nonce(%s, %s, %s)"
 _NOT_QUEUED = """
 update phase2.ingest_keys set answer = answer || '{"queued": false}' where idempotency_key = %s
 """
-_FORGET_NONCES = """
-delete from phase2.ingest_nonces as n
-using (
-    select o.nonce from phase2.ingest_nonces as o
-    where o.seen_at < now() - interval '10 minutes'
-    limit %s
-    for update skip locked
-) as old
-where n.nonce = old.nonce
-"""
-_FORGET_ANSWERS = """
-delete from phase2.ingest_keys as k
-using (
-    select o.idempotency_key from phase2.ingest_keys as o
-    where
-        o.answered_at < now() - interval '35 days'
-        and not exists (select 1 from public.ingest_event_log as e where e.event_key = o.event_key)
-    limit %s
-    for update skip locked
-) as old
-where k.idempotency_key = old.idempotency_key
-"""
 _FORGOTTEN_AT_ONCE = 10_000  # rows of one transaction
 _EVENT = """
 select
@@ -205,13 +183,12 @@ async def was_not_queued(pool: Pool, idempotency_key: str) -> None:
 
 
 async def forget(pool: Pool) -> None:
-    """Nonces after 10 minutes; answers after 35 days, once the retention has taken their event."""
-    for statement in (_FORGET_NONCES, _FORGET_ANSWERS):
-        while True:
-            async with pool.connection() as conn:
-                gone = (await conn.execute(statement, (_FORGOTTEN_AT_ONCE,))).rowcount
-            if gone < _FORGOTTEN_AT_ONCE:
-                break
+    """Nonces after their 10 minutes, so that their table stays small; all else is the daily retention's."""
+    gone = _FORGOTTEN_AT_ONCE
+    while gone == _FORGOTTEN_AT_ONCE:
+        async with pool.connection() as conn:
+            row = await (await conn.execute("select phase2.forget_nonces(%s)", (_FORGOTTEN_AT_ONCE,))).fetchone()
+        gone = row[0] if row else 0
 
 
 async def event(pool: Pool, event_key: UUID, *, personal: bool) -> dict[str, Any] | None:

@@ -23,17 +23,36 @@ from bridge.core_settings import core_settings
 JOB_NAME = "booking-event"
 BACKOFF = {"type": "ingest"}  # the worker's own strategy: the log says when
 _DAY = 86_400
+_KEPT_DAYS = {"completed": 14, "failed": 30}  # finished jobs (blueprint 6.7; gate F-05)
+_FORGOTTEN_AT_ONCE = 1000  # of each, in one call
 _PATIENCE = 1.0  # seconds that an accepted request may wait for Redis
+_STATES = ("waiting", "active", "delayed", "completed", "failed", "paused")
 _LOST = (RedisError, OSError, TimeoutError)
 
-# of which the log keeps the true count; five retries after the first try
-JOB_OPTIONS: dict[str, Any] = {
-    "attempts": 6,
-    "backoff": BACKOFF,
-    "removeOnComplete": {"age": 14 * _DAY},
-    "removeOnFail": {"age": 30 * _DAY},
-    "stackTraceLimit": 0,
+# of every job, whoever added it: the worker sees to that
+KEPT: dict[str, Any] = {
+    "removeOnComplete": {"age": _KEPT_DAYS["completed"] * _DAY},
+    "removeOnFail": {"age": _KEPT_DAYS["failed"] * _DAY},
 }
+# of which the log keeps the true count; five retries after the first try
+JOB_OPTIONS: dict[str, Any] = {"attempts": 6, "backoff": BACKOFF, "stackTraceLimit": 0, **KEPT}
+
+
+def _counted(
+    name: str, counts: dict[str, int] | None, oldest: dict[str, float | None] | None, last_error: str | None
+) -> dict[str, Any]:
+    return {
+        "queueName": name,
+        "connected": counts is not None,
+        **{state: (counts or {}).get(state, 0) for state in _STATES},
+        "lastError": last_error,
+        "oldestDays": oldest,
+    }
+
+
+def nothing_counted() -> dict[str, Any]:
+    """`IngestQueue.counts` where there is no queue."""
+    return _counted(core_settings().ingest_queue_name, None, None, None)
 
 
 def connection(url: str, *, blocking: bool = False) -> redis.asyncio.Redis:
@@ -130,21 +149,32 @@ class IngestQueue:
         answers = zip(event_keys, found[::3], found[1::3], found[2::3], strict=True)
         return [key for key, there, done, failed in answers if not there or done is not None or failed is not None]
 
+    async def forget_old(self) -> None:
+        """Remove finished jobs that have served their time: BullMQ does it only as the next one ends so."""
+        for state, days in _KEPT_DAYS.items():
+            await self._queue.clean(days * _DAY * 1000, _FORGOTTEN_AT_ONCE, state)
+
+    async def _oldest_days(self) -> dict[str, float | None]:
+        """Days since the oldest finished job that is kept ended, by Redis' clock; None where there is none."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for state in _KEPT_DAYS:
+                pipe.zrange(self._queue.keys[state], 0, 0, withscores=True)
+            (seconds, _), *oldest = await pipe.execute()
+        return {
+            state: round((seconds - found[0][1] / 1000) / _DAY, 2) if found else None
+            for state, found in zip(_KEPT_DAYS, oldest, strict=True)
+        }
+
     async def counts(self) -> dict[str, Any]:
         """`queue` of `GET /v1/ingest/metrics/queue`, but for `enabled`; never raises."""
-        states = ("waiting", "active", "delayed", "completed", "failed", "paused")
         try:
-            counts = await self._queue.getJobCounts(*states)
-            connected = True
+            return _counted(
+                self.name, await self._queue.getJobCounts(*_STATES), await self._oldest_days(), self.last_error
+            )
         except _LOST as error:
             self._lost(error)
-            counts, connected = {}, False
-        return {
-            "queueName": self.name,
-            "connected": connected,
-            **{state: counts.get(state, 0) for state in states},
-            "lastError": self.last_error,
-        }
+            return _counted(self.name, None, None, self.last_error)
 
     async def is_connected(self) -> bool:
         """Whether Redis answers."""

@@ -143,9 +143,12 @@ async def _take(request: Request, core: Core) -> tuple[str, Response]:
                 faults |= {fault["field"]: fault["message"] for fault in refused.details}
                 raise events.invalid(faults) from None
             raise
-        return await _accept(request, core, key, nonce, body_hash, body, event)
-    except psycopg.DataError:
-        raise Refused(422, "VALIDATION_ERROR", "body: it holds a value that cannot be kept") from None
+        try:
+            return await _accept(request, core, key, nonce, body_hash, body, event)
+        except psycopg.DataError:  # which took back that the nonce is used up
+            if not await log.use_nonce(core.pool, nonce, key, body_hash):
+                raise _nonce_reused() from None
+            raise events.invalid({"body": "holds a value that cannot be kept"}) from None
     except psycopg.Error as error:
         _log.error("not durable: %s", plain(error), extra={"said": {"requestId": request.scope["request_id"]}})
         raise Refused(

@@ -27,7 +27,7 @@ from bridge.errors import plain
 from bridge.flags import Flags
 from core_api.database import Pool
 from core_api.ingest import sweeper
-from core_api.ingest.queue import BACKOFF, IngestQueue, connection
+from core_api.ingest.queue import BACKOFF, KEPT, IngestQueue, connection
 
 log = logging.getLogger("core_api.worker")
 
@@ -115,7 +115,8 @@ class Stepper:
             for keys in filter(None, (together, *([key] for key in alone))):
                 for step in await self._steps(keys):
                     for done in waiting.pop(step.event_key):
-                        done.set_result(step)
+                        if not done.done():  # whose job was cancelled
+                            done.set_result(step)
 
     async def _steps(self, keys: list[UUID]) -> list[Step]:
         """One call for these; when it fails as a whole each gets its own, unless the server itself is away."""
@@ -155,6 +156,24 @@ class Stepper:
         self._died.pop(key, None)
         assert row is not None
         return [Step(*row)]
+
+
+class _Worker(Worker):
+    """BullMQ's, but while jobs come one by one it asks for one at a time: else all that are free ask, and in vain."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._asking = asyncio.Lock()
+        self._are_few = True
+
+    async def getNextJob(self, token: str) -> Any:
+        async with self._asking if self._are_few else contextlib.nullcontext():
+            if self.closing:
+                return None
+            waits = self.drained
+            job = await super().getNextJob(token)
+            self._are_few = waits or job is None
+            return job
 
 
 class IngestWorker:
@@ -202,7 +221,7 @@ class IngestWorker:
             "runRetryDelay": 500,
             "settings": {"backoffStrategy": lambda _made, _type, error, _job: getattr(error, "wait_ms", 1000)},
         }
-        worker = Worker(self._settings.ingest_queue_name, self._process, options)
+        worker = _Worker(self._settings.ingest_queue_name, self._process, options)
         worker.on("error", _say)
         log.info("working")
         running = asyncio.create_task(worker.run())
@@ -221,6 +240,7 @@ class IngestWorker:
 
     async def _process(self, job: Any, token: str) -> dict[str, str]:
         """One job to its end: returned when its event has ended, else raised what BullMQ is to do with it."""
+        job.opts |= KEPT
         try:
             key = UUID(job.data["eventId"])
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -257,11 +277,11 @@ class IngestWorker:
     async def _sweep(self) -> None:
         while True:
             started = time.monotonic()
-            if await self._is_on():
-                try:
+            try:
+                if await self._is_on():
                     await sweeper.sweep(self._pool, self._queue, self._settings.ingest_recover_seconds)
-                except Exception as error:  # the next round looks again
-                    log.warning("sweeper: %s", type(error).__name__)
+            except Exception as error:  # the next round looks again
+                log.warning("sweeper: %s", type(error).__name__)
             took = time.monotonic() - started
             await asyncio.sleep(max(self._settings.ingest_sweep_seconds, 10 * took))
 

@@ -138,3 +138,46 @@ comment on function phase2.accept_event(
     uuid, text, text, text, text, text, text, timestamptz, text, boolean
 ) is
 'Outcome: ACCEPTED, KNOWN (with the first answer), NONCE_REUSED, KEY_REUSED, REF_BLANK or REF_TOO_LONG.';
+
+-- What has served its time goes; rows that somebody holds wait for the next time.
+
+create or replace function phase2.forget_nonces(most_rows integer) returns bigint
+language sql
+as $$
+with old as (
+    select n.nonce from phase2.ingest_nonces as n
+    where n.seen_at < now() - interval '10 minutes'
+    limit most_rows
+    for update skip locked
+),
+
+gone as (
+    delete from phase2.ingest_nonces as n using old where n.nonce = old.nonce
+    returning 1
+)
+
+select count(*) from gone
+$$;
+comment on function phase2.forget_nonces(integer) is 'Removes at most so many nonces that matter no more; how many.';
+
+create or replace function phase2.forget_answers(most_rows integer) returns bigint
+language sql
+as $$
+with old as (
+    select k.idempotency_key from phase2.ingest_keys as k
+    where
+        k.answered_at < now() - interval '35 days'
+        and not exists (select 1 from public.ingest_event_log as e where e.event_key = k.event_key)
+    limit most_rows
+    for update skip locked
+),
+
+gone as (
+    delete from phase2.ingest_keys as k using old where k.idempotency_key = old.idempotency_key
+    returning 1
+)
+
+select count(*) from gone
+$$;
+comment on function phase2.forget_answers(integer) is
+'Removes at most so many answers of 35 days ago, of events that the retention has taken; how many.';

@@ -53,29 +53,45 @@ comment on function phase2.uuid7() is
 'RFC 9562, version 7: milliseconds in the first 48 bits, the rest random. A version 4 key with two bits more.';
 
 create or replace function phase2.backfill_is_writing() returns boolean
-language sql stable
+language plpgsql -- whose plans are kept: a function in sql would be planned anew for each event
+stable
 as $$
-    select
-        case
-            when exists (
-                select 1 from phase2.batch_state as b
-                where b.batch in ('D', 'E') and b.status = 'RUNNING'
+begin
+    if not exists (
+        select 1 from phase2.batch_state as b
+        where b.batch in ('D', 'E') and b.status = 'RUNNING'
+    ) then
+        return false;
+    end if;
+    -- the runner's lock (bridge/steps.py): a killed run is none
+    return exists (
+        select 1 from pg_catalog.pg_locks as l
+        where
+            l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock'
+            and (l.classid::bigint << 32) + l.objid::bigint = 123593613862194 -- 0x706861736532
+            and l.database = (
+                select d.oid from pg_catalog.pg_database as d where d.datname = current_database()
             )
-                then exists (
-                    -- the runner's lock (bridge/steps.py): a killed run is none
-                    select 1 from pg_catalog.pg_locks as l
-                    where
-                        l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock'
-                        and (l.classid::bigint << 32) + l.objid::bigint = 123593613862194 -- 0x706861736532
-                        and l.database = (
-                            select d.oid from pg_catalog.pg_database as d where d.datname = current_database()
-                        )
-                )
-            else false
-        end
+    );
+end
 $$;
 comment on function phase2.backfill_is_writing() is
 'Batch D or E is at work: it writes what it read before, and would undo an event that came in between.';
+
+create or replace function phase2.placeholders(kind text) returns text[]
+language plpgsql
+as $$
+declare
+    setting constant text := 'phase2.placeholders_' || kind;
+begin
+    if coalesce(current_setting(setting, true), '') = '' then
+        perform set_config(setting, rulebook.placeholders(kind)::text, true);
+    end if;
+    return current_setting(setting)::text[];
+end
+$$;
+comment on function phase2.placeholders(text) is
+'rulebook.placeholders, asked once a transaction: a function in sql that reads a table is planned anew for each event.';
 
 create or replace function phase2.event_facts(
     payload jsonb,
@@ -107,8 +123,8 @@ begin
     end if;
     begin
         tour_date := substring(booking ->> 'tourDate' from '^[0-9]{4}-[0-9]{2}-[0-9]{2}$')::date;
-        adults := rulebook.norm_count((booking ->> 'adult')::integer);
-        children := rulebook.norm_count((booking ->> 'child')::integer);
+        adults := rulebook.norm_count((booking ->> 'adult')::numeric::integer);
+        children := rulebook.norm_count((booking ->> 'child')::numeric::integer);
         raw_total := (booking ->> 'totalPrice')::numeric;
     exception
         when data_exception then
@@ -131,9 +147,9 @@ begin
         rulebook.norm_lines(booking ->> 'note')
     into tour_time, currency_code, total_price, main_name, main_email, phone, pickup_location, meeting_point, note;
     -- kinds as in int_booking_contacts: 1 real, 2 an invalid e-mail, 3 a placeholder
-    name_kind := case when rulebook.is_placeholder_name(main_name, rulebook.placeholders('name')) then 3 else 1 end;
+    name_kind := case when rulebook.is_placeholder_name(main_name, phase2.placeholders('name')) then 3 else 1 end;
     email_kind := case
-        when rulebook.is_placeholder_email(main_email, rulebook.placeholders('email')) then 3
+        when rulebook.is_placeholder_email(main_email, phase2.placeholders('email')) then 3
         when rulebook.is_email(main_email) then 1
         else 2
     end;
@@ -180,6 +196,117 @@ $$;
 comment on function phase2.event_facts(jsonb) is
 'A payload''s facts, normalised by the rulebook. Raises P2001 VALIDATION_ERROR, P2002 SCHEMA_MISMATCH.';
 
+create or replace function phase2.event_fulfilment(
+    booking_key uuid,
+    channel_code text,
+    stored text,
+    tour_date date,
+    customer_payment_status text,
+    updated_from_source text,
+    driver_id integer,
+    as_of date
+) returns text
+language plpgsql stable
+as $$
+#variable_conflict use_column
+declare
+    finance record;
+begin
+    select f.booking_key, f.settlement_status, f.validated_at, f.pattern_id into finance
+    from public.ops_finance_bridge as f
+    where f.booking_key = event_fulfilment.booking_key;
+    -- what only balisnap has, or nobody, shows no trace of bstadmin (mapping 4.7)
+    if
+        channel_code = 'DIRECT'
+        and updated_from_source is distinct from 'bstadmin'
+        and driver_id is null
+        and finance.booking_key is null
+    then
+        return rulebook.fulfilment_status_direct(
+            stored = 'CANCELLED', tour_date, as_of, customer_payment_status = 'PAID'
+        );
+    end if;
+    return rulebook.fulfilment_status(
+        stored, (finance.settlement_status = 'SETTLED')::integer::bigint, 0, finance.validated_at, tour_date, as_of,
+        driver_id, finance.pattern_id::integer
+    );
+end
+$$;
+comment on function phase2.event_fulfilment(uuid, text, text, date, text, text, integer, date) is
+'The engine of mapping 4.7 for a booking that shows an event, whose type is its stored status.';
+
+create or replace function phase2.renew_fulfilment(
+    as_of date default null, most integer default 500 -- null: today in Bali
+) returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    b record;
+    renewed integer := 0;
+    left_out integer := 0;
+    today date := coalesce(as_of, rulebook.bali_date(now()));
+begin
+    if exists (
+        select 1 from phase2.watermarks as w
+        where w.name = 'fulfilment' and w.at >= today::timestamp at time zone 'UTC'
+    ) or phase2.backfill_is_writing() then
+        return 0;
+    end if;
+    for b in
+        select
+            c.booking_key, c.channel_code, c.external_booking_ref, c.tour_date, c.ops_fulfillment_status, found.status
+        from public.booking_core as c
+        inner join public.ops_booking_state as s on c.booking_key = s.booking_key
+        inner join phase2.booking_event_times as t on c.booking_key = t.booking_key
+        left join phase2.booking_freshness as f on c.booking_key = f.booking_key
+        left join phase2.booking_source_times as o on c.booking_key = o.booking_key
+        cross join lateral phase2.event_fulfilment(
+            c.booking_key, c.channel_code, c.ops_fulfillment_status, c.tour_date, c.customer_payment_status,
+            s.updated_from_source, s.assigned_driver_id, today
+        ) as found (status)
+        where
+            c.tour_date <= today -- before it no status depends on the day
+            and c.ops_fulfillment_status in ('NEW', 'UPDATED', 'READY', 'ATTENTION')
+            and (
+                c.ops_fulfillment_status <> 'ATTENTION' -- which only balisnap's rule and a finance end
+                or c.channel_code = 'DIRECT'
+                or exists (select 1 from public.ops_finance_bridge as p where p.booking_key = c.booking_key)
+            )
+            and t.booking_at is not null
+            and (o.source_updated_at is null or f.last_event_time > o.source_updated_at) -- else batch D's
+            and found.status <> c.ops_fulfillment_status
+        limit most
+    loop
+        if not pg_try_advisory_xact_lock(phase2.booking_lock(b.channel_code, b.external_booking_ref)) then
+            left_out := left_out + 1; -- an event is at it
+            continue;
+        end if;
+        update public.booking_core as c
+        set ops_fulfillment_status = b.status, updated_at = now()
+        where
+            c.booking_key = b.booking_key
+            and (c.tour_date, c.ops_fulfillment_status) = (b.tour_date, b.ops_fulfillment_status);
+        if not found then
+            continue; -- an event came just before the lock: it knew the day
+        end if;
+        update public.ops_booking_state as s
+        set ops_fulfillment_status = b.status, updated_at = now()
+        where s.booking_key = b.booking_key;
+        renewed := renewed + 1;
+    end loop;
+    if renewed + left_out = 0 then
+        insert into phase2.watermarks as w (name, at)
+        values ('fulfilment', today::timestamp at time zone 'UTC')
+        on conflict (name) do update set at = excluded.at, updated_at = now();
+    end if;
+    return renewed;
+end
+$$;
+comment on function phase2.renew_fulfilment(date, integer) is
+'On a new day in Bali: the status of bookings that show an event, of which no batch D thinks; how many were renewed. '
+'The sweeper asks; 0 when the day is done, or while a backfill writes.';
+
 -- A session keeps its plans for hours: none may be made for tables that are still small, nor anew for each event.
 create or replace function phase2.apply_event(event_key uuid) returns text
 language plpgsql
@@ -198,7 +325,6 @@ declare
     state record;
     held_state record;
     times record;
-    finance record;
     key uuid;
     is_new boolean;
     held_email_kind integer;
@@ -234,9 +360,8 @@ begin
         where
             e.source_enum = event.source_enum -- a channel has one source: this is the index of the second key
             and e.external_booking_ref = event.external_booking_ref
-            and e.process_status <> 'DONE'
+            and phase2.is_pending(e.process_status, e.next_retry_at) -- not: has a dead letter, whose time is shorter
             and (e.created_at, e.event_key) < (event.created_at, event.event_key)
-            and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = e.event_key)
     ) then
         return 'WAITS';
     end if;
@@ -325,30 +450,15 @@ begin
                 else 'PENDING_PAYMENT'
             end;
         end if;
-        select f.booking_key, f.settlement_status, f.validated_at, f.pattern_id into finance
-        from public.ops_finance_bridge as f
-        where f.booking_key = key;
-        -- what only balisnap has, or nobody, shows no trace of bstadmin (mapping 4.7)
-        if
-            event.channel_code = 'DIRECT'
-            and state.updated_from_source is distinct from 'bstadmin'
-            and state.assigned_driver_id is null
-            and finance.booking_key is null
-        then
-            core.ops_fulfillment_status := rulebook.fulfilment_status_direct(
-                event.event_type = 'CANCELLED', core.tour_date, today, core.customer_payment_status = 'PAID'
-            );
-        else
-            core.ops_fulfillment_status := rulebook.fulfilment_status(
-                case
-                    when state.ops_fulfillment_status = 'NO_SHOW' then 'NO_SHOW'
-                    when event.event_type = 'CREATED' then 'NEW'
-                    else event.event_type
-                end,
-                (finance.settlement_status = 'SETTLED')::integer::bigint, 0, finance.validated_at,
-                core.tour_date, today, state.assigned_driver_id, finance.pattern_id::integer
-            );
-        end if;
+        core.ops_fulfillment_status := phase2.event_fulfilment(
+            key, event.channel_code,
+            case
+                when state.ops_fulfillment_status = 'NO_SHOW' then 'NO_SHOW'
+                when event.event_type = 'CREATED' then 'NEW'
+                else event.event_type
+            end,
+            core.tour_date, core.customer_payment_status, state.updated_from_source, state.assigned_driver_id, today
+        );
         state.ops_fulfillment_status := core.ops_fulfillment_status;
     end if;
     core.tour_time := (times.tour_times -> core.tour_date::text ->> 'time')::time;
@@ -365,7 +475,7 @@ begin
     held_email_kind := case
         when contact.main_email is null then 4
         when not contact.is_placeholder_email then 1
-        when rulebook.is_placeholder_email(contact.main_email, rulebook.placeholders('email')) then 3
+        when rulebook.is_placeholder_email(contact.main_email, phase2.placeholders('email')) then 3
         else 2
     end;
     if fact.main_name is not null and (

@@ -48,3 +48,15 @@ create table if not exists phase2.drills (
 );
 comment on table phase2.drills is
 'What the required tests of batch F (blueprint 6.7) showed, each time. Gates F-06 and G-04 ask for the latest.';
+
+create table if not exists phase2.watermarks (
+    name text not null,
+    at timestamptz not null,
+    detail jsonb not null default '{}',
+    updated_at timestamptz not null default now(),
+    constraint watermarks_pkey primary key (name)
+);
+comment on table phase2.watermarks is
+'How far an emitter has come: what changed up to `at` has its event, but for what its rollout left out.';
+comment on column phase2.watermarks.detail is
+'`rollout`: the one that held; `skipped_from`: the earliest change that it left out, read again when it changes.';

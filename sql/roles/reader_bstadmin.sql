@@ -47,6 +47,8 @@ grant select (activity_id, activity_name, duration_hours) on public.activities t
 grant select (booking_id, email_id, relation_type) on public.booking_emails to phase2_reader;
 grant select (id, subject, received_at, source, error_message, is_booking_email)
 on public.email_inbox to phase2_reader;
+-- the mail emitter: what the parser made of a mail, not the mail
+grant select (message_id, parsed_data, created_at) on public.email_inbox to phase2_reader;
 grant select (created_at, action, entity, entity_id) on public.audit_logs to phase2_reader;
 
 -- What this script cannot take away is what everybody has: a database that was upgraded from 14 or earlier lets anyone

@@ -1,8 +1,10 @@
 -- Rollback of batch D: empties the booking bridge, after a dump of its review rows. Disable the bridge's readers first.
 -- Idempotent. Refuses while batch E's rows hang on the bookings; E's two tables are named in the truncate because their
 -- foreign keys ask for it, and are empty.
--- Today every booking is the batch's. Once ingestion writes bookings of its own (part 4), those must stay: this script
--- then becomes a delete of the bookings that a source ref names, with a new number.
+-- Events that were applied to these bookings are pending again, those too that made bookings of their own: when batch F
+-- switches ingestion on again, each is applied anew, and what they make of the bookings does not depend on order.
+-- Refuses while ingestion is on, and when a booking shows what an event said that the retention has removed since: that
+-- could not come back. What the emitters could make no event of stays in the queue.
 
 begin;
 set local lock_timeout = '5s';
@@ -13,8 +15,33 @@ begin
     if exists (select 1 from public.payment_event) or exists (select 1 from public.ops_finance_bridge) then
         raise exception 'payments or finance links hang on the bookings: roll back batch E first';
     end if;
-    if exists (select 1 from public.ingest_event_log) then
-        raise exception 'ingestion has written bookings: this rollback would remove them too';
+    if exists (
+        select 1 from phase2.batch_state as b
+        where b.batch = 'F' and b.status not in ('PENDING', 'ROLLED_BACK')
+    ) or exists (
+        select 1 from phase2.flags as f
+        where f.enabled and f.flag in ('INGEST_QUEUE_ENABLED', 'INGEST_WEBHOOK_ENABLED')
+    ) then
+        raise exception 'ingestion is on, and writes bookings: roll back batch F, or switch its flags off';
+    end if;
+    if exists (
+        select 1
+        from phase2.booking_event_times as t
+        inner join public.booking_core as c on t.booking_key = c.booking_key
+        cross join lateral unnest(array[
+            t.first_event_at, t.booking_at, t.name_at, t.email_at, t.phone_at, t.pickup_at, t.meeting_point_at, t.note_at
+        ]) as said (at)
+        where
+            said.at is not null
+            and not exists (
+                select 1 from public.ingest_event_log as e
+                where
+                    e.channel_code = c.channel_code
+                    and e.external_booking_ref = c.external_booking_ref
+                    and e.event_time_normalized = date_trunc('second', said.at)
+            )
+    ) then
+        raise exception 'bookings show what events said that the retention has removed: this would lose it';
     end if;
 end
 $$;
@@ -41,7 +68,9 @@ select
     q.created_at,
     q.updated_at
 from public.unmapped_queue as q
-where q.queue_type = 'BOOKING_REVIEW';
+where
+    q.queue_type = 'BOOKING_REVIEW'
+    and (q.source_system <> 'ingest' or q.source_table = 'ingest_event_log');
 
 create temporary table rolled_back on commit drop as
 select
@@ -84,7 +113,23 @@ select
     'unmapped_queue' as table_name,
     count(*) as rows
 from public.unmapped_queue
-where queue_type = 'BOOKING_REVIEW';
+where
+    queue_type = 'BOOKING_REVIEW'
+    and (source_system <> 'ingest' or source_table = 'ingest_event_log');
+
+-- What was applied is pending again; what failed stays with its dead letter.
+with pending as (
+    update public.ingest_event_log
+    set process_status = 'RECEIVED', processed_at = null
+    where process_status = 'DONE'
+    returning 1
+)
+
+insert into pg_temp.rolled_back (table_name, rows)
+select
+    'ingest_event_log, pending again' as table_name,
+    count(*) as rows
+from pending;
 
 truncate
 public.booking_core,
@@ -99,13 +144,16 @@ public.ops_finance_bridge;
 delete from public.channel_external_refs
 where entity_type = 'BOOKING';
 delete from public.unmapped_queue
-where queue_type = 'BOOKING_REVIEW';
+where
+    queue_type = 'BOOKING_REVIEW'
+    and (source_system <> 'ingest' or source_table = 'ingest_event_log');
 delete from phase2.source_leftovers
 where source_table in ('Booking', 'BookingItem', 'BookingTraveler', 'Departure', 'bookings');
 
 -- What is noted about bookings that are gone: a backfill from nothing must not take them for fresher than the sources.
 delete from phase2.booking_freshness;
 delete from phase2.booking_source_times;
+delete from phase2.booking_event_times;
 delete from phase2.status_snapshot;
 delete from phase2.review_snapshot;
 delete from phase2.warehouse_state

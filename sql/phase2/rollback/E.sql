@@ -1,8 +1,9 @@
 -- Rollback of batch E: empties payment events and finance links, after a dump of their queue rows, and puts each
 -- booking's statuses, flags and times back as phase2.status_snapshot holds them from before the batch's first run,
 -- `updated_at` included, and the reviews of bookings as phase2.review_snapshot holds them from batch D's last run.
--- What a person has decided stays. Pause the settlement sync first. Idempotent: the snapshots are used up.
--- Today every payment event is the batch's. Once ingestion writes its own (part 4), those must stay.
+-- What a person has decided stays, and what events have said since: the fulfilment status that one gave, and what it
+-- opened for review. Events bring no payments: every payment event is the batch's. Pause the settlement sync first.
+-- Idempotent: the snapshots are used up.
 
 begin;
 set local lock_timeout = '5s';
@@ -20,6 +21,7 @@ where
     )  -- taken, though maybe empty
     and q.queue_type = 'BOOKING_REVIEW'
     and not (q.source_system = 'balisnap' and q.source_table = 'Payment')
+    and q.source_system <> 'ingest'
     and (q.status = 'OPEN' or (q.status = 'CLOSED' and q.resolved_by = 'phase2 run: cause gone'))
     and not coalesce(q.payload ? 'resolution', false)
     and to_jsonb(q) - '{created_at,updated_at}'::text[] is distinct from s.review;
@@ -99,6 +101,47 @@ select
     count(*) as rows
 from restored;
 
+-- What it restores, with an event's word where one came since: of the payment only where no source has the booking.
+create temporary table before_the_batch on commit drop as
+with said as (
+    select
+        e.channel_code,
+        e.external_booking_ref,
+        max(e.processed_at) as at
+    from public.ingest_event_log as e
+    where e.process_status = 'DONE'
+    group by e.channel_code, e.external_booking_ref
+)
+
+select
+    s.booking_key,
+    s.customer_payment_status,
+    s.ops_fulfillment_status,
+    s.core_updated_at,
+    s.has_state,
+    s.state_ops_fulfillment_status,
+    s.is_paid_flag,
+    s.paid_at,
+    s.state_version,
+    s.state_updated_from_source,
+    s.state_updated_at,
+    coalesce(t.booking_at is not null and said.at > s.taken_at, false) as event_said_status,
+    t.made_here and t.source_at is null as no_source_has_it
+from phase2.status_snapshot as s
+inner join public.booking_core as c on s.booking_key = c.booking_key
+left join phase2.booking_event_times as t on s.booking_key = t.booking_key
+left join said on c.channel_code = said.channel_code and c.external_booking_ref = said.external_booking_ref;
+
+update pg_temp.before_the_batch as b
+set
+    customer_payment_status
+    = case when b.no_source_has_it then c.customer_payment_status else b.customer_payment_status end,
+    ops_fulfillment_status = c.ops_fulfillment_status,
+    state_ops_fulfillment_status = o.ops_fulfillment_status
+from public.booking_core as c
+left join public.ops_booking_state as o on c.booking_key = o.booking_key
+where b.booking_key = c.booking_key and b.event_said_status;
+
 -- Only rows whose statuses differ are written: what batch D changed since in other columns keeps its time.
 with restored as (
     update public.booking_core as c
@@ -106,7 +149,7 @@ with restored as (
         customer_payment_status = s.customer_payment_status,
         ops_fulfillment_status = s.ops_fulfillment_status,
         updated_at = s.core_updated_at
-    from phase2.status_snapshot as s
+    from pg_temp.before_the_batch as s
     where
         c.booking_key = s.booking_key
         and (c.customer_payment_status, c.ops_fulfillment_status)
@@ -129,7 +172,7 @@ with restored as (
         state_version = s.state_version,
         updated_from_source = s.state_updated_from_source,
         updated_at = s.state_updated_at
-    from phase2.status_snapshot as s
+    from pg_temp.before_the_batch as s
     where
         o.booking_key = s.booking_key
         and s.has_state
