@@ -126,15 +126,13 @@ def _rows(found: list[tuple[str, bool, Any]]) -> dict[str, Row]:
 
 
 def _row(enabled: bool, kept: Any) -> Row:
-    """A row as somebody has left it, maybe by hand: it must not take down who reads it. What cannot be read is off,
-    and for nobody until somebody says for whom; a part that we do not know is ignored."""
+    """A row as somebody has left it, maybe by hand: it must not take down who reads it, nor open more than was meant.
+    One that cannot be read, or has a part that we do not know, is off, and for nobody until somebody says for whom."""
     try:
-        rollout = Rollout.model_validate(kept, extra="ignore")
+        return Row(enabled, Rollout.model_validate(kept))
     except ValidationError as error:
         fields = sorted({str((*problem["loc"], "all of it")[0]) for problem in error.errors(include_input=False)})
         return Row(enabled=False, rollout=Rollout(percentage=0), fault=f"off: cannot be read: {', '.join(fields)}")
-    unknown = sorted(set(kept) - set(Rollout.model_fields))
-    return Row(enabled, rollout, f"ignored: {', '.join(unknown)}" if unknown else "")
 
 
 class Flags:

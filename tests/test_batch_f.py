@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -314,6 +314,7 @@ def test_off_and_on_again_loses_nothing_and_all_the_way_back_ends_in_the_same_ro
     assert all(any(word in row for row in before) for word in ("ONLY-EVENTS", "Later Word"))
     with run.connect() as conn:
         events = ingestion.events_by_status(conn)
+        conn.execute("update public.ingest_event_log set attempt_count = 3, error_message = 'a retry was needed'")
 
     rollback.roll_back(run, F)
     with run.connect() as conn:
@@ -341,6 +342,9 @@ def test_off_and_on_again_loses_nothing_and_all_the_way_back_ends_in_the_same_ro
         cancelled = [row for row in bridge(run) if '"CANCELLED"' in row and f"|{known[0][1]}|core" in row]
         assert len(cancelled) == (code == "E")  # an event's word stands until its booking goes
     assert counted == {"RECEIVED": events["DONE"]}
+    with run.connect() as conn:
+        tried = conn.execute("select distinct attempt_count, error_message from public.ingest_event_log").fetchall()
+    assert tried == [(0, None)]
     assert bridge(run) == []
     again = shop.run()
     for code in ("D", "E", "F"):
@@ -352,24 +356,41 @@ def test_off_and_on_again_loses_nothing_and_all_the_way_back_ends_in_the_same_ro
         assert ingestion.events_by_status(conn) == events
 
 
-def test_d_stays_while_ingestion_is_on_and_where_events_are_forgotten(
-    stands: psycopg.Connection, forward: gates.Verdict
-) -> None:
-    script = (scripts.FOLDER / "rollback" / "D.sql").read_text().replace("begin;", "", 1).replace("commit;", "")
-    for damage, says in (
-        ("select 1", "roll back batch F, or"),
-        ("update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'", "roll back batch F, or"),
+_OFF = "update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'; update phase2.flags set enabled = false"
+_REMEMBERS = "update phase2.booking_event_times set tour_times = jsonb_build_object('2020-01-01', jsonb_build_object("
+
+
+@pytest.mark.parametrize(
+    ("damages", "says"),
+    [
+        ([], "roll back batch F, or"),
+        (["update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'"], "roll back batch F, or"),
+        ([_OFF, "delete from phase2.flags"], "set INGEST_QUEUE_ENABLED off"),
         (
-            "update phase2.batch_state set status = 'ROLLED_BACK' where batch = 'F'; update phase2.flags set enabled ="
-            " false; delete from public.ingest_event_log where external_booking_ref = 'ONLY-EVENTS'",
+            [_OFF, "delete from phase2.flags", "truncate public.ingest_event_log cascade"],
+            "set INGEST_QUEUE_ENABLED off",
+        ),
+        (
+            [_OFF, "delete from public.ingest_event_log where external_booking_ref = 'ONLY-EVENTS'"],
             "the retention has removed",
         ),
-    ):
-        with stands.transaction(force_rollback=True):
-            stands.execute("truncate public.payment_event, public.ops_finance_bridge")
-            stands.execute(damage.encode())
-            with pytest.raises(psycopg.errors.RaiseException, match=says):
-                stands.execute(script.encode())
+        ([_OFF, _REMEMBERS + "'at', timestamptz '2020-01-01 08:00:00.000001Z'))"], "the retention has removed"),
+        ([_OFF, _REMEMBERS + "'at', source_at + interval '2 us')) where source_at is not null"], None),
+        ([_OFF, _REMEMBERS + "'at', '-infinity'))"], None),
+    ],
+)
+def test_d_stays_while_ingestion_is_on_and_where_events_are_forgotten(
+    stands: psycopg.Connection, damages: list[str], says: str | None
+) -> None:
+    """A worker is connected, whose environment says on."""
+    script = (scripts.FOLDER / "rollback" / "D.sql").read_text().replace("begin;", "", 1).replace("commit;", "")
+    refused = pytest.raises(psycopg.errors.RaiseException, match=says) if says else nullcontext()
+    with stands.transaction(force_rollback=True):
+        stands.execute("truncate public.payment_event, public.ops_finance_bridge")
+        for damage in damages:
+            assert stands.execute(damage.encode()).rowcount
+        with refused:
+            stands.execute(script.encode())
 
 
 # --- what may be wrong with the service ------------------------------------------------------------------------------

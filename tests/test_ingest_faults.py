@@ -8,16 +8,17 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import redis
 
+from bridge.settings import ROOT
 from core_api import local
 from core_api.auth import Admin
 from core_api.ingest import dead_letters, sweeper
-from core_api.ingest.queue import JOB_NAME
 from tests.ingest_parts import Parts, parts, until
 
 SEED = int(os.environ.get("FAULT_SEED", "5"))
@@ -139,33 +140,29 @@ def test_a_worker_paused_beyond_its_lock_has_no_effect(real: Parts) -> None:
     untried(real)
 
 
-def test_two_workers_one_booking_in_any_order_with_duplicates(real: Parts) -> None:
-    chance = random.Random(SEED)
-    keys = real.accept(["HOT"] * 1000 + [f"B-{number}" for number in range(100)])
-    real.sql(
-        "update public.ingest_event_log set raw_payload = '{\"fail\": 1}' where event_key = any(%s)",
-        [keys[3], keys[250], keys[1020]],
-    )
-    real.sql("""update public.ingest_event_log set raw_payload = '{"fail": 9, "state": "P2001"}'
-             where event_key = %s""", keys[100])  # fmt: skip
-    shuffled = keys + chance.sample(keys, 300)
-    chance.shuffle(shuffled)
-
-    async def work(_pool: object, queue: object) -> None:
-        await queue._queue.addBulk(  # type: ignore[attr-defined]
-            [
-                {"name": JOB_NAME, "data": {"eventId": str(key)}, "opts": {"jobId": f"{key}-{number}"}}
-                for number, key in enumerate(shuffled)  # jobs of other ids: nothing of the queue's helps
-            ]
-        )
-
-    with real.worker(), real.worker():
-        real.call(work)
-        real.wait(30)
-        assert real.sql("select count(*) from public.ingest_dead_letter") == [(1,)]
-        assert real.sql("select count(distinct pid) > 1 from phase2.stub_log") == [(True,)]
-    real.check()
-    real.quiet()
+@pytest.mark.parametrize("off", [300, -300])
+def test_a_worker_whose_clock_is_five_minutes_off(real: Parts, tmp_path: Path, off: int) -> None:
+    """What others have put off it takes in time, and what it puts off comes in time at others."""
+    (tmp_path / "sitecustomize.py").write_text(f"import time\nright = time.time\ntime.time = lambda: right() + {off}\n")
+    own = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    (other,) = real.accept(["B-1"])
+    started = time.monotonic()
+    real.call(lambda _, queue: queue.add_all([(other, 3.0)]))
+    with real.worker(**own):
+        until(lambda: real.event(other)["process_status"] == "DONE", 6)
+        assert time.monotonic() - started > 3
+    first, behind = real.accept(["B-2", "B-2"], fail=1)
+    real.sql("update public.ingest_event_log set raw_payload = '{}' where event_key = %s", behind)
+    real.add(behind)
+    with real.worker(**own, INGEST_RETRY_SECONDS="[4]", INGEST_RECOVER_SECONDS="60"):
+        due = until(lambda: real.event(first)["next_retry_at"], 5)
+        until(lambda: real.job(behind)[0] == "delayed", 2)
+    with redis.Redis.from_url(real.redis) as client:
+        at = client.zscore(f"bull:{real.queue}:delayed", str(behind)) / 0x1000 / 1000  # type: ignore[operator]
+    assert abs(at - due.timestamp()) < 2
+    with real.worker():
+        real.wait(8)
+    assert all(0 <= (real.event(key)["processed_at"] - due).total_seconds() < 2 for key in (first, behind))
 
 
 def test_what_a_worker_holds_is_finished_at_sigterm(real: Parts) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from psycopg import sql
 from bridge import embedded, postgres, steps
 from bridge.errors import CouldNotRun
 from core_api import local
+from core_api.ingest.queue import JOB_NAME
 from tests import booking_events, serving
 from tests.ingest_parts import WATCHED, Emitter, Parts, parts, until
+from tests.test_apply import expected
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 SEED = int(os.environ.get("FAULT_SEED", "5"))
@@ -311,6 +313,66 @@ def test_events_wait_for_batch_d_and_use_no_try(real: Parts) -> None:
             until(lambda: real.sql("select 1 from phase2.watermarks where name = 'fulfilment'"), 4)  # the day is done
     assert real.sql("select distinct process_status, attempt_count from public.ingest_event_log") == [("DONE", 0)]
     real.check()
+
+
+FAILING = """
+create function phase2.fail_once() returns trigger language plpgsql as $$
+begin
+    raise exception 'on purpose';
+end
+$$;
+create trigger fail_once before update on public.ingest_event_log
+for each row when (new.process_status = 'DONE' and old.attempt_count = 0 and old.raw_payload ? 'fail')
+execute function phase2.fail_once();
+"""
+
+
+def test_two_workers_one_booking_in_any_order_with_duplicates(real: Parts) -> None:
+    """A thousand events of one booking, some of which fail: it shows what it would had they come in order."""
+    chance = random.Random(SEED)
+
+    def made(at: int) -> booking_events.Event:
+        return booking_events.Event(
+            chance.choice(("CREATED", "UPDATED", "CANCELLED")), at, day=chance.randrange(2), total=at,
+            name=chance.choice(booking_events.NAMES), email=chance.choice(booking_events.EMAILS),
+            phone=chance.choice(booking_events.PHONES), time=chance.choice(booking_events.TIMES),
+            pickup=chance.choice(booking_events.PLACES), note=chance.choice(booking_events.NOTES),
+        )  # fmt: skip
+
+    history = [made(at) for at in chance.sample(range(1000), 1000)]
+    history[100] = replace(history[100], day=55_000)  # in the year 2300: dead
+    with postgres.connect(real.ops, autocommit=True) as conn:
+        conn.execute(FAILING)
+        keys = [booking_events.accept(conn, event, "GYG", "HOT") for event in history]
+        keys += [booking_events.accept(conn, event, "GYG", f"B-{event.at}") for event in history[:50]]
+        conn.execute(
+            "update public.ingest_event_log set raw_payload = raw_payload || '{\"fail\": true}'"
+            " where event_key = any(%s)",
+            ([keys[3], keys[250], keys[1020]],),
+        )
+    shuffled = keys + chance.sample(keys, 300)
+    chance.shuffle(shuffled)
+
+    async def work(_pool: object, queue: Any) -> None:
+        await queue._queue.addBulk(
+            [
+                {"name": JOB_NAME, "data": {"eventId": str(key)}, "opts": {"jobId": f"{key}-{number}"}}
+                for number, key in enumerate(shuffled)  # jobs of other ids: nothing of the queue's helps
+            ]
+        )
+
+    with real.worker(), real.worker():
+        real.call(work)
+        real.wait(40)
+        assert real.sql("select event_key from public.ingest_dead_letter") == [(keys[100],)]
+        assert real.sql("select count(distinct pid) > 1 from phase2.stub_log") == [(True,)]
+    real.check()
+    real.quiet()
+    assert real.sql("select event_key from public.ingest_event_log where attempt_count = 1 order by created_at") == [
+        (keys[number],) for number in (3, 100, 250, 1020)
+    ]
+    with postgres.connect(real.ops) as conn:
+        assert booking_events.rows(conn, "GYG", "HOT") == expected(history[:100] + history[101:], "GYG")
 
 
 def test_what_serve_has_started_ends_when_it_is_killed(real: Parts) -> None:

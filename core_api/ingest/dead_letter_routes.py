@@ -28,7 +28,7 @@ from core_api.app import (
 from core_api.audit import Why
 from core_api.auth import Admin
 from core_api.ingest import dead_letters, log
-from core_api.ingest.events import Whole
+from core_api.ingest.events import whole
 from core_api.ingest.routes import PATH, EventView
 
 router = APIRouter(tags=["dead letters"])
@@ -79,7 +79,7 @@ class ReplayRequest(BaseModel):
     reason: str = Field(min_length=1, max_length=2000)
     ticket: str | None = Field(None, max_length=200)
     preview: bool = True
-    limit: Whole = Field(50, ge=1, le=dead_letters.MOST)
+    limit: whole(1, dead_letters.MOST) = 50  # type: ignore[valid-type]
     channelCode: str | None = None
     reasonCode: str | None = None
 

@@ -46,11 +46,19 @@ def _day(text: str) -> str:
 Text = Annotated[str, Field(json_schema_extra={"pattern": r"^[^\x00]*$"})]
 Instant = Annotated[str, AfterValidator(_instant), Field(json_schema_extra={"format": "date-time"})]
 Day = Annotated[str, AfterValidator(_day), Field(json_schema_extra={"format": "date"})]
-# JSON tells no 2.0 from 2
-Whole = Annotated[
-    int, BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
-]
-Count = Annotated[Whole, Field(ge=0, le=2_147_483_647)]
+
+
+def _without_point(given: object) -> object:
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+def whole(least: int, most: int) -> Any:
+    """The type of a whole number, also as JSON's 2.0, which tells it from 2 no more than JavaScript does."""
+    # the limits first: behind a validator they would not reach the OpenAPI document
+    return Annotated[int, Field(ge=least, le=most), BeforeValidator(_without_point)]
+
+
+Count = whole(0, 2_147_483_647)
 
 
 class _Part(BaseModel):

@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import bullmq.job
+import bullmq.lock_manager
+import bullmq.scripts
+import bullmq.worker
 import redis.asyncio
 from bullmq import Queue
 from redis.asyncio.retry import Retry
@@ -36,6 +40,27 @@ KEPT: dict[str, Any] = {
 }
 # of which the log keeps the true count; five retries after the first try
 JOB_OPTIONS: dict[str, Any] = {"attempts": 6, "backoff": BACKOFF, "stackTraceLimit": 0, **KEPT}
+
+
+class _Clock:
+    """Redis' time of day, for BullMQ in the place of its process's: a time that one process writes another one compares
+    with its own, and their clocks may differ. The process's own until Redis was asked."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None  # of time.monotonic, which no change of the clock moves
+
+    def time(self) -> float:
+        return time.time() if self._start is None else self._start + time.monotonic()
+
+    async def ask(self, client: redis.asyncio.Redis) -> None:
+        asked = time.monotonic()
+        seconds, microseconds = await client.time()
+        self._start = seconds + microseconds / 1e6 - (asked + time.monotonic()) / 2
+
+
+clock = _Clock()
+for _module in (bullmq.job, bullmq.lock_manager, bullmq.scripts, bullmq.worker):
+    _module.time = clock  # type: ignore[attr-defined]
 
 
 def _counted(
@@ -148,6 +173,10 @@ class IngestQueue:
             found = await pipe.execute() if event_keys else []
         answers = zip(event_keys, found[::3], found[1::3], found[2::3], strict=True)
         return [key for key, there, done, failed in answers if not there or done is not None or failed is not None]
+
+    async def set_clock(self) -> None:
+        """From now on this process delays by Redis' clock. Who delays jobs does this first. Raises RedisError."""
+        await clock.ask(self._client)
 
     async def forget_old(self) -> None:
         """Remove finished jobs that have served their time: BullMQ does it only as the next one ends so."""

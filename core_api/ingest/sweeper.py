@@ -38,6 +38,7 @@ async def sweep(pool: Pool, queue: IngestQueue, recover_seconds: float) -> int:
 
     It also forgets old jobs, and on a new day renews the status of bookings that only events know.
     """
+    await queue.set_clock()
     found = 0
     asked = {"recover": recover_seconds, "most": _MOST, "at": "-infinity", "key": UUID(int=0)}
     while True:

@@ -27,7 +27,7 @@ from bridge.errors import plain
 from bridge.flags import Flags
 from core_api.database import Pool
 from core_api.ingest import sweeper
-from core_api.ingest.queue import BACKOFF, KEPT, IngestQueue, connection
+from core_api.ingest.queue import BACKOFF, KEPT, IngestQueue, clock, connection
 
 log = logging.getLogger("core_api.worker")
 
@@ -223,6 +223,8 @@ class IngestWorker:
         }
         worker = _Worker(self._settings.ingest_queue_name, self._process, options)
         worker.on("error", _say)
+        with contextlib.suppress(RedisError, OSError, TimeoutError):  # it is away: the sweeper asks again
+            await self._queue.set_clock()
         log.info("working")
         running = asyncio.create_task(worker.run())
         while not self._stop.is_set() and not running.done() and await self._is_on():
@@ -271,7 +273,7 @@ class IngestWorker:
                 seconds = step.wait_ms / 1000
             case _:  # somebody is at it for long: a backfill, or what a lost worker left; later and later
                 seconds = min(self._settings.ingest_recover_seconds, 0.1 * 2 ** min(job.attemptsStarted, 10))
-        await job.moveToDelayed(round((time.time() + seconds) * 1000), token)  # no attempt is used
+        await job.moveToDelayed(round((clock.time() + seconds) * 1000), token)  # no attempt is used
         raise DelayedError()
 
     async def _sweep(self) -> None:

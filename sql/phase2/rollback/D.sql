@@ -3,8 +3,10 @@
 -- foreign keys ask for it, and are empty.
 -- Events that were applied to these bookings are pending again, those too that made bookings of their own: when batch F
 -- switches ingestion on again, each is applied anew, and what they make of the bookings does not depend on order.
--- Refuses while ingestion is on, and when a booking shows what an event said that the retention has removed since: that
--- could not come back. What the emitters could make no event of stays in the queue.
+-- Refuses while ingestion is on: by a flag; or, where there are events or a worker, until a flag says that the queue is
+-- off, since the environment may say otherwise. Refuses also when a booking shows, or remembers for another date, what
+-- an event said that the retention has removed since: that could not come back. What the emitters could make no event
+-- of stays in the queue.
 
 begin;
 set local lock_timeout = '5s';
@@ -24,13 +26,36 @@ begin
     ) then
         raise exception 'ingestion is on, and writes bookings: roll back batch F, or switch its flags off';
     end if;
+    if not exists (
+        select 1 from phase2.flags as f
+        where f.flag = 'INGEST_QUEUE_ENABLED' and not f.enabled
+    ) and (
+        exists (select 1 from public.ingest_event_log)
+        or exists (
+            select 1 from pg_catalog.pg_stat_activity as a
+            where a.datname = current_database() and a.application_name = 'phase2-ingest-worker'
+        )
+    ) then
+        raise exception 'the environment of a worker may say that ingestion is on: set INGEST_QUEUE_ENABLED off first';
+    end if;
     if exists (
         select 1
         from phase2.booking_event_times as t
         inner join public.booking_core as c on t.booking_key = c.booking_key
-        cross join lateral unnest(array[
-            t.first_event_at, t.booking_at, t.name_at, t.email_at, t.phone_at, t.pickup_at, t.meeting_point_at, t.note_at
-        ]) as said (at)
+        cross join lateral (
+            select unnest(array[
+                t.first_event_at, t.booking_at, t.name_at, t.email_at, t.phone_at, t.pickup_at, t.meeting_point_at,
+                t.note_at
+            ]) as at
+            union all
+            select h.at
+            from jsonb_each(t.tour_times) as d
+            cross join lateral (select (d.value ->> 'at')::timestamptz as at) as h
+            -- an event's, at most 2 us behind its second; the sources' time of day is remembered beside them
+            where
+                extract(microseconds from h.at)::integer % 1000000 <= 2
+                and h.at is distinct from t.source_at + interval '2 microseconds'
+        ) as said
         where
             said.at is not null
             and not exists (
@@ -120,7 +145,7 @@ where
 -- What was applied is pending again; what failed stays with its dead letter.
 with pending as (
     update public.ingest_event_log
-    set process_status = 'RECEIVED', processed_at = null
+    set process_status = 'RECEIVED', processed_at = null, attempt_count = 0, error_message = null
     where process_status = 'DONE'
     returning 1
 )
