@@ -35,7 +35,7 @@ from core_api.app import (
 )
 from core_api.auth import Admin
 from core_api.errors import Refused
-from core_api.ingest.dead_letter_routes import Whole
+from core_api.ingest.events import whole
 from core_api.ops import intents
 
 router = APIRouter(prefix="/v1/ops/bookings/{booking_id}", tags=["back office: writes"])
@@ -81,12 +81,8 @@ Key = Annotated[
     ),
 ]
 _Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"}, pattern=_UUID)]
-# a limit behind a validator does not get into the document by itself
-_Version = Annotated[
-    Whole,
-    Field(ge=0, le=_MOST, description="as the booking was read", json_schema_extra={"minimum": 0, "maximum": _MOST}),
-]
-_Person = Annotated[Whole, Field(ge=1, le=_MOST, json_schema_extra={"minimum": 1, "maximum": _MOST})]
+_Version = Annotated[whole(0, _MOST), Field(description="as the booking was read")]
+_Person = whole(1, _MOST)
 
 
 class _Asked(audit.Why):
