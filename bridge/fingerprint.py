@@ -51,6 +51,8 @@ _LOGS = frozenset(
         "phase2.exceptions",
         "phase2.gate_inputs",
         "phase2.gate_results",
+        "phase2.landed_changes",
+        "phase2.landing_ranges",
         "phase2.landing_runs",
         "phase2.landing_tables",
         "phase2.ledger",

@@ -573,8 +573,14 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
         stop.raise_if_asked(dbs.ops, batch.code)
         run.progress(line)
 
-    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=told)
-    entry.rows = result.rows
+    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=told, whole=run.full)
+    if result.why_whole is None:
+        entry.rows = sum(t.changed or 0 for t in result.tables)
+        entry.detail["followed"] = f"{entry.rows:,} of {result.rows:,} rows had changed since the last landing"
+        run.progress(f"{batch.code}  {entry.detail['followed']}")
+    else:
+        entry.rows = result.rows
+        entry.detail["whole"] = result.why_whole
     entry.detail["tables"] = {f"{t.source}.{t.table}": t.rows for t in result.tables}
 
 

@@ -122,8 +122,16 @@ create table if not exists phase2.landing_runs (
 );
 -- additive: databases from before the column get it here
 alter table phase2.landing_runs add column if not exists content_digest text;
+alter table phase2.landing_runs
+add column if not exists versions_of text,
+add column if not exists why_whole text;
 comment on column phase2.landing_runs.content_digest is
-'SHA-256 of what was landed: of the COPY streams of all tables. Equal digests: the same rows in the same order.';
+'SHA-256 of what is landed: of the row versions of all tables (of the COPY streams where the source shows none). Equal '
+'digests: the same rows.';
+comment on column phase2.landing_runs.versions_of is
+'Cluster, timeline and database whose row versions phase2.landing_ranges holds; null where they cannot be told apart.';
+comment on column phase2.landing_runs.why_whole is
+'Why every row was copied; null: only the rows that had changed since the landing before.';
 comment on table phase2.landing_runs is
 'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so the latest '
 'row of a source describes exactly what its landing schema holds.';
@@ -151,6 +159,32 @@ comment on table phase2.landing_tables is 'What each landing brought, table by t
 comment on column phase2.landing_tables.row_count is
 'Rows at the commit. Unlogged tables are empty after a server''s crash, so models run only where counts agree.';
 comment on column phase2.landing_tables.byte_count is 'Bytes of the binary COPY stream.';
+
+create unlogged table if not exists phase2.landing_ranges (
+    source text not null,
+    table_name text not null,
+    range_no bigint not null,
+    row_count integer not null,
+    version bigint not null,
+    constraint landing_ranges_pkey primary key (source, table_name, range_no)
+);
+comment on table phase2.landing_ranges is
+'Of what is landed, for every sixteen primary keys: how many rows, and one number made of their versions in the source.';
+
+create unlogged table if not exists phase2.landed_changes (
+    change_no bigint generated always as identity,
+    source text not null,
+    table_name text not null,
+    pk bigint not null,
+    kind text not null,
+    parent bigint,
+    constraint landed_changes_pkey primary key (change_no),
+    constraint ck_landed_changes_kind check (kind in ('insert', 'update', 'delete'))
+);
+comment on table phase2.landed_changes is
+'Rows that landings wrote or removed since all rows were copied: what a batch that follows changes starts from.';
+comment on column phase2.landed_changes.parent is
+'The id that leads to the booking: its own, its booking''s, its item''s, its finance''s; a row that moved has two lines.';
 
 create table if not exists phase2.booking_freshness (
     booking_key uuid not null,
