@@ -48,6 +48,7 @@ _LOGS = frozenset(
     {
         "public.migration_run_log",
         "phase2.batch_state",
+        "phase2.bridge_ranges",
         "phase2.exceptions",
         "phase2.gate_inputs",
         "phase2.gate_results",
@@ -61,6 +62,10 @@ _LOGS = frozenset(
         "phase2.run_context",
         "phase2.since_crash",
         "phase2.step_log",
+        "phase2.touched_bookings",
+        "phase2.touched_keys",
+        "phase2.touched_names",
+        "phase2.touched_subjects",
         "phase2.unmapped_queue_dump",
         "phase2.warehouse_state",
     }

@@ -24,6 +24,7 @@ from bridge import (
     door,
     embedded,
     fingerprint,
+    follow,
     gates,
     landing,
     ledger,
@@ -665,18 +666,45 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
 
 def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
     """Build a batch or its gates. Batch E takes over batch D's working tables when nothing has moved since."""
+    follows = selector in follow.BATCHES and _follows(run, conn, selector, entry)
+    of = follow.digest(conn) if follows else "all"
     if selector == "batch_d":
-        made_of = _work_of_d(conn, run, entry)
+        made_of = f"{_work_of_d(conn, run, entry)} {of}"
         _remember(conn, "work of batch_d", "")  # it is about to be replaced, model by model
-        nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
+        nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, follows=follows)
         _remember(conn, "work of batch_d", made_of)
+        if follows:
+            follow.built(conn, then="batch_e")
         if _batch_e_stands(conn):
             _keep_reviews(conn)
         return nodes
-    if selector == "batch_e" and _work_of_d(conn, run, entry) == _remembered(conn, "work of batch_d"):
+    if selector == "batch_e" and f"{_work_of_d(conn, run, entry)} {of}" == _remembered(conn, "work of batch_d"):
         entry.detail["reused"] = "what batch D built from the same landed rows"
-        selector = "batch_e_after_d"
-    return warehouse.build(run.databases.ops, selector, progress=run.progress)
+        return warehouse.build(run.databases.ops, "batch_e_after_d", progress=run.progress, follows=follows)
+    if selector == "batch_e" and not follows:
+        follow.begin_whole(conn)
+    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, follows=follows)
+    if follows:
+        follow.built(conn, then="batch_d")
+    return nodes
+
+
+def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+    """Whether the batch computes only what changes lead to; the reason, or how much it is, is told and logged."""
+    why = "asked for" if run.full else None
+    if why is None:
+        why = follow.prepare(conn, selector, entry.checksum or "", run.as_of)
+    if why is None:
+        bookings, keys = follow.size(conn)
+        entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
+        run.progress(f"  follows what changed: {bookings:,} bookings of the sources, {keys:,} of the bridge")
+        return True
+    if selector == "batch_d":
+        follow.begin_whole(conn)
+    entry.detail["whole"] = why
+    if not run.full:
+        run.progress(f"  computes everything: {why}")
+    return False
 
 
 def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
@@ -686,7 +714,7 @@ def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog
     stays settled while others of our own come after it, and until anybody else writes one row.
     """
     if _remembered(conn, "bridge") != fingerprint.versions(conn):
-        forget_what_is_settled(conn)
+        conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
     settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry)
     if not settled:  # until it has ended, whatever becomes of it
         conn.execute("delete from phase2.warehouse_state where part = %s", (f"settled {selector}",))
@@ -694,14 +722,17 @@ def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog
 
 
 def forget_what_is_settled(conn: psycopg.Connection) -> None:
-    """The next run of every batch builds it again."""
+    """The next run of every batch builds it again, and all of it."""
     conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
+    follow.forget(conn)
 
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
     with conn.transaction():
         _remember(conn, f"settled {selector}", _reads(run, conn, entry))
         _remember(conn, "bridge", fingerprint.versions(conn))
+        if selector in follow.BATCHES:
+            follow.settle(conn, selector, entry.checksum or "", run.as_of)
 
 
 def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry) -> str:

@@ -178,13 +178,59 @@ create unlogged table if not exists phase2.landed_changes (
     pk bigint not null,
     kind text not null,
     parent bigint,
+    booking_key uuid,
+    for_batch text,
     constraint landed_changes_pkey primary key (change_no),
-    constraint ck_landed_changes_kind check (kind in ('insert', 'update', 'delete'))
+    constraint ck_landed_changes_kind check (kind in ('insert', 'update', 'delete', 'touched'))
 );
 comment on table phase2.landed_changes is
-'Rows that landings wrote or removed since all rows were copied: what a batch that follows changes starts from.';
+'Rows that landings wrote or removed since all rows were copied: what a batch that follows changes starts from. '
+'"touched": what one batch followed, for the other.';
 comment on column phase2.landed_changes.parent is
 'The id that leads to the booking: its own, its booking''s, its item''s, its finance''s; a row that moved has two lines.';
+
+create unlogged table if not exists phase2.touched_bookings (
+    source_system text not null,
+    booking_id bigint not null,
+    round integer not null,
+    constraint touched_bookings_pkey primary key (source_system, booking_id)
+);
+comment on table phase2.touched_bookings is
+'Bookings of the sources that the batch at work computes again, when it follows changes (bridge/follow.py).';
+comment on column phase2.touched_bookings.round is 'How many steps it is away from what has changed.';
+
+create unlogged table if not exists phase2.touched_keys (
+    booking_key uuid not null,
+    round integer not null,
+    constraint touched_keys_pkey primary key (booking_key)
+);
+comment on table phase2.touched_keys is 'Bookings of the bridge that a batch which follows changes may write or remove from.';
+
+create unlogged table if not exists phase2.touched_names (
+    channel_code text not null,
+    external_ref text not null,
+    round integer not null,
+    constraint touched_names_pkey primary key (channel_code, external_ref)
+);
+comment on table phase2.touched_names is 'Identities that the touched bookings have, had, or could be given.';
+
+create unlogged table if not exists phase2.touched_subjects (
+    source_system text not null,
+    source_table text not null,
+    source_pk text not null,
+    constraint touched_subjects_pkey primary key (source_system, source_table, source_pk)
+);
+comment on table phase2.touched_subjects is 'What the rows of the queue that a batch which follows changes may write are about.';
+
+create unlogged table if not exists phase2.bridge_ranges (
+    part text not null,
+    range_no bigint not null,
+    row_count bigint not null,
+    version bigint not null,
+    constraint bridge_ranges_pkey primary key (part, range_no)
+);
+comment on table phase2.bridge_ranges is
+'Row versions of bookings in the bridge as the last run left them, by ranges of keys: another one was written by others.';
 
 create table if not exists phase2.booking_freshness (
     booking_key uuid not null,
