@@ -135,7 +135,7 @@ def project(ops_url: str) -> list[dict[str, Any]]:
     ]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _manifest(ops_url: str, project: str) -> Any:
     """The project as dbt parsed it, kept while this process works on one version of it and one database."""
     manifest = _invoke(ops_url, ["parse"])

@@ -120,7 +120,7 @@ create table if not exists phase2.landing_runs (
     landing_no bigint generated always as identity,
     constraint landing_runs_pkey primary key (landing_id, source)
 );
--- additive: databases from before the column get it here
+-- additive: databases from before the columns get them here
 alter table phase2.landing_runs add column if not exists content_digest text;
 alter table phase2.landing_runs
 add column if not exists versions_of text,
@@ -204,7 +204,8 @@ create unlogged table if not exists phase2.touched_keys (
     round integer not null,
     constraint touched_keys_pkey primary key (booking_key)
 );
-comment on table phase2.touched_keys is 'Bookings of the bridge that a batch which follows changes may write or remove from.';
+comment on table phase2.touched_keys is
+'Bookings of the bridge that a batch which follows changes may write or remove from.';
 
 create unlogged table if not exists phase2.touched_names (
     channel_code text not null,
@@ -220,7 +221,8 @@ create unlogged table if not exists phase2.touched_subjects (
     source_pk text not null,
     constraint touched_subjects_pkey primary key (source_system, source_table, source_pk)
 );
-comment on table phase2.touched_subjects is 'What the rows of the queue that a batch which follows changes may write are about.';
+comment on table phase2.touched_subjects is
+'What the rows of the queue that a batch which follows changes may write are about; of identities the row''s key.';
 
 create unlogged table if not exists phase2.bridge_ranges (
     part text not null,

@@ -17,7 +17,7 @@
 
 {% macro touched_subject() -%}
     {%- if var('follows', false) -%}
-    (source_system, source_table, source_pk) in (
+    (source_system, source_table, case source_system when 'canonical' then queue_key::text else source_pk end) in (
         select t.source_system, t.source_table, t.source_pk from phase2.touched_subjects as t
     )
     {%- else -%}true{%- endif -%}

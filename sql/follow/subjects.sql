@@ -35,8 +35,12 @@ select
 from phase2.landed_changes as c
 where c.change_no > %(since)s and c.table_name in ('BookingItem', 'Payment', 'booking_finances')
 union
+-- of names the queue holds no more than 128 characters, so its rows are known by their keys
 select
     'canonical' as source_system,
     'booking_identity' as source_table,
-    left(n.channel_code || ':' || n.external_ref, 128) as source_pk
+    rulebook.queue_key(
+        'BOOKING_REVIEW', 'canonical', 'booking_identity', n.channel_code || ':' || n.external_ref, r.reason_code
+    )::text as source_pk
 from phase2.touched_names as n
+cross join (values ('INVALID_SOURCE'), ('MULTI_MATCH'), ('NO_MATCH')) as r (reason_code)
