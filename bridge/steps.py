@@ -646,8 +646,13 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         nodes += refresh(run, conn, "recon", entry.checksum)
     if step.target.startswith("batch_") and _is_settled(run, conn, step.target, entry):
         entry.detail["unchanged"] = "what it reads and what it wrote are as after its last run: not built again"
+    elif step.target in _READINGS and _reading_stands(run, conn, step.target, entry):
+        entry.detail["unchanged"] = "what it measures is as it was when it was read last: the same numbers stand"
     elif step.target != "ground":
+        read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
         nodes += _build(run, conn, step.target, entry)
+        if read_of and read_of == _measures(run, conn, entry):  # nobody wrote meanwhile
+            _remember(conn, f"reading {step.target}", read_of)
         if step.target.startswith("batch_"):
             _settle(run, conn, step.target, entry)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
@@ -719,6 +724,31 @@ def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog
     if not settled:  # until it has ended, whatever becomes of it
         conn.execute("delete from phase2.warehouse_state where part = %s", (f"settled {selector}",))
     return settled
+
+
+# The gates of these are measured once a run, into a table (dbt_project/models/recon/batch_*/recon_*_reading.sql).
+_READINGS = {f"gates_{code}": f"recon_{code}_reading" for code in "cde"}
+
+
+def _reading_stands(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+    """Whether a batch's gates would be measured as they were: the reading then is this run's, of this time."""
+    remembered = _remembered(conn, f"reading {selector}")
+    if run.full or remembered is None or not landing.landing_is_complete(conn):
+        return False
+    if remembered != _measures(run, conn, entry):
+        return False
+    reading = postgres.statement("update {}.{} set read_at = now(), run_id = %s", "dbt_recon", _READINGS[selector])
+    try:
+        return conn.execute(reading, (run.run_id,)).rowcount > 0
+    except psycopg.errors.UndefinedTable:
+        return False
+
+
+def _measures(run: Run, conn: psycopg.Connection, entry: runlog.Entry) -> str:
+    """All that the gates of C to E read: what a batch reads, the bridge, and what runs keep around the batches."""
+    around = fingerprint.versions(conn, around=True)
+    made = _remembered(conn, "recon as made")
+    return hashlib.sha256(f"{_reads(run, conn, entry)} {around} {made}".encode()).hexdigest()
 
 
 def forget_what_is_settled(conn: psycopg.Connection) -> None:
