@@ -89,7 +89,7 @@ lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed sin
 	  eval "$$($(PHASE2) env)" && $(SQLFLUFF) --processes 2 $$files; }
 # plain SQL has no place in dbt's project, whose templater leaves it out without a word; sql/sources stay as the
 # applications wrote them
-	@files="$$($(call stale,$(addprefix sql/,phase2 ingest landing sample compose roles explain state.sql ledger.sql status_snapshot.sql \
+	@files="$$($(call stale,$(addprefix sql/,phase2 ingest landing follow sample compose roles explain state.sql ledger.sql status_snapshot.sql \
 	  review_snapshot.sql fingerprint.sql) tests/floor))"; test -z "$$files" || $(SQLFLUFF) --processes 2 --templater raw $$files
 # nor does it read dbt's functions; the two left out call methods of ref() and source(), which only dbt has
 	@files="$$($(call stale,$(filter-out %/current_as_of.sql %/placeholders.sql,$(wildcard dbt_project/functions/*.sql))))"; \

@@ -246,10 +246,12 @@ def _close(conn: psycopg.Connection) -> None:
 
 
 def _run(conn: psycopg.Connection, name: str, **parameters: object) -> int:
-    """A file's statements, one by one; how many rows they inserted."""
+    """A file's statements, one by one, which find the parameters as settings; how many rows they inserted."""
     inserted = 0
+    for parameter, value in parameters.items():
+        conn.execute("select set_config('phase2.' || %s::text, %s::text, false)", (parameter, str(value)))
     for statement in (_STATEMENTS / f"{name}.sql").read_text(encoding="utf-8").split(";\n"):
-        cursor = conn.execute(statement.encode(), parameters)
+        cursor = conn.execute(statement.encode())
         if cursor.statusmessage and cursor.statusmessage.startswith("INSERT"):
             inserted += cursor.rowcount
     return inserted

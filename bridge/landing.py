@@ -482,8 +482,8 @@ def _record(
     with side.ops.cursor() as cursor:
         cursor.executemany(
             "insert into phase2.landing_tables (landing_id, source, table_name, run_id, row_count,"
-            " byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s)",
-            [(landing_id, side.name, r.table, run_id, r.rows, r.bytes, round(r.seconds, 3)) for r in results],
+            " byte_count, seconds, content_digest) values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [(landing_id, side.name, r.table, run_id, r.rows, r.bytes, round(r.seconds, 3), r.digest) for r in results],
         )
 
 

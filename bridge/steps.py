@@ -720,7 +720,7 @@ def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog
     """
     if _remembered(conn, "bridge") != fingerprint.versions(conn):
         conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
-    settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry)
+    settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry, selector)
     if not settled:  # until it has ended, whatever becomes of it
         conn.execute("delete from phase2.warehouse_state where part = %s", (f"settled {selector}",))
     return settled
@@ -759,14 +759,17 @@ def forget_what_is_settled(conn: psycopg.Connection) -> None:
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
     with conn.transaction():
-        _remember(conn, f"settled {selector}", _reads(run, conn, entry))
+        _remember(conn, f"settled {selector}", _reads(run, conn, entry, selector))
         _remember(conn, "bridge", fingerprint.versions(conn))
         if selector in follow.BATCHES:
             follow.settle(conn, selector, entry.checksum or "", run.as_of)
 
 
-def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry) -> str:
-    return f"{entry.checksum} {run.as_of} {conn.execute(_LANDED).fetchone()}"
+def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry, selector: str = "") -> str:
+    landed = conn.execute(_LANDED).fetchone()  # which also sets the mark
+    if selector == "batch_c":
+        landed = conn.execute(_LANDED_CATALOG).fetchone()
+    return f"{entry.checksum} {run.as_of} {landed}"
 
 
 # What is landed, on a server that has not crashed since: that would have emptied the working tables.
@@ -779,11 +782,28 @@ with marked as (
 )
 
 select
-    (select since_crash from marked union all select since_crash from phase2.since_crash limit 1)::text,
+    (select since_crash from marked union all select since_crash from phase2.since_crash limit 1)::text as since_crash,
     array(
         select distinct on (r.source) r.content_digest
         from phase2.landing_runs as r
         order by r.source, r.landing_no desc
+    )
+"""
+
+# What batch C reads of it: the tables of the catalog.
+_LANDED_CATALOG = """
+select
+    (select s.since_crash from phase2.since_crash as s)::text,
+    array(
+        select r.source || r.versions_of || t.table_name || t.content_digest
+        from (
+            select distinct on (n.source) n.source, n.landing_id, coalesce(n.versions_of, '') as versions_of
+            from phase2.landing_runs as n
+            order by n.source, n.landing_no desc
+        ) as r
+        join phase2.landing_tables as t on t.landing_id = r.landing_id and t.source = r.source
+        where t.table_name ~ '^(Tour|Variant|tour)'
+        order by 1
     )
 """
 

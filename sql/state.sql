@@ -155,7 +155,10 @@ create table if not exists phase2.landing_tables (
     constraint landing_tables_landing_runs_fkey foreign key (landing_id, source)
     references phase2.landing_runs (landing_id, source)
 );
+alter table phase2.landing_tables add column if not exists content_digest text;
 comment on table phase2.landing_tables is 'What each landing brought, table by table.';
+comment on column phase2.landing_tables.content_digest is
+'Of the row versions in the database that landing_runs.versions_of names, or of the COPY stream. Equal: the same rows.';
 comment on column phase2.landing_tables.row_count is
 'Rows at the commit. Unlogged tables are empty after a server''s crash, so models run only where counts agree.';
 comment on column phase2.landing_tables.byte_count is 'Bytes of the binary COPY stream.';
@@ -169,7 +172,7 @@ create unlogged table if not exists phase2.landing_ranges (
     constraint landing_ranges_pkey primary key (source, table_name, range_no)
 );
 comment on table phase2.landing_ranges is
-'Of what is landed, for every sixteen primary keys: how many rows, and one number made of their versions in the source.';
+'Of what is landed, for every sixteen primary keys: how many rows, and one number made of their versions there.';
 
 create unlogged table if not exists phase2.landed_changes (
     change_no bigint generated always as identity,
@@ -187,7 +190,7 @@ comment on table phase2.landed_changes is
 'Rows that landings wrote or removed since all rows were copied: what a batch that follows changes starts from. '
 '"touched": what one batch followed, for the other.';
 comment on column phase2.landed_changes.parent is
-'The id that leads to the booking: its own, its booking''s, its item''s, its finance''s; a row that moved has two lines.';
+'The id that leads to the booking: its own, its booking''s, item''s or finance''s; a row that moved has two lines.';
 
 create unlogged table if not exists phase2.touched_bookings (
     source_system text not null,
@@ -232,7 +235,7 @@ create unlogged table if not exists phase2.bridge_ranges (
     constraint bridge_ranges_pkey primary key (part, range_no)
 );
 comment on table phase2.bridge_ranges is
-'Row versions of bookings in the bridge as the last run left them, by ranges of keys: another one was written by others.';
+'Row versions of bookings in the bridge as the last run left them, by ranges of keys: any other is another''s.';
 
 create table if not exists phase2.booking_freshness (
     booking_key uuid not null,

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from bridge import fingerprint, follow, postgres, steps
+from bridge import fingerprint, follow, postgres, sources, steps, warehouse
 from tests.oracle import histories
 from tests.oracle.histories import BALISNAP, BSTADMIN, SCHEMAS, Tables
 from tests.pipeline import Pipeline, fresh
@@ -229,3 +229,58 @@ def test_following_ends_where_a_whole_run_does(monkeypatch: pytest.MonkeyPatch) 
             for batch, detail in said.items():
                 touched = detail["followed"]["bookings_of_the_sources"]
                 assert 0 < touched < 14 * HISTORIES, (batch, detail)
+        # whatever was deleted, renamed or moved: every row of the sources is accounted for
+        for outcome in both.follows.run("C", "E", as_of, full=False):
+            gates = {gate.gate_id: gate for gate in outcome.verdict.gates}
+            assert gates["G-08"].status == "PASS", (outcome.verdict.batch, gates["G-08"])
+
+
+_LANDED_AGAIN = (
+    "insert into phase2.landing_runs (landing_id, source, source_database, source_version, snapshot_at, snapshot_txid,"
+    " ddl_digest, row_count, byte_count, seconds, why_whole)"
+    " select r.landing_id, 'another', r.source_database, r.source_version, r.snapshot_at, r.snapshot_txid,"
+    " r.ddl_digest, r.row_count, r.byte_count, r.seconds, 'asked for' from phase2.landing_runs as r limit 1"
+)
+PREMISES = (
+    ("", None),
+    ("delete from phase2.warehouse_state where part = 'follows batch_d'", "no run of this batch"),
+    ("update phase2.since_crash set since_crash = gen_random_uuid()", "the server has crashed"),
+    (_LANDED_AGAIN, "all rows were landed anew"),
+    (
+        "update public.channel_external_refs set external_ref = external_ref || '0' where entity_type = 'VARIANT'",
+        "what the catalog's ids mean has changed",
+    ),
+    (
+        "insert into public.channel_registry (channel_code, channel_name) values ('KLOOK', 'Klook')",
+        "a list, a function or a channel has changed",
+    ),
+    (
+        "delete from public.booking_core where booking_key = (select booking_key from public.booking_core limit 1)",
+        "somebody has deleted rows (core)",
+    ),
+    ("delete from public.unmapped_queue where queue_type = 'BOOKING_REVIEW'", "somebody has deleted rows (queue)"),
+    ("drop table dbt_intermediate.int_payments cascade", "the working tables of the last whole run are gone"),
+)  # fmt: skip
+
+
+def test_everything_is_computed_where_a_premise_does_not_hold() -> None:
+    """Whatever may mean something else for rows that are not touched, or has lost what is known of them."""
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs, as_of = pipeline.databases, date(2026, 2, 19)
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=60, seed=7, as_of=as_of)
+        pipeline.run("A", "E", as_of, gates=False)
+        project = warehouse.digest()
+        with postgres.connect(dbs.ops) as conn:
+            for statement, why in PREMISES:
+                conn.execute("set session_replication_role = replica")
+                if statement:
+                    assert conn.execute(statement.encode()).rowcount != 0, statement
+                said = follow.prepare(conn, "batch_d", project, as_of)
+                assert said == why if why is None else why in (said or ""), statement
+                conn.rollback()
+            assert follow.prepare(conn, "batch_d", "another", as_of) == "the project has changed"
+            conn.rollback()
+            assert follow.prepare(conn, "batch_d", project, as_of + timedelta(days=2)) is None
+            of_days = "select count(*) from public.booking_core where tour_date between '2026-02-19' and '2026-02-21'"
+            assert follow.size(conn)[1] >= (conn.execute(of_days).fetchone() or (0,))[0] > 0
+            conn.rollback()

@@ -94,6 +94,12 @@ def test_what_is_settled_is_not_built_again(migrated: Pipeline) -> None:
         'update public."Payment" set user_id = user_id'
         ' where payment_id = (select min(payment_id) from public."Payment")',
     )
+    assert built() == ["D", "E"]
+    change(
+        migrated.databases.balisnap,
+        'update public."TourProduct" set slug = slug'
+        ' where product_id = (select min(product_id) from public."TourProduct")',
+    )
     assert built() == ["C", "D", "E"]
     with postgres.connect(ops) as conn:
         conn.execute("drop table dbt_intermediate.int_booking_reviews cascade")

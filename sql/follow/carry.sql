@@ -5,8 +5,8 @@ select
     case t.source_system when 'balisnap' then 'Booking' else 'bookings' end as table_name,
     t.booking_id,
     'touched' as kind,
-    t.booking_id,
-    %(batch)s as for_batch
+    t.booking_id as parent,
+    current_setting('phase2.batch') as for_batch
 from phase2.touched_bookings as t;
 
 insert into phase2.landed_changes (source, table_name, pk, kind, booking_key, for_batch)
@@ -16,7 +16,7 @@ select
     0 as pk,
     'touched' as kind,
     k.booking_key,
-    %(batch)s as for_batch
+    current_setting('phase2.batch') as for_batch
 from phase2.touched_keys as k
 left join dbt_intermediate.whole_booking_candidates as w on k.booking_key = w.booking_key
 where w.booking_key is null

@@ -1,5 +1,5 @@
--- What others wrote to the bridge since the last run: keys in ranges whose row versions are others (phase2.bridge_ranges
--- as it was, pg_temp.ranges_now as it is).
+-- What others wrote to the bridge since the last run: keys in ranges whose row versions are others
+-- (phase2.bridge_ranges as it was, pg_temp.ranges_now as it is).
 drop table if exists pg_temp.ranges_differing;
 
 create temporary table ranges_differing as
@@ -65,7 +65,10 @@ from public.booking_core as c
 where
     c.booking_key in (select d.booking_key from pg_temp.queue_differing as d)
     or (
-        exists (select 1 from pg_temp.queue_differing as d where d.source_system = 'canonical')
+        exists (
+            select 1 from pg_temp.queue_differing as d
+            where d.source_system = 'canonical'
+        )
         and left(c.channel_code || ':' || c.external_booking_ref, 128) in (
             select d.source_pk from pg_temp.queue_differing as d
             where d.source_system = 'canonical'

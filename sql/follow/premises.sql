@@ -1,7 +1,7 @@
 -- What must be as it was for a batch to follow changes, beside the project: the server has not crashed, no landing
 -- copied everything, the catalog's ids mean what they meant, and so do the lists.
 select
-    (select s.since_crash from phase2.since_crash as s limit 1)::text as since_crash,
+    (select max(s.since_crash::text) from phase2.since_crash as s) as since_crash,
     (
         select coalesce(max(r.landing_no), 0) from phase2.landing_runs as r
         where r.why_whole is not null or r.versions_of is null
@@ -23,8 +23,8 @@ select
     ) as catalog,
     (
         select
-            coalesce(w.digest, '') || ' '
+            w.digest || ' '
             || (select string_agg(r.channel_code, ',' order by r.channel_code) from public.channel_registry as r)
-        from (values (1)) as one (row_no)
-        left join phase2.warehouse_state as w on w.part = 'ground as made'
+        from phase2.warehouse_state as w
+        where w.part = 'ground as made'
     ) as lists

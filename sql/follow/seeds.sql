@@ -8,7 +8,9 @@ select
     c.parent,
     c.booking_key
 from phase2.landed_changes as c
-where c.change_no > %(since)s and (c.for_batch is null or c.for_batch = %(batch)s);
+where
+    c.change_no > current_setting('phase2.since')::bigint
+    and (c.for_batch is null or c.for_batch = current_setting('phase2.batch'));
 
 analyze pg_temp.changes_since;
 
@@ -55,7 +57,9 @@ select
     c.booking_key,
     0 as round
 from public.booking_core as c
-where %(moved)s and c.tour_date between %(first)s and %(last)s
+where
+    current_setting('phase2.moved')::boolean
+    and c.tour_date between current_setting('phase2.first')::date and current_setting('phase2.last')::date
 on conflict do nothing;
 
 drop table pg_temp.changes_since

@@ -33,7 +33,9 @@ select
     c.table_name,
     c.pk::text as source_pk
 from phase2.landed_changes as c
-where c.change_no > %(since)s and c.table_name in ('BookingItem', 'Payment', 'booking_finances')
+where
+    c.change_no > current_setting('phase2.since')::bigint
+    and c.table_name in ('BookingItem', 'Payment', 'booking_finances')
 union
 -- of names the queue holds no more than 128 characters, so its rows are known by their keys
 select
