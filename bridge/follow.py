@@ -45,8 +45,12 @@ _OF_BOOKINGS = (
 _STATEMENTS = SQL / "follow"
 
 
-def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date) -> str | None:
-    """Fill the touched tables for this batch; or say why all of it must be built."""
+def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, bridge: str) -> str | None:
+    """Fill the touched tables for this batch; or say why all of it must be built.
+
+    `bridge`: its row versions as they are now (fingerprint.versions); where they are those that the last run left,
+    nobody has written.
+    """
     was = _state(conn, batch)
     if was is None:
         return "there is no run of this batch that it could follow"
@@ -59,7 +63,7 @@ def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date) -> 
     with conn.transaction():
         conn.execute("truncate phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
         conn.execute("truncate phase2.touched_subjects")
-        if why := _seed_what_others_wrote(conn):
+        if bridge != _remembered(conn, _BRIDGE) and (why := _seed_what_others_wrote(conn)):
             return why
         first, last = sorted((as_of, _day(was)))
         _run(conn, "seeds", batch=batch, since=was["change_no"], first=first, last=last, moved=first != last)
@@ -125,24 +129,28 @@ def built(conn: psycopg.Connection, then: str) -> None:
         conn.execute(sql.SQL("insert into {whole} select * from {part}").format(**names))
 
 
-def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date) -> None:
+def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date, bridge: str) -> None:
     """The batch has ended: from here on its next run follows. In the caller's transaction."""
     _read_ranges(conn)
     conn.execute("truncate phase2.bridge_ranges")
     conn.execute("insert into phase2.bridge_ranges select * from pg_temp.ranges_now")
     row = conn.execute("select coalesce(max(c.change_no), 0) from phase2.landed_changes as c").fetchone()
     state = {**_premises(conn, project), "as_of": as_of.isoformat(), "change_no": row[0] if row else 0}
-    conn.execute(
-        "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
-        " on conflict (part) do update set digest = excluded.digest, built_at = now()",
-        (f"follows {batch}", json.dumps(state)),
-    )
+    for part, said in ((f"follows {batch}", json.dumps(state)), (_BRIDGE, bridge)):
+        conn.execute(
+            "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
+            " on conflict (part) do update set digest = excluded.digest, built_at = now()",
+            (part, said),
+        )
     conn.execute(
         "delete from phase2.landed_changes where change_no <= ("
         " select min((w.digest::jsonb ->> 'change_no')::bigint) from phase2.warehouse_state as w"
         " where w.part in ('follows batch_d', 'follows batch_e') having count(*) = 2)"
     )
 
+
+# The part of phase2.warehouse_state that says of which row versions phase2.bridge_ranges is.
+_BRIDGE = "bridge that is followed"
 
 _PREMISES = {
     "project": "the project has changed",
@@ -154,9 +162,13 @@ _PREMISES = {
 
 
 def _state(conn: psycopg.Connection, batch: str) -> dict[str, object] | None:
-    row = conn.execute("select w.digest from phase2.warehouse_state as w where w.part = %s", (f"follows {batch}",))
-    found = row.fetchone()
-    return json.loads(found[0]) if found else None
+    found = _remembered(conn, f"follows {batch}")
+    return json.loads(found) if found else None
+
+
+def _remembered(conn: psycopg.Connection, part: str) -> str | None:
+    row = conn.execute("select w.digest from phase2.warehouse_state as w where w.part = %s", (part,)).fetchone()
+    return row[0] if row else None
 
 
 def _day(state: dict[str, object]) -> date:

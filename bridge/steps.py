@@ -698,7 +698,8 @@ def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     """Whether the batch computes only what changes lead to; the reason, or how much it is, is told and logged."""
     why = "asked for" if run.full else None
     if why is None:
-        why = follow.prepare(conn, selector, entry.checksum or "", run.as_of)
+        bridge = fingerprint.versions(conn)
+        why = follow.prepare(conn, selector, entry.checksum or "", run.as_of, bridge)
     if why is None:
         bookings, keys = follow.size(conn)
         entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
@@ -759,10 +760,11 @@ def forget_what_is_settled(conn: psycopg.Connection) -> None:
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
     with conn.transaction():
+        bridge = fingerprint.versions(conn)
         _remember(conn, f"settled {selector}", _reads(run, conn, entry, selector))
-        _remember(conn, "bridge", fingerprint.versions(conn))
+        _remember(conn, "bridge", bridge)
         if selector in follow.BATCHES:
-            follow.settle(conn, selector, entry.checksum or "", run.as_of)
+            follow.settle(conn, selector, entry.checksum or "", run.as_of, bridge)
 
 
 def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry, selector: str = "") -> str:
