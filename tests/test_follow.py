@@ -257,7 +257,7 @@ PREMISES = (
         "delete from public.booking_core where booking_key = (select booking_key from public.booking_core limit 1)",
         "somebody has deleted rows (core)",
     ),
-    ("delete from public.unmapped_queue where queue_type = 'BOOKING_REVIEW'", "somebody has deleted rows (queue)"),
+    ("insert into phase2.bridge_ranges values ('queue', 65536, 1, 1)", "somebody has deleted rows (queue)"),
     ("drop table dbt_intermediate.int_payments cascade", "the working tables of the last whole run are gone"),
 )  # fmt: skip
 
