@@ -94,7 +94,7 @@ lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed sin
 	  eval "$$($(PHASE2) env)" && $(SQLFLUFF) --processes 2 $$files; }
 # plain SQL has no place in dbt's project, whose templater leaves it out without a word; sql/sources stay as the
 # applications wrote them
-	@files="$$($(call stale,$(addprefix sql/,phase2 ingest emitters ops landing sample compose roles explain state.sql ledger.sql status_snapshot.sql \
+	@files="$$($(call stale,$(addprefix sql/,phase2 ingest emitters ops landing follow sample compose roles explain state.sql ledger.sql status_snapshot.sql \
 	  review_snapshot.sql fingerprint.sql) tests/floor))"; test -z "$$files" || $(SQLFLUFF) --processes 2 --templater raw $$files
 # statements with parameters
 	@files="$$($(call stale,sql/ops_read))"; test -z "$$files" || $(SQLFLUFF) --templater placeholder $$files

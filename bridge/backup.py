@@ -369,7 +369,9 @@ where
     and (n.nspname = 'public' and c.relname <> 'migration_run_log' or n.nspname = 'phase2' and c.relname = any(%s))
 """
 
-_WORK = "delete from phase2.warehouse_state where part in ('work of batch_d', 'review snapshot')"
+_WORK = (
+    "delete from phase2.warehouse_state where part in ('work of batch_d', 'review snapshot') or part like 'follows %'"
+)
 _REVIEWS = "select part, digest, built_at from phase2.warehouse_state where part = 'review snapshot'"
 
 

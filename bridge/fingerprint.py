@@ -49,10 +49,13 @@ _LOGS = frozenset(
     {
         "public.migration_run_log",
         "phase2.batch_state",
+        "phase2.bridge_ranges",
         "phase2.drills",
         "phase2.exceptions",
         "phase2.gate_inputs",
         "phase2.gate_results",
+        "phase2.landed_changes",
+        "phase2.landing_ranges",
         "phase2.landing_runs",
         "phase2.landing_tables",
         "phase2.ledger",
@@ -61,6 +64,10 @@ _LOGS = frozenset(
         "phase2.run_context",
         "phase2.since_crash",
         "phase2.step_log",
+        "phase2.touched_bookings",
+        "phase2.touched_keys",
+        "phase2.touched_names",
+        "phase2.touched_subjects",
         "phase2.unmapped_queue_dump",
         "phase2.warehouse_state",
         "phase2.watermarks",
@@ -195,16 +202,17 @@ def take(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> F
     return Fingerprint(catalog, content)
 
 
-def versions(conn: psycopg.Connection) -> str:
+def versions(conn: psycopg.Connection, *, around: bool = False) -> str:
     """A digest of which row versions the bridge is made of: as long as it is equal, nobody has written to it.
 
     The canonical tables, our own state but for the logs, the seeds, the rulebook, and dbt's working tables. Rows are
     not read, only where each stands and which transaction wrote it: a tenth of the cost of `take`. A table that was
-    moved (vacuum full, restore) counts as written.
+    moved (vacuum full, restore) counts as written. `around`: what only gates and rollbacks read, too.
     """
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         _settle(cursor, ("public", "phase2", "dbt_seeds"))
-        tables = [row for row in cursor.execute(_TABLES).fetchall() if row[2] not in _LOGS | _AROUND_A_BATCH]
+        left_out = _LOGS if around else _LOGS | _AROUND_A_BATCH
+        tables = [row for row in cursor.execute(_TABLES).fetchall() if row[2] not in left_out]
         parts = [
             sql.SQL("select {}, count(*), sum(hash_record_extended(row(t.ctid, t.xmin), 0)) from only {} as t").format(
                 sql.Literal(name), sql.Identifier(schema, table)

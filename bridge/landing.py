@@ -4,6 +4,9 @@ One read-only, repeatable-read snapshot a source, the two sources side by side, 
 `COPY … FROM STDIN`, both binary. Each source's rows are replaced in one transaction of the ops database, and
 the two commit together at the end: a landing that fails leaves the one before it whole.
 
+A landing on top of another one fetches only the ranges of keys in which a row version is another (`bridge/changes.py`),
+and leaves what a whole landing would; where that cannot be had, the whole is copied, and the result says why.
+
 Raises LandingError, whose words name source, table and column, and never a row's values or a password.
 """
 
@@ -13,16 +16,17 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import conninfo, sql
 
-from bridge import postgres, preflight
+from bridge import changes, postgres, preflight
 from bridge.preflight import LandingError, SourceColumn, Table
 from bridge.settings import SQL
 
@@ -71,11 +75,17 @@ _IDENTITY = """
 
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class TableResult:
-    """What was copied of one table; `bytes` is the size of the binary COPY stream, `digest` its SHA-256."""
+    """What was copied of one table.
+
+    `rows` are those that it holds now, `bytes` the size of the binary COPY stream. Equal `digest`: the same rows (of
+    their versions in one database; of the stream where a source shows no versions). `changed` is None where the whole
+    was copied, else the rows that were written or removed.
+    """
 
     source: str
     table: str
@@ -83,19 +93,26 @@ class TableResult:
     bytes: int
     seconds: float
     digest: str
+    changed: int | None = None
 
     def __str__(self) -> str:
+        if self.changed is not None:
+            return f"{self.source}.{self.table}: {self.changed:,} of {self.rows:,} rows changed"
         rate = f", {self.rows / self.seconds:,.0f} rows/s" if self.seconds and self.rows else ""
         return f"{self.source}.{self.table}: {self.rows:,} rows{rate}"
 
 
 @dataclass(frozen=True)
 class LandingResult:
-    """A committed landing, as phase2.landing_runs and phase2.landing_tables hold it."""
+    """A committed landing, as phase2.landing_runs and phase2.landing_tables hold it.
+
+    `why_whole`: why all rows were copied; None when only changes were.
+    """
 
     landing_id: UUID
     tables: tuple[TableResult, ...]
     seconds: float
+    why_whole: str | None = None
 
     @property
     def rows(self) -> int:
@@ -113,6 +130,8 @@ class _Side:
     tables: tuple[Table, ...] = ()
     found: dict[str, dict[str, SourceColumn]] = field(default_factory=dict)
     identity: tuple[object, ...] = ()
+    versions_of: str | None = None  # the database whose row versions can be told apart; None: copy, and compare nothing
+    no_versions: str | None = None  # why they cannot
 
     @property
     def schema(self) -> str:
@@ -129,8 +148,10 @@ def land(
     bstadmin_url: str,
     run_id: UUID | None = None,
     progress: Progress | None = None,
+    *,
+    whole: bool = False,
 ) -> LandingResult:
-    """Replace the landing by the sources as they are now.
+    """Replace the landing by the sources as they are now; `whole`: by copying every row of them.
 
     `progress` gets a line with rows and rate when a table is done, and each second while one is copied; it is
     called from two threads.
@@ -144,9 +165,17 @@ def land(
         sides = _sides(stack, ops_url, balisnap_url, bstadmin_url)
         try:
             _check(sides)
-            results = _side_by_side(
-                sides, stop, lambda side: _copy_source(side, landing_id, run_id, stop, progress or _silent)
-            )
+            why = "asked for" if whole else _why_whole(sides)
+            if why is None:
+                results = _side_by_side(sides, stop, lambda side: _follow_source(side, stop, progress or _silent))
+            else:
+                results = _side_by_side(sides, stop, lambda side: _copy_source(side, stop, progress or _silent))
+            for side, tables in zip(sides, results, strict=True):
+                _guard_ops(
+                    side,
+                    "phase2.landing_runs",
+                    lambda s=side, t=tables: _record(s, landing_id, run_id, t, began, why),
+                )
             for side in sides:
                 _guard_ops(side, "the commit", side.ops.commit)
         except BaseException:
@@ -155,7 +184,7 @@ def land(
                     side.ops.rollback()
             raise
     tables = tuple(table for result in results for table in result)
-    return LandingResult(landing_id, tables, time.monotonic() - began)
+    return LandingResult(landing_id, tables, time.monotonic() - began, why)
 
 
 def check_sources(ops_url: str, balisnap_url: str, bstadmin_url: str) -> None:
@@ -188,8 +217,8 @@ def landing_is_complete(ops: psycopg.Connection) -> bool:
     return not landing_problems(ops)
 
 
-def landing_problems(ops: psycopg.Connection) -> list[str]:
-    """What is wrong with the landing, in words; empty when models may run on it.
+def landing_problems(ops: psycopg.Connection, counted: Collection[str] = SOURCES) -> list[str]:
+    """What is wrong with the landing, in words; empty when models may run on it. `counted`: whose tables are counted.
 
     Unlogged tables are empty after a crash of the server, so each table is counted.
     """
@@ -213,15 +242,17 @@ def landing_problems(ops: psycopg.Connection) -> list[str]:
         (latest[0][1],),
     ).fetchall()
     for source, table, rows in expected:
+        if source not in counted:
+            continue
         identifier = sql.Identifier(f"landing_{source}", table)
         try:
             row = ops.execute(sql.SQL("select count(*) from {}").format(identifier)).fetchone()
         except psycopg.errors.UndefinedTable:
             ops.rollback()
             return [*problems, f"landing_{source}.{table} is missing"]
-        counted = row[0] if row else 0
-        if counted != rows:
-            problems.append(f"landing_{source}.{table} holds {counted} rows, {rows} were landed")
+        held = row[0] if row else 0
+        if held != rows:
+            problems.append(f"landing_{source}.{table} holds {held} rows, {rows} were landed")
     return problems
 
 
@@ -237,6 +268,7 @@ def _check(sides: list[_Side]) -> None:
         try:
             side.identity = side.source.execute(_IDENTITY).fetchone() or ()
             side.found, wrong = preflight.check(side.source, side.name, side.tables)
+            side.versions_of, side.no_versions = changes.versions_of(side.source, side.tables)
         except psycopg.Error as error:
             raise _source_error(error, side, None) from None
         problems += [(side, problem) for problem in wrong]
@@ -280,21 +312,29 @@ def _side_by_side(
         return [future.result() for future in futures]
 
 
-def _copy_source(
-    side: _Side,
-    landing_id: UUID,
-    run_id: UUID | None,
-    stop: threading.Event,
-    progress: Progress,
-) -> list[TableResult]:
-    """Copy one source's tables in the open transactions, and write the landing's record; commits nothing."""
-    began = time.monotonic()
+def _why_whole(sides: list[_Side]) -> str | None:
+    """Why all rows must be copied; None when the landing that stands can follow the sources."""
+    for side in sides:
+        if side.no_versions:
+            return f"{side.name}: {side.no_versions}"
+    for side in sides:  # each by its own connection: a lock on the other's tables would stand in its way
+        if found := landing_problems(side.ops, (side.name,)):
+            return found[0]
+        if why := changes.why_not(side.ops, side.name, side.versions_of):
+            return f"{side.name}: {why}"
+    return None
+
+
+def _copy_source(side: _Side, stop: threading.Event, progress: Progress) -> list[TableResult]:
+    """Copy one source's tables in the open transactions; commits nothing."""
+    _guard_ops(side, "source_ranges", lambda: changes.begin(side.ops))
     targets = [sql.Identifier(side.schema, table.name) for table in side.tables]
     _guard_ops(
         side,
         side.schema,
         lambda: side.ops.execute(sql.SQL("truncate {}").format(sql.SQL(", ").join(targets))),
     )
+    _guard_ops(side, "phase2.landing_ranges", lambda: changes.forget(side.ops, side.name))
     results = []
     for table in side.tables:
         results.append(_copy_table(side, table, stop, progress))
@@ -303,12 +343,23 @@ def _copy_source(
             table.name,
             lambda t=table: side.ops.execute(sql.SQL("analyze {}").format(sql.Identifier(side.schema, t.name))),
         )
+    _let_go(side)
+    return results
+
+
+def _follow_source(side: _Side, stop: threading.Event, progress: Progress) -> list[TableResult]:
+    """Bring one source's landed tables up to date in the open transactions; commits nothing."""
+    _guard_ops(side, "source_ranges", lambda: changes.begin(side.ops))
+    results = [_follow_table(side, table, stop, progress) for table in side.tables]
+    _let_go(side)
+    return results
+
+
+def _let_go(side: _Side) -> None:
     try:
         side.source.rollback()  # nothing was written: only the snapshot is let go
     except psycopg.Error as error:
         raise _source_error(error, side, None) from None
-    _guard_ops(side, "phase2.landing_runs", lambda: _record(side, landing_id, run_id, results, began))
-    return results
 
 
 def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Progress) -> TableResult:
@@ -319,38 +370,80 @@ def _copy_table(side: _Side, table: Table, stop: threading.Event, progress: Prog
         sql.Identifier(side.schema, table.name),
         sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
     )
-    size, stream = 0, hashlib.sha256()
+    stream = None if side.versions_of else hashlib.sha256()
 
-    def so_far(rows: int) -> TableResult:
-        return TableResult(side.name, table.name, rows, size, time.monotonic() - began, stream.hexdigest())
+    def so_far(rows: int, size: int, digest: str = "") -> TableResult:
+        return TableResult(side.name, table.name, rows, size, time.monotonic() - began, digest)
 
-    try:
-        with side.ops.cursor() as cursor:
-            with cursor.copy(into) as copy, closing(_blocks(side, table)) as blocks:
-                reported = began
-                for rows, block in blocks:
-                    if stop.is_set():
-                        raise _Stopped
-                    size += len(block)
-                    stream.update(block)
-                    copy.write(block)
-                    if time.monotonic() - reported >= _PROGRESS_SECONDS:
-                        progress(f"landing {so_far(rows)} …")
-                        reported = time.monotonic()
-            landed = cursor.rowcount
-    except psycopg.Error as error:
-        raise _ops_error(error, side, table.name) from None
-    result = so_far(landed)
+    def tell(rows: int, size: int) -> None:
+        progress(f"landing {so_far(rows, size)} …")
+
+    query = preflight.select(table, side.found[table.name])
+    rows, size = _pipe(side, table, query, into, stop, tell, stream.update if stream else None)
+    if stream:
+        digest = stream.hexdigest()
+    else:
+        _pipe(side, table, changes.ranges_of(table), changes.INTO_RANGES, stop)
+        digest = _guard_ops(side, table.name, lambda: changes.keep_ranges(side.ops, side.name, table))
+    result = so_far(rows, size, digest)
     progress(f"landed {result}")
     return result
 
 
-def _blocks(side: _Side, table: Table) -> Iterator[tuple[int, bytes]]:
-    """The source's binary COPY stream in blocks, each with the rows that were read so far.
+def _follow_table(side: _Side, table: Table, stop: threading.Event, progress: Progress) -> TableResult:
+    """Fetch the ranges of keys that are not as they were landed, and write the rows in them that differ."""
+    began = time.monotonic()
+    _pipe(side, table, changes.ranges_of(table), changes.INTO_RANGES, stop)
+    found = _guard_ops(side, table.name, lambda: changes.differing(side.ops, side.name, table))
+    size = changed = 0
+    if found:
+        _guard_ops(side, table.name, lambda: changes.make_room(side.ops, side.schema, table, found))
+        query = changes.rows_in(preflight.select(table, side.found[table.name]), table, found)
+        _, size = _pipe(side, table, query, changes.INTO_FETCHED, stop)
+        changed = _guard_ops(side, table.name, lambda: changes.write(side.ops, side.name, side.schema, table))
+    digest = _guard_ops(side, table.name, lambda: changes.keep_ranges(side.ops, side.name, table))
+    rows = _guard_ops(side, table.name, lambda: changes.rows_of(side.ops, side.name, table))
+    result = TableResult(side.name, table.name, rows, size, time.monotonic() - began, digest, changed)
+    if changed:
+        progress(f"landed {result}")
+    return result
+
+
+def _pipe(
+    side: _Side,
+    table: Table,
+    query: sql.Composed,
+    into: sql.Composable,
+    stop: threading.Event,
+    tell: Callable[[int, int], None] | None = None,
+    see: Callable[[bytes], object] | None = None,
+) -> tuple[int, int]:
+    """Copy what a query of the source gives into ops; (rows, bytes). `tell` is called each second, `see` per block."""
+    size, reported = 0, time.monotonic()
+    try:
+        with side.ops.cursor() as cursor:
+            with cursor.copy(into) as copy, closing(_blocks(side, table, query)) as blocks:
+                for rows, block in blocks:
+                    if stop.is_set():
+                        raise _Stopped
+                    size += len(block)
+                    if see:
+                        see(block)
+                    copy.write(block)
+                    if tell and time.monotonic() - reported >= _PROGRESS_SECONDS:
+                        tell(rows, size)
+                        reported = time.monotonic()
+            return cursor.rowcount, size
+    except psycopg.Error as error:
+        raise _ops_error(error, side, table.name) from None
+
+
+def _blocks(side: _Side, table: Table, query: sql.Composed) -> Iterator[tuple[int, bytes]]:
+    """A query's binary COPY stream in blocks, each with the rows that were read so far.
 
     libpq hands over a message a row (and one for the trailer), so rows are counted without a look into them.
     """
-    out_of = sql.SQL("copy ({}) to stdout (format binary)").format(preflight.select(table, side.found[table.name]))
+    out_of = sql.SQL("copy ({}) to stdout (format binary)").format(query)
     try:
         with side.source.cursor() as cursor, cursor.copy(out_of) as copy:
             rows, size, parts = 0, 0, []
@@ -366,26 +459,31 @@ def _blocks(side: _Side, table: Table) -> Iterator[tuple[int, bytes]]:
         raise _source_error(error, side, table.name) from None
 
 
-def _record(side: _Side, landing_id: UUID, run_id: UUID | None, results: list[TableResult], began: float) -> None:
+def _record(
+    side: _Side, landing_id: UUID, run_id: UUID | None, results: list[TableResult], began: float, why: str | None
+) -> None:
     database, version, snapshot_at, snapshot, system_identifier = side.identity
     info = side.source.info
     side.ops.execute(
         "insert into phase2.landing_runs (landing_id, source, run_id, source_database, source_host,"
         " source_port, source_version, source_system_identifier, snapshot_at, snapshot_txid, ddl_digest,"
-        " row_count, byte_count, seconds, content_digest)"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " row_count, byte_count, seconds, content_digest, versions_of, why_whole)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             landing_id, side.name, run_id, database, info.host, info.port, version, system_identifier,
             snapshot_at, snapshot, _ddl(side.name)[1],
             sum(r.rows for r in results), sum(r.bytes for r in results), round(time.monotonic() - began, 3),
-            hashlib.sha256("".join(sorted(f"{r.table} {r.digest}\n" for r in results)).encode()).hexdigest(),
+            hashlib.sha256(
+                "".join([f"{side.versions_of}\n", *sorted(f"{r.table} {r.digest}\n" for r in results)]).encode()
+            ).hexdigest(),
+            side.versions_of, why,
         ),
     )  # fmt: skip
     with side.ops.cursor() as cursor:
         cursor.executemany(
             "insert into phase2.landing_tables (landing_id, source, table_name, run_id, row_count,"
-            " byte_count, seconds) values (%s, %s, %s, %s, %s, %s, %s)",
-            [(landing_id, side.name, r.table, run_id, r.rows, r.bytes, round(r.seconds, 3)) for r in results],
+            " byte_count, seconds, content_digest) values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [(landing_id, side.name, r.table, run_id, r.rows, r.bytes, round(r.seconds, 3), r.digest) for r in results],
         )
 
 
@@ -538,9 +636,9 @@ def _ops_error(error: psycopg.Error, side: _Side, table: str) -> LandingError:
     return LandingError(f"ops: {_words(error)}{at}", where=f"ops, landing of {side.name}", todo=_todo(error))
 
 
-def _guard_ops(side: _Side, table: str, work: Callable[[], object]) -> None:
+def _guard_ops(side: _Side, table: str, work: Callable[[], T]) -> T:
     try:
-        work()
+        return work()
     except psycopg.Error as error:
         raise _ops_error(error, side, table) from None
 

@@ -24,6 +24,7 @@ from bridge import (
     door,
     embedded,
     fingerprint,
+    follow,
     gates,
     ingestion,
     landing,
@@ -575,8 +576,14 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
         stop.raise_if_asked(dbs.ops, batch.code)
         run.progress(line)
 
-    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=told)
-    entry.rows = result.rows
+    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=told, whole=run.full)
+    if result.why_whole is None:
+        entry.rows = sum(t.changed or 0 for t in result.tables)
+        entry.detail["followed"] = f"{entry.rows:,} of {result.rows:,} rows had changed since the last landing"
+        run.progress(f"{batch.code}  {entry.detail['followed']}")
+    else:
+        entry.rows = result.rows
+        entry.detail["whole"] = result.why_whole
     entry.detail["tables"] = {f"{t.source}.{t.table}": t.rows for t in result.tables}
 
 
@@ -662,8 +669,13 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         nodes += refresh(run, conn, "recon", entry.checksum)
     if step.target.startswith("batch_") and _is_settled(run, conn, step.target, entry):
         entry.detail["unchanged"] = "what it reads and what it wrote are as after its last run: not built again"
+    elif step.target in _READINGS and _reading_stands(run, conn, step.target, entry):
+        entry.detail["unchanged"] = "what it measures is as it was when it was read last: the same numbers stand"
     elif step.target != "ground":
+        read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
         nodes += _build(run, conn, step.target, entry)
+        if read_of and read_of == _measures(run, conn, entry):  # nobody wrote meanwhile
+            _remember(conn, f"reading {step.target}", read_of)
         if step.target.startswith("batch_"):
             _settle(run, conn, step.target, entry)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
@@ -682,18 +694,46 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
 
 def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
     """Build a batch or its gates. Batch E takes over batch D's working tables when nothing has moved since."""
+    follows = selector in follow.BATCHES and _follows(run, conn, selector, entry)
+    of = follow.digest(conn) if follows else "all"
     if selector == "batch_d":
-        made_of = _work_of_d(conn, run, entry)
+        made_of = f"{_work_of_d(conn, run, entry)} {of}"
         _remember(conn, "work of batch_d", "")  # it is about to be replaced, model by model
-        nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
+        nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, follows=follows)
         _remember(conn, "work of batch_d", made_of)
+        if follows:
+            follow.built(conn, then="batch_e")
         if _batch_e_stands(conn):
             _keep_reviews(conn)
         return nodes
-    if selector == "batch_e" and _work_of_d(conn, run, entry) == _remembered(conn, "work of batch_d"):
+    if selector == "batch_e" and f"{_work_of_d(conn, run, entry)} {of}" == _remembered(conn, "work of batch_d"):
         entry.detail["reused"] = "what batch D built from the same landed rows"
-        selector = "batch_e_after_d"
-    return warehouse.build(run.databases.ops, selector, progress=run.progress)
+        return warehouse.build(run.databases.ops, "batch_e_after_d", progress=run.progress, follows=follows)
+    if selector == "batch_e" and not follows:
+        follow.begin_whole(conn)
+    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, follows=follows)
+    if follows:
+        follow.built(conn, then="batch_d")
+    return nodes
+
+
+def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+    """Whether the batch computes only what changes lead to; the reason, or how much it is, is told and logged."""
+    why = "asked for" if run.full else None
+    if why is None:
+        bridge = fingerprint.versions(conn)
+        why = follow.prepare(conn, selector, entry.checksum or "", run.as_of, bridge)
+    if why is None:
+        bookings, keys = follow.size(conn)
+        entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
+        run.progress(f"  follows what changed: {bookings:,} bookings of the sources, {keys:,} of the bridge")
+        return True
+    if selector == "batch_d":
+        follow.begin_whole(conn)
+    entry.detail["whole"] = why
+    if not run.full:
+        run.progress(f"  computes everything: {why}")
+    return False
 
 
 def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
@@ -703,26 +743,58 @@ def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog
     stays settled while others of our own come after it, and until anybody else writes one row.
     """
     if _remembered(conn, "bridge") != fingerprint.versions(conn):
-        forget_what_is_settled(conn)
-    settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry)
+        conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
+    settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry, selector)
     if not settled:  # until it has ended, whatever becomes of it
         conn.execute("delete from phase2.warehouse_state where part = %s", (f"settled {selector}",))
     return settled
 
 
+# The gates of these are measured once a run, into a table (dbt_project/models/recon/batch_*/recon_*_reading.sql).
+_READINGS = {f"gates_{code}": f"recon_{code}_reading" for code in "cde"}
+
+
+def _reading_stands(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+    """Whether a batch's gates would be measured as they were: the reading then is this run's, of this time."""
+    remembered = _remembered(conn, f"reading {selector}")
+    if run.full or remembered is None or not landing.landing_is_complete(conn):
+        return False
+    if remembered != _measures(run, conn, entry):
+        return False
+    reading = postgres.statement("update {}.{} set read_at = now(), run_id = %s", "dbt_recon", _READINGS[selector])
+    try:
+        return conn.execute(reading, (run.run_id,)).rowcount > 0
+    except psycopg.errors.UndefinedTable:
+        return False
+
+
+def _measures(run: Run, conn: psycopg.Connection, entry: runlog.Entry) -> str:
+    """All that the gates of C to E read: what a batch reads, the bridge, and what runs keep around the batches."""
+    around = fingerprint.versions(conn, around=True)
+    made = _remembered(conn, "recon as made")
+    return hashlib.sha256(f"{_reads(run, conn, entry)} {around} {made}".encode()).hexdigest()
+
+
 def forget_what_is_settled(conn: psycopg.Connection) -> None:
-    """The next run of every batch builds it again."""
+    """The next run of every batch builds it again, and all of it."""
     conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
+    follow.forget(conn)
 
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
     with conn.transaction():
-        _remember(conn, f"settled {selector}", _reads(run, conn, entry))
-        _remember(conn, "bridge", fingerprint.versions(conn))
+        bridge = fingerprint.versions(conn)
+        _remember(conn, f"settled {selector}", _reads(run, conn, entry, selector))
+        _remember(conn, "bridge", bridge)
+        if selector in follow.BATCHES:
+            follow.settle(conn, selector, entry.checksum or "", run.as_of, bridge)
 
 
-def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry) -> str:
-    return f"{entry.checksum} {run.as_of} {conn.execute(_LANDED).fetchone()}"
+def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry, selector: str = "") -> str:
+    landed = conn.execute(_LANDED).fetchone()  # which also sets the mark
+    if selector == "batch_c":
+        landed = conn.execute(_LANDED_CATALOG).fetchone()
+    return f"{entry.checksum} {run.as_of} {landed}"
 
 
 # What is landed, on a server that has not crashed since: that would have emptied the working tables.
@@ -735,11 +807,28 @@ with marked as (
 )
 
 select
-    (select since_crash from marked union all select since_crash from phase2.since_crash limit 1)::text,
+    (select since_crash from marked union all select since_crash from phase2.since_crash limit 1)::text as since_crash,
     array(
         select distinct on (r.source) r.content_digest
         from phase2.landing_runs as r
         order by r.source, r.landing_no desc
+    )
+"""
+
+# What batch C reads of it: the tables of the catalog.
+_LANDED_CATALOG = """
+select
+    (select s.since_crash from phase2.since_crash as s)::text,
+    array(
+        select r.source || r.versions_of || t.table_name || t.content_digest
+        from (
+            select distinct on (n.source) n.source, n.landing_id, coalesce(n.versions_of, '') as versions_of
+            from phase2.landing_runs as n
+            order by n.source, n.landing_no desc
+        ) as r
+        join phase2.landing_tables as t on t.landing_id = r.landing_id and t.source = r.source
+        where t.table_name ~ '^(Tour|Variant|tour)'
+        order by 1
     )
 """
 

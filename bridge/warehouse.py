@@ -50,8 +50,11 @@ def build(
     *,
     progress: Progress | None = None,
     extra: list[str] | None = None,
+    follows: bool = False,
 ) -> list[Node]:
     """Run `dbt build --selector <selector>` (unit tests belong to development, not to a run).
+
+    `follows`: models compute only the bookings in phase2.touched_bookings (bridge/follow.py).
 
     Returns the nodes in the order in which they ended. Raises CouldNotRun when a node errors, or when a test of a
     model fails: a gate's test that fails is told apart by its name (`gate_…`) and is left to the verdict, which reads
@@ -59,6 +62,7 @@ def build(
     """
     # buildable: a test runs in the batch that makes all that it looks at, not in every batch that shares a function
     scope = ["--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"]
+    scope += ["--vars", "{follows: true}"] if follows else []
     nodes = invoke(ops_url, ["build", "--selector", selector, *scope, *(extra or [])], progress=progress)
     broken = [
         n
@@ -131,7 +135,7 @@ def project(ops_url: str) -> list[dict[str, Any]]:
     ]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _manifest(ops_url: str, project: str) -> Any:
     """The project as dbt parsed it, kept while this process works on one version of it and one database."""
     manifest = _invoke(ops_url, ["parse"])

@@ -120,10 +120,18 @@ create table if not exists phase2.landing_runs (
     landing_no bigint generated always as identity,
     constraint landing_runs_pkey primary key (landing_id, source)
 );
--- additive: databases from before the column get it here
+-- additive: databases from before the columns get them here
 alter table phase2.landing_runs add column if not exists content_digest text;
+alter table phase2.landing_runs
+add column if not exists versions_of text,
+add column if not exists why_whole text;
 comment on column phase2.landing_runs.content_digest is
-'SHA-256 of what was landed: of the COPY streams of all tables. Equal digests: the same rows in the same order.';
+'SHA-256 of what is landed: of the row versions of all tables (of the COPY streams where the source shows none). Equal '
+'digests: the same rows.';
+comment on column phase2.landing_runs.versions_of is
+'Cluster, timeline and database whose row versions phase2.landing_ranges holds; null where they cannot be told apart.';
+comment on column phase2.landing_runs.why_whole is
+'Why every row was copied; null: only the rows that had changed since the landing before.';
 comment on table phase2.landing_runs is
 'Landings that were committed, one row a source. Written in the transaction that replaced the rows, so the latest '
 'row of a source describes exactly what its landing schema holds.';
@@ -147,10 +155,87 @@ create table if not exists phase2.landing_tables (
     constraint landing_tables_landing_runs_fkey foreign key (landing_id, source)
     references phase2.landing_runs (landing_id, source)
 );
+alter table phase2.landing_tables add column if not exists content_digest text;
 comment on table phase2.landing_tables is 'What each landing brought, table by table.';
+comment on column phase2.landing_tables.content_digest is
+'Of the row versions in the database that landing_runs.versions_of names, or of the COPY stream. Equal: the same rows.';
 comment on column phase2.landing_tables.row_count is
 'Rows at the commit. Unlogged tables are empty after a server''s crash, so models run only where counts agree.';
 comment on column phase2.landing_tables.byte_count is 'Bytes of the binary COPY stream.';
+
+create unlogged table if not exists phase2.landing_ranges (
+    source text not null,
+    table_name text not null,
+    range_no bigint not null,
+    row_count integer not null,
+    version bigint not null,
+    constraint landing_ranges_pkey primary key (source, table_name, range_no)
+);
+comment on table phase2.landing_ranges is
+'Of what is landed, for every sixteen primary keys: how many rows, and one number made of their versions there.';
+
+create unlogged table if not exists phase2.landed_changes (
+    change_no bigint generated always as identity,
+    source text not null,
+    table_name text not null,
+    pk bigint not null,
+    kind text not null,
+    parent bigint,
+    booking_key uuid,
+    for_batch text,
+    constraint landed_changes_pkey primary key (change_no),
+    constraint ck_landed_changes_kind check (kind in ('insert', 'update', 'delete', 'touched'))
+);
+comment on table phase2.landed_changes is
+'Rows that landings wrote or removed since all rows were copied: what a batch that follows changes starts from. '
+'"touched": what one batch followed, for the other.';
+comment on column phase2.landed_changes.parent is
+'The id that leads to the booking: its own, its booking''s, item''s or finance''s; a row that moved has two lines.';
+
+create unlogged table if not exists phase2.touched_bookings (
+    source_system text not null,
+    booking_id bigint not null,
+    round integer not null,
+    constraint touched_bookings_pkey primary key (source_system, booking_id)
+);
+comment on table phase2.touched_bookings is
+'Bookings of the sources that the batch at work computes again, when it follows changes (bridge/follow.py).';
+comment on column phase2.touched_bookings.round is 'How many steps it is away from what has changed.';
+
+create unlogged table if not exists phase2.touched_keys (
+    booking_key uuid not null,
+    round integer not null,
+    constraint touched_keys_pkey primary key (booking_key)
+);
+comment on table phase2.touched_keys is
+'Bookings of the bridge that a batch which follows changes may write or remove from.';
+
+create unlogged table if not exists phase2.touched_names (
+    channel_code text not null,
+    external_ref text not null,
+    round integer not null,
+    constraint touched_names_pkey primary key (channel_code, external_ref)
+);
+comment on table phase2.touched_names is 'Identities that the touched bookings have, had, or could be given.';
+
+create unlogged table if not exists phase2.touched_subjects (
+    source_system text not null,
+    source_table text not null,
+    source_pk text not null,
+    constraint touched_subjects_pkey primary key (source_system, source_table, source_pk)
+);
+comment on table phase2.touched_subjects is
+'What the rows of the queue that a batch which follows changes may write are about; of identities the row''s key.';
+
+create unlogged table if not exists phase2.bridge_ranges (
+    part text not null,
+    range_no bigint not null,
+    row_count bigint not null,
+    version bigint not null,
+    constraint bridge_ranges_pkey primary key (part, range_no)
+);
+comment on table phase2.bridge_ranges is
+'Row versions of bookings in the bridge as the last run left them, by ranges of keys: any other is another''s.';
 
 create table if not exists phase2.booking_freshness (
     booking_key uuid not null,

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from bridge import landing, postgres
 from bridge.landing import LandingError
@@ -37,7 +37,11 @@ class Trio:
 
     def land(self, **changed: str) -> landing.LandingResult:
         urls = {"ops": self.ops, "balisnap": self.balisnap, "bstadmin": self.bstadmin} | changed
-        return landing.land(urls["ops"], urls["balisnap"], urls["bstadmin"])
+        return landing.land(urls["ops"], urls["balisnap"], urls["bstadmin"], whole=True)
+
+    def follow(self) -> landing.LandingResult:
+        """Land what has changed, as a run does."""
+        return landing.land(self.ops, self.balisnap, self.bstadmin)
 
     def fails(self, *says: str, **changed: str) -> str:
         """Land, which must fail and say all this; the words, which must hold no data and no password."""
@@ -331,7 +335,7 @@ def test_a_source_may_have_more_columns_in_any_order_and_wider_shapes(trio: Trio
 def test_a_landing_replaces_the_one_before_and_keeps_its_record(full: Trio) -> None:
     run_id = uuid4()
     lines: list[str] = []
-    result = landing.land(full.ops, full.balisnap, full.bstadmin, run_id, lines.append)
+    result = landing.land(full.ops, full.balisnap, full.bstadmin, run_id, lines.append, whole=True)
     assert query(full.ops, 'select distinct package_name from landing_balisnap."TourPackage"') == [("changed",)]
     assert query(full.ops, "select distinct total_price from landing_bstadmin.bookings") == [(0,)]
     runs = query(
@@ -368,7 +372,7 @@ def test_rows_are_counted_by_the_message(full: Trio) -> None:
         side.tables = landing.preflight.wanted_tables(ops, "landing_bstadmin")
         side.found, _ = landing.preflight.check(source, "bstadmin", side.tables)
         table = next(t for t in side.tables if t.name == "bookings")
-        blocks = list(landing._blocks(side, table))
+        blocks = list(landing._blocks(side, table, landing.preflight.select(table, side.found[table.name])))
     assert len(blocks) > 1
     assert blocks[-1][0] == 2000
 
@@ -393,6 +397,93 @@ def test_a_landing_leaves_statistics_and_frozen_rows_behind(full: Trio) -> None:
         " where oid in ('landing_bstadmin.bookings'::regclass, 'landing_balisnap.\"TourPackage\"'::regclass)"
         " order by 1",
     ) == [("TourPackage", 3000, True), ("bookings", 2000, True)]
+
+
+# A landing that follows changes -------------------------------------------------------------------------------------
+
+
+def rows_landed(ops: str) -> dict[str, object]:
+    return {name: rows for name, rows in landed(ops).items() if name != "runs"}
+
+
+CHANGES = (
+    # without a word in updated_at; a deleted row; new ones, also with a key below all others; a value's scale alone
+    "update public.bookings set note = 'quiet' where booking_id % 500 = 3",
+    "delete from public.bookings where booking_id in (1, 17, 1999)",
+    "insert into public.bookings (booking_id, user_id, booking_date, tour_date, total_price, currency,"
+    " number_of_adult, status, source, main_contact_name, main_contact_email, phone_number, pickup_location,"
+    " meeting_point, updated_at) select n, 'u', now(), now(), 1, 'USD', 1, 'NEW', 'GYG', 'w', 'w', '1', '', '', now()"
+    " from unnest(array[-5, 0, 5000]) as n",
+    "update public.bookings set booking_id = 6000 where booking_id = 40",
+    "update public.bookings set total_price = 0.00 where booking_id = 55",
+    "delete from public.tours",
+)
+
+
+def test_following_leaves_what_copying_everything_would(full: Trio) -> None:
+    full.land()
+    assert full.follow().why_whole is None
+    for statement in CHANGES:
+        execute(full.bstadmin, statement)
+        followed = full.follow()
+        assert followed.why_whole is None
+        assert problems(full.ops) == []
+        after = rows_landed(full.ops)
+        digests = query(full.ops, LATEST_DIGESTS)
+        counts = {f"{t.source}.{t.table}": t.rows for t in followed.tables}
+        copied = full.land()
+        assert rows_landed(full.ops) == after, statement
+        assert query(full.ops, LATEST_DIGESTS) == digests, statement
+        assert {f"{t.source}.{t.table}": t.rows for t in copied.tables} == counts
+    assert sum(t.changed or 0 for t in full.follow().tables) == 0
+
+
+LATEST_DIGESTS = (
+    "select distinct on (source) source, content_digest from phase2.landing_runs order by source, landing_no desc"
+)
+
+
+def test_rows_that_were_only_written_again_are_no_changes(full: Trio) -> None:
+    full.land()
+    execute(
+        full.bstadmin, "update public.bookings set user_id = user_id where booking_id = 7", "vacuum full public.tours"
+    )
+    assert sum(t.changed or 0 for t in full.follow().tables) == 0
+    execute(full.bstadmin, "update public.bookings set note = 'x' where booking_id in (7, 9)")
+    assert {(t.table, t.changed) for t in full.follow().tables if t.changed} == {("bookings", 2)}
+    assert query(full.ops, "select source, table_name, pk, kind, parent from phase2.landed_changes order by pk") == [
+        ("bstadmin", "bookings", 7, "update", 7),
+        ("bstadmin", "bookings", 9, "update", 9),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "statement", "why"),
+    [
+        ("ops", "truncate landing_bstadmin.bookings", "holds 0 rows, 2000 were landed"),
+        ("ops", "truncate phase2.landing_ranges", "what is known of its row versions was lost"),
+        ("ops", "update phase2.landing_runs set versions_of = '1/1/1'", "another database, cluster or timeline"),
+        ("ops", "update phase2.landing_runs set landed_at = landed_at - interval '25 hours'", "once in 24 hours"),
+        (
+            "bstadmin",
+            "alter table public.tours rename to tours_2; create view public.tours as select * from public.tours_2",
+            "bstadmin: tours is no plain table",
+        ),
+        (
+            "bstadmin",
+            "alter table public.booking_finance_items drop constraint booking_finance_items_pkey cascade",
+            "primary key",
+        ),
+    ],
+)
+def test_everything_is_copied_where_changes_cannot_be_followed(
+    full: Trio, where: str, statement: str, why: str
+) -> None:
+    full.land()
+    execute(getattr(full, where), statement)
+    result = full.follow()
+    assert why in (result.why_whole or "")
+    assert problems(full.ops) == []
 
 
 # What is wrong with a landing ----------------------------------------------------------------------------------------
@@ -704,8 +795,8 @@ def test_a_session_that_is_ended_in_mid_copy(
     monkeypatch.setattr(landing, "_BLOCK_BYTES", 4096)
     blocks, done = landing._blocks, threading.Event()
 
-    def interrupted(side: landing._Side, table: landing.Table) -> Iterator[tuple[int, bytes]]:
-        for number, block in enumerate(blocks(side, table)):
+    def interrupted(side: landing._Side, table: landing.Table, query: sql.Composed) -> Iterator[tuple[int, bytes]]:
+        for number, block in enumerate(blocks(side, table, query)):
             if side.name == "balisnap" and number == 3 and not done.is_set():
                 done.set()
                 session = side.source if victim == "balisnap" else side.ops
@@ -752,10 +843,10 @@ landing.land(*urls, None, kill)
 def test_one_source_that_fails_keeps_the_other_as_it_was(full: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = landing._blocks
 
-    def failing(side: landing._Side, table: landing.Table) -> Iterator[tuple[int, bytes]]:
+    def failing(side: landing._Side, table: landing.Table, query: sql.Composed) -> Iterator[tuple[int, bytes]]:
         if side.name == "bstadmin" and table.name == "booking_finance_items":
             raise LandingError("bstadmin: something", where="there", todo="Do something.")
-        yield from blocks(side, table)
+        yield from blocks(side, table, query)
 
     monkeypatch.setattr(landing, "_blocks", failing)
     full.fails("bstadmin: something")
@@ -767,12 +858,12 @@ def test_the_reason_is_raised_and_not_that_the_other_source_was_stopped(
     monkeypatch.setattr(landing, "_BLOCK_BYTES", 1024)
     blocks, started, failed = landing._blocks, threading.Event(), threading.Event()
 
-    def failing(side: landing._Side, table: landing.Table) -> Iterator[tuple[int, bytes]]:
+    def failing(side: landing._Side, table: landing.Table, query: sql.Composed) -> Iterator[tuple[int, bytes]]:
         if side.name == "bstadmin":
             started.wait(10)
             failed.set()
             raise LandingError("bstadmin: the reason", where="there", todo="Do something.")
-        for block in blocks(side, table):
+        for block in blocks(side, table, query):
             started.set()
             failed.wait(10)
             yield block

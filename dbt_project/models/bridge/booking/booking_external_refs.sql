@@ -3,7 +3,7 @@
         table='channel_external_refs',
         key='external_ref_key',
         part="t.entity_type = 'BOOKING'",
-        remove_where="t.entity_type = 'BOOKING' and t.source_system in ('balisnap', 'bstadmin')"
+        remove_where="t.entity_type = 'BOOKING' and t.source_system in ('balisnap', 'bstadmin') and {{ touched_key('t.entity_key') }}"
     )
 }}
 -- depends_on: {{ ref('booking_core') }}

@@ -11,6 +11,7 @@ existing as (
         queue_type = 'BOOKING_REVIEW'
         and source_system in ('balisnap', 'bstadmin', 'canonical')
         and source_table in ('Booking', 'bookings', 'BookingItem', 'booking_identity')
+        and {{ touched_subject() }}
 ),
 
 final as (

@@ -1,7 +1,15 @@
+{#-
+  Of a booking that the sources have, a finance that is not its own goes: the source has moved it, or its booking. What a
+  booking that no source has any more shows stays with it.
+-#}
 {{ config(
     key='finance_bridge_key',
     touch=['last_reconciled_at'],
     remove_where="exists (
+        select 1 from {{ ref('int_booking_identities') }} as i
+        where i.booking_key = t.booking_key
+    )
+    or exists (
         select 1 from {{ ref('int_finance_outcomes') }} as o
         where o.outcome = 'BRIDGED' and o.booking_key = t.booking_key
     )",
@@ -14,6 +22,7 @@
              and held.booking_key <> wanted.booking_key"
     ]
 ) }}
+-- depends_on: {{ ref('int_booking_identities') }}
 
 select
     finance_bridge_key,

@@ -77,8 +77,11 @@ wanted as (
 existing as (
     select * from {{ source('bridge', 'unmapped_queue') }}
     where
-        (queue_type = 'PAYMENT_LINK' and source_system in ('balisnap', 'bstadmin'))
-        or (queue_type = 'BOOKING_REVIEW' and source_system = 'balisnap' and source_table = 'Payment')
+        (
+            (queue_type = 'PAYMENT_LINK' and source_system in ('balisnap', 'bstadmin'))
+            or (queue_type = 'BOOKING_REVIEW' and source_system = 'balisnap' and source_table = 'Payment')
+        )
+        and {{ touched_subject() }}
 )
 
 {{ queue_lifecycle('wanted', 'existing') }}

@@ -1,5 +1,6 @@
 with items as (
     select * from {{ ref('stg_balisnap__booking_items') }}
+    where {{ touched_booking('balisnap') }}
 ),
 
 -- A departure with an infinite or impossible date counts as none (mapping 4.5).

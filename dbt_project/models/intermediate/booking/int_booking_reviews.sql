@@ -294,7 +294,8 @@ gone as (
     left join {{ source('phase2', 'booking_freshness') }} as freshness
         on bridged.booking_key = freshness.booking_key and freshness.last_event_time is not null
     where
-        identities.booking_key is null
+        {{ touched_key('bridged.booking_key') }}
+        and identities.booking_key is null
         and freshness.booking_key is null
         and not exists (
             select 1 from {{ source('bridge', 'ingest_event_log') }} as events

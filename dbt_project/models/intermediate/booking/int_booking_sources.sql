@@ -18,6 +18,7 @@ with balisnap as (
     from {{ ref('stg_balisnap__bookings') }} as bookings
     left join {{ ref('int_booking_item_totals') }} as totals on bookings.booking_id = totals.booking_id
     left join {{ ref('int_payment_proof') }} as proof on bookings.booking_id = proof.booking_id
+    where {{ touched_booking('balisnap', 'bookings.booking_id') }}
 ),
 
 bstadmin as (
@@ -34,6 +35,7 @@ bstadmin as (
         false as has_items,
         {{ function('payment_strength') }}(false, false, false, is_paid, paid_at, false) as strength
     from {{ ref('stg_bstadmin__bookings') }}
+    where {{ touched_booking('bstadmin') }}
 ),
 
 -- Materialised: a normalised ref is costly, and it is asked for several times below.

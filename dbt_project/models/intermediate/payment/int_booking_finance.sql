@@ -1,5 +1,6 @@
 with finances as (
     select * from {{ ref('stg_bstadmin__booking_finances') }}
+    where {{ touched_booking('bstadmin') }}
 ),
 
 items as (
@@ -8,6 +9,7 @@ items as (
         count(*) as finance_items,
         count(*) filter (where not paid) as unpaid_items
     from {{ ref('stg_bstadmin__booking_finance_items') }}
+    {% if var('follows', false) %}where booking_finance_id in (select finances.booking_finance_id from finances){% endif %}
     group by booking_finance_id
 )
 

@@ -1,5 +1,6 @@
 with payments as (
     select * from {{ ref('stg_balisnap__payments') }}
+    where {{ touched_booking('balisnap') }}
 ),
 
 -- Without its raw payload: several models read this table, and none of them the payload.

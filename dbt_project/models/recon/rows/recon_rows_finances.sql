@@ -1,5 +1,6 @@
 -- Grain: one landed booking finance; a booking shows one, another's waits in the queue (mapping 5.5). It is bridged on
--- its booking, or on the one that a person named.
+-- its booking, or on the one that a person named. What stays on a booking that no source has any more (its own is now
+-- another's, or refused) is for a person to decide, as the queue says.
 with judged as (
     select
         landed.booking_finance_id::text as source_pk,
@@ -8,7 +9,7 @@ with judged as (
         case
             when bridged.booking_key = links.booking_key or bridged.booking_key::text = any(decided.entity_keys)
                 then 'bridged'
-            when bridged.finance_bridge_key is not null then 'unaccounted'
+            when sourced.booking_key is not null then 'unaccounted'
             when links.booking_key is null and unmatched.source_pk is not null then 'queued'
             when several.source_pk is not null and (others.booking_key is not null or decided.source_pk is not null)
                 then 'queued'
@@ -22,6 +23,9 @@ with judged as (
             = bridged.finance_bridge_key
     left join {{ ref('recon_booking_links') }} as links
         on landed.booking_id = links.booking_id and links.source_system = 'bstadmin'
+    left join (
+        select distinct all_links.booking_key from {{ ref('recon_booking_links') }} as all_links
+    ) as sourced on bridged.booking_key = sourced.booking_key
     left join {{ source('bridge', 'ops_finance_bridge') }} as others on links.booking_key = others.booking_key
     left join ({{ recon_decided('bstadmin', 'booking_finances') }}) as decided
         on landed.booking_finance_id::text = decided.source_pk

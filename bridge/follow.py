@@ -1,0 +1,269 @@
+"""Which bookings a batch must compute again: those that a change leads to, and all that could mean another for them.
+
+A batch that follows changes builds the same models as a whole one, on the bookings in `phase2.touched_bookings`; the
+result is that of a whole run, since the set is closed. It starts from
+
+    rows that landings wrote or removed since the batch last settled (phase2.landed_changes),
+    rows of the bridge, its queue and its events that others wrote meanwhile (phase2.bridge_ranges: the versions of
+    rows, as in bridge/changes.py, by ranges of keys),
+    bookings whose status depends on a day between the run's and the last one's,
+
+and takes in, until nothing is added: who has or had the same name, a made-up one too; the bridge's booking of any of
+them, and its name; who has or had the same payment ref; what people resolved from or to them.
+
+`prepare` says why not where a premise does not hold: then everything is built. What it needs to know of bookings that
+are not touched (names, keys, payment refs) stands in working tables of the last whole run, kept up to date.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+
+import psycopg
+from psycopg import sql
+
+from bridge.settings import SQL
+
+__all__ = ["BATCHES", "built", "forget", "prepare", "settle"]
+
+BATCHES = ("batch_d", "batch_e")
+
+# Where more than this share of the bookings is touched, everything is built: it costs no more.
+_WORTH_IT = 0.2
+
+# dbt's working tables of the last whole run that know all bookings, and how they are asked.
+_WHOLE = {
+    "booking_sources": ("source_system, booking_id", "external_booking_ref"),
+    "booking_candidates": ("source_system, booking_id", "booking_key"),
+    "payments": ("booking_id", "payment_ref"),
+}
+_OF_BOOKINGS = (
+    "public.booking_contact", "public.booking_party", "public.booking_item_snapshot", "public.payment_event",
+    "public.ops_booking_state", "public.ops_assignment", "public.ops_finance_bridge", "phase2.booking_freshness",
+)  # fmt: skip
+_STATEMENTS = SQL / "follow"
+
+
+def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, bridge: str) -> str | None:
+    """Fill the touched tables for this batch; or say why all of it must be built.
+
+    `bridge`: its row versions as they are now (fingerprint.versions); where they are those that the last run left,
+    nobody has written.
+    """
+    was = _state(conn, batch)
+    if was is None:
+        return "there is no run of this batch that it could follow"
+    now = _premises(conn, project)
+    for name, why in _PREMISES.items():
+        if was.get(name) != now[name]:
+            return why
+    if not _keep_whole(conn):
+        return "the working tables of the last whole run are gone"
+    with conn.transaction():
+        conn.execute("truncate phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
+        conn.execute("truncate phase2.touched_subjects")
+        if bridge != _remembered(conn, _BRIDGE) and (why := _seed_what_others_wrote(conn)):
+            return why
+        first, last = sorted((as_of, _day(was)))
+        _run(conn, "seeds", batch=batch, since=was["change_no"], first=first, last=last, moved=first != last)
+        _close(conn)
+        touched, bookings = conn.execute(
+            "select (select count(*) from phase2.touched_bookings) + (select count(*) from phase2.touched_keys),"
+            " (select count(*) from dbt_intermediate.whole_booking_sources)"
+        ).fetchone() or (0, 0)
+        if touched > 1000 and touched > _WORTH_IT * 2 * bookings:
+            return f"{touched:,} of {2 * bookings:,} bookings and sources are touched"
+        _run(conn, "subjects", since=was["change_no"])
+    for table in ("bookings", "keys", "subjects"):
+        conn.execute(sql.SQL("analyze phase2.{}").format(sql.Identifier(f"touched_{table}")))
+    return None
+
+
+def size(conn: psycopg.Connection) -> tuple[int, int]:
+    """How many bookings of the sources, and of the bridge, are touched."""
+    return conn.execute(
+        "select (select count(*) from phase2.touched_bookings), (select count(*) from phase2.touched_keys)"
+    ).fetchone() or (0, 0)
+
+
+def digest(conn: psycopg.Connection) -> str:
+    """Which bookings of the sources the working tables are of."""
+    row = conn.execute(
+        "select count(*)::text || ':' || coalesce(bit_xor(hash_record_extended(row(t.source_system, t.booking_id), 0)),"
+        " 0)::text from phase2.touched_bookings as t"
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
+def begin_whole(conn: psycopg.Connection) -> None:
+    """The working tables are about to be made anew, of all bookings: until that has ended, nothing can be followed."""
+    forget(conn)
+    for name in _WHOLE:
+        conn.execute(sql.SQL("drop table if exists dbt_intermediate.{}").format(sql.Identifier(f"whole_{name}")))
+
+
+def forget(conn: psycopg.Connection) -> None:
+    """The next run of every batch builds all of it."""
+    conn.execute("delete from phase2.warehouse_state where part like 'follows %'")
+
+
+def built(conn: psycopg.Connection, then: str) -> None:
+    """The working tables of the last whole run say of the touched bookings what was just computed.
+
+    `then` is the other batch, which has them to follow too.
+    """
+    _run(conn, "carry", batch=then)
+    for name in _WHOLE:
+        names = {
+            "whole": sql.Identifier("dbt_intermediate", f"whole_{name}"),
+            "part": sql.Identifier("dbt_intermediate", f"int_{name}"),
+            "system": sql.SQL("'balisnap'" if name == "payments" else "w.source_system"),
+        }
+        conn.execute(
+            sql.SQL(
+                "delete from {whole} as w using phase2.touched_bookings as t"
+                " where t.source_system = {system} and t.booking_id = w.booking_id"
+            ).format(**names)
+        )
+        conn.execute(sql.SQL("insert into {whole} select * from {part}").format(**names))
+
+
+def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date, bridge: str) -> None:
+    """The batch has ended: from here on its next run follows. In the caller's transaction."""
+    _read_ranges(conn)
+    conn.execute("truncate phase2.bridge_ranges")
+    conn.execute("insert into phase2.bridge_ranges select * from pg_temp.ranges_now")
+    row = conn.execute("select coalesce(max(c.change_no), 0) from phase2.landed_changes as c").fetchone()
+    state = {**_premises(conn, project), "as_of": as_of.isoformat(), "change_no": row[0] if row else 0}
+    for part, said in ((f"follows {batch}", json.dumps(state)), (_BRIDGE, bridge)):
+        conn.execute(
+            "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
+            " on conflict (part) do update set digest = excluded.digest, built_at = now()",
+            (part, said),
+        )
+    conn.execute(
+        "delete from phase2.landed_changes where change_no <= ("
+        " select min((w.digest::jsonb ->> 'change_no')::bigint) from phase2.warehouse_state as w"
+        " where w.part in ('follows batch_d', 'follows batch_e') having count(*) = 2)"
+    )
+
+
+# The part of phase2.warehouse_state that says of which row versions phase2.bridge_ranges is.
+_BRIDGE = "bridge that is followed"
+
+_PREMISES = {
+    "project": "the project has changed",
+    "since_crash": "the server has crashed since the last run",
+    "whole_landing": "all rows were landed anew",
+    "catalog": "what the catalog's ids mean has changed",
+    "lists": "a list, a function or a channel has changed",
+}
+
+
+def _state(conn: psycopg.Connection, batch: str) -> dict[str, object] | None:
+    found = _remembered(conn, f"follows {batch}")
+    return json.loads(found) if found else None
+
+
+def _remembered(conn: psycopg.Connection, part: str) -> str | None:
+    row = conn.execute("select w.digest from phase2.warehouse_state as w where w.part = %s", (part,)).fetchone()
+    return row[0] if row else None
+
+
+def _day(state: dict[str, object]) -> date:
+    return date.fromisoformat(str(state["as_of"]))
+
+
+def _premises(conn: psycopg.Connection, project: str) -> dict[str, str]:
+    row = conn.execute((_STATEMENTS / "premises.sql").read_bytes()).fetchone()
+    assert row is not None
+    return {"project": project, **dict(zip(("since_crash", "whole_landing", "catalog", "lists"), row, strict=True))}
+
+
+def _keep_whole(conn: psycopg.Connection) -> bool:
+    """The last whole run's tables under a name that dbt does not write; False when they are not to be had."""
+    for name, keys in _WHOLE.items():
+        names = {
+            "part": sql.Identifier("dbt_intermediate", f"int_{name}"),
+            "old": sql.Identifier(f"int_{name}"),
+            "new": sql.Identifier(f"whole_{name}"),
+            "whole": sql.Identifier("dbt_intermediate", f"whole_{name}"),
+        }
+        whole, part = conn.execute(
+            "select to_regclass('dbt_intermediate.whole_' || %(n)s), to_regclass('dbt_intermediate.int_' || %(n)s)",
+            {"n": name},
+        ).fetchone() or (None, None)
+        if whole is not None:
+            continue
+        if part is None:
+            return False
+        with conn.transaction():
+            conn.execute(sql.SQL("alter table {part} rename to {new}").format(**names))
+            for key in keys:
+                conn.execute(sql.SQL("create index on {whole} ({key})").format(**names, key=sql.SQL(key)))
+        conn.execute(sql.SQL("analyze {whole}").format(**names))
+    return True
+
+
+def _seed_what_others_wrote(conn: psycopg.Connection) -> str | None:
+    _read_ranges(conn)
+    row = conn.execute(
+        "select min(h.part) from phase2.bridge_ranges as h"
+        " left join pg_temp.ranges_now as n on n.part = h.part and n.range_no = h.range_no"
+        " where h.part in ('core', 'queue', 'events') and coalesce(n.row_count, 0) < h.row_count"
+    ).fetchone()
+    if row and row[0]:
+        return f"somebody has deleted rows ({row[0]})"
+    _run(conn, "foreign")
+    return None
+
+
+def _read_ranges(conn: psycopg.Connection) -> None:
+    children = sql.SQL(" union all ").join(
+        sql.SQL("select 'booking', uuid_hash_extended(t.booking_key, 0) & 65535, 0, {mark} from {table} as t").format(
+            mark=_mark(number), table=sql.SQL(name)
+        )
+        for number, name in enumerate(_OF_BOOKINGS, start=1)
+    )
+    conn.execute("drop table if exists pg_temp.ranges_now")
+    conn.execute(
+        sql.SQL(
+            "create temporary table ranges_now as"
+            " select r.part, r.range_no::bigint as range_no, sum(r.counted)::bigint as row_count,"
+            " bit_xor(r.version) as version from ("
+            " select 'core', uuid_hash_extended(t.booking_key, 0) & 65535, 1, {core} from public.booking_core as t"
+            " union all {children}"
+            " union all select 'booking', uuid_hash_extended(t.entity_key, 0) & 65535, 0, {refs}"
+            " from public.channel_external_refs as t where t.entity_type = 'BOOKING'"
+            " union all select 'queue', uuid_hash_extended(t.queue_key, 0) & 65535, 1, {queue}"
+            " from public.unmapped_queue as t where t.queue_type in ('BOOKING_REVIEW', 'PAYMENT_LINK')"
+            " union all select 'events', uuid_hash_extended(t.event_key, 0) & 65535, 1, {events}"
+            " from public.ingest_event_log as t"
+            " ) as r (part, range_no, counted, version) group by 1, 2"
+        ).format(core=_mark(101), children=children, refs=_mark(102), queue=_mark(103), events=_mark(104))
+    )
+    conn.execute("analyze pg_temp.ranges_now")
+
+
+def _mark(table: int) -> sql.Composed:
+    return sql.SQL("hash_record_extended(row(t.ctid, t.xmin), {})").format(sql.Literal(table))
+
+
+def _close(conn: psycopg.Connection) -> None:
+    """Take in whatever shares a name, a key or a payment ref with what was added in the round before."""
+    number = 0
+    while _run(conn, "close", round=number):
+        number += 1
+
+
+def _run(conn: psycopg.Connection, name: str, **parameters: object) -> int:
+    """A file's statements, one by one, which find the parameters as settings; how many rows they inserted."""
+    inserted = 0
+    for parameter, value in parameters.items():
+        conn.execute("select set_config('phase2.' || %s::text, %s::text, false)", (parameter, str(value)))
+    for statement in (_STATEMENTS / f"{name}.sql").read_text(encoding="utf-8").split(";\n"):
+        cursor = conn.execute(statement.encode())
+        if cursor.statusmessage and cursor.statusmessage.startswith("INSERT"):
+            inserted += cursor.rowcount
+    return inserted

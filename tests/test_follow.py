@@ -1,0 +1,285 @@
+"""A run that follows what changed ends where a whole run does: random histories on twin databases.
+
+Two hundred histories (tests/oracle/histories.py: collisions, made-up refs, odd values) share two source databases, each
+with ids and refs of its own, so that one run of the batches is a step of all of them. After each step one ops database
+followed what changed, its twin computed everything; their fingerprints must be equal.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from bridge import fingerprint, follow, postgres, sources, steps, warehouse
+from tests.oracle import histories
+from tests.oracle.histories import BALISNAP, BSTADMIN, SCHEMAS, Tables
+from tests.pipeline import Pipeline, fresh
+
+HISTORIES = int(os.environ.get("FOLLOW_HISTORIES", "200"))
+STEPS = int(os.environ.get("FOLLOW_STEPS", "4"))
+SEED = int(os.environ.get("FOLLOW_SEED", "1"))
+APART = 10_000  # ids of one history beside the next one's
+
+OF_BOOKINGS = (
+    "Departure", "Booking", "BookingItem", "BookingTraveler", "Payment",
+    "bookings", "booking_finances", "booking_finance_items",
+)  # fmt: skip
+SHARED = {table for table in SCHEMAS if table not in OF_BOOKINGS}
+
+
+def together(parts: list[tuple[Tables, Tables]], catalog: tuple[Tables, Tables]) -> tuple[Tables, Tables]:
+    """All histories in one pair of sources, on one catalog."""
+    merged = ({table: [] for table in BALISNAP}, {table: [] for table in BSTADMIN})
+    for side, tables in enumerate(catalog):
+        for table in tables:
+            if table in SHARED:
+                merged[side][table] = deepcopy(tables[table])
+    shared = {
+        table: sorted(row[SCHEMAS[table][0]] for row in tables[table])
+        for tables in merged
+        for table in tables
+        if table in SHARED
+    }
+    for number, pair in enumerate(parts):
+        for side, tables in enumerate(pair):
+            for table in tables:
+                if table in OF_BOOKINGS:
+                    merged[side][table] += [_of(number, table, row, shared) for row in tables[table]]
+    return merged
+
+
+def _of(number: int, table: str, row: dict[str, Any], shared: dict[str, list[Any]]) -> dict[str, Any]:
+    key, parents = SCHEMAS[table]
+    row = dict(row)
+    row[key] += number * APART
+    for column, parent, _ in parents:
+        if row[column] is None:
+            continue
+        if parent in OF_BOOKINGS:
+            row[column] += number * APART
+        elif not isinstance(row[column], str):
+            row[column] = shared[parent][row[column] % len(shared[parent])] if shared[parent] else None
+    for column in ("booking_ref", "payment_ref"):
+        if row.get(column) is not None:
+            row[column] = _own(number, row[column])
+    return row
+
+
+def _own(number: int, ref: str) -> str | None:
+    """The ref in a history of its own; as odd and as long as it was."""
+    head, _, tail = ref.rpartition("-")
+    if head.upper() in ("BS", "OPS") and tail.isdecimal():
+        return f"{head}-{int(tail) + number * APART}"
+    if not ref.strip():
+        return None
+    bare = ref.rstrip(" ")
+    return (f"{bare[:-6]}{number:06}" if len(bare) > 20 else f"{bare}{number:05}") + ref[len(bare) :]
+
+
+_TIMELESS = {
+    "public.unmapped_queue": "select queue_key::text,"
+    " (to_jsonb(q) - '{created_at,updated_at,resolved_at}'::text[])::text from public.unmapped_queue as q",
+    "phase2.review_snapshot": "select queue_key::text, (review - '{created_at,updated_at,resolved_at}'::text[])::text"
+    " from phase2.review_snapshot",
+}
+
+
+class Twins:
+    """Two ops databases of the same sources."""
+
+    def __init__(self, pipeline: Pipeline, server: str) -> None:
+        self.follows = pipeline
+        self.whole = Pipeline(replace(pipeline.databases, ops=postgres.with_database(server, _twin(pipeline))))
+
+    def run(self, as_of: date) -> dict[str, Any]:
+        """A step of both; what the steps that built batches D and E on the first say of it."""
+        self.follows.run("C", "E", as_of, gates=False, full=False)
+        self.whole.run("C", "E", as_of, gates=False)
+        return dict(
+            self.follows.rows(
+                "select step, detail - 'nodes' from phase2.step_log"
+                " where run_id = (select run_id from phase2.run_context) and step in ('dbt batch_d', 'dbt batch_e')"
+            )
+        )
+
+    def difference(self) -> list[str]:
+        """What is not the same in the two; of the queue without the times at which a run closed a row."""
+        taken, queues = [], []
+        for one in (self.follows, self.whole):
+            with postgres.connect(one.databases.ops, autocommit=True) as conn:
+                taken.append(fingerprint.take(conn, schemas=["public", "phase2"]))
+            queues.append({table: one.rows(query) for table, query in _TIMELESS.items()})
+        lines = fingerprint.difference(*taken)
+        lines = [line for line in lines if not line.startswith(tuple(f"rows of {table}:" for table in _TIMELESS))]
+        for table in _TIMELESS:
+            ours, theirs = (dict(queue[table]) for queue in queues)
+            lines += [
+                f"{table} {key}: {ours.get(key)} is {theirs.get(key)}"
+                for key in sorted(ours.keys() | theirs.keys())
+                if ours.get(key) != theirs.get(key)
+            ]
+        return lines
+
+    def write(self, statement: str, *parameters: object) -> None:
+        """What others do meanwhile, on both."""
+        for one in (self.follows, self.whole):
+            with postgres.connect(one.databases.ops) as conn:
+                conn.execute(statement.encode(), parameters or None)
+                conn.commit()
+
+
+def _twin(pipeline: Pipeline) -> str:
+    return f"{postgres.database_name(pipeline.databases.ops)}_twin"
+
+
+@contextmanager
+def twins(server: str) -> Iterator[Twins]:
+    with fresh(server) as pipeline:
+        name = _twin(pipeline)
+        with postgres.connect(server, autocommit=True) as conn:
+            conn.execute(postgres.statement("drop database if exists {} with (force)", name))
+            conn.execute(postgres.statement("create database {}", name))
+        try:
+            both = Twins(pipeline, server)
+            steps.bootstrap(both.whole.databases.ops)
+            yield both
+        finally:
+            with postgres.connect(server, autocommit=True) as conn:
+                conn.execute(postgres.statement("drop database if exists {} with (force)", name))
+
+
+def fill(pipeline: Pipeline, sources: tuple[Tables, Tables]) -> None:
+    for url, tables in zip((pipeline.databases.balisnap, pipeline.databases.bstadmin), sources, strict=True):
+        with postgres.connect(url) as conn:
+            histories.write(conn, tables, replace=True)
+            conn.commit()
+
+
+def people_and_events(rng: random.Random, both: Twins) -> None:
+    """People decide about rows of the queue, events write bookings, somebody corrects a contact by hand."""
+    rows = both.follows.rows(
+        "select queue_key, queue_type, payload from public.unmapped_queue where status = 'OPEN'"
+        " and queue_type in ('BOOKING_REVIEW', 'PAYMENT_LINK') order by queue_key"
+    )
+    keys = [row[0] for row in both.follows.rows("select booking_key from public.booking_core order by 1")]
+    for queue_key, queue_type, payload in rng.sample(rows, min(len(rows), 12)):
+        status = rng.choice(["IN_REVIEW", "RESOLVED", "CLOSED"])
+        if queue_type == "PAYMENT_LINK":
+            status = "RESOLVED"
+            resolution = {"entity_type": "BOOKING", "entity_key": str(rng.choice(keys))}
+            payload = {**(payload or {}), "resolution": resolution}
+        both.write(
+            "update public.unmapped_queue set status = %s, resolved_by = 'ketut@shop.test', resolved_at = '2026-06-01',"
+            " payload = %s where queue_key = %s",
+            status, Jsonb(payload), queue_key,
+        )  # fmt: skip
+    late = rng.sample(keys, 10)
+    both.write(
+        "insert into phase2.booking_freshness (booking_key, last_event_time)"
+        " select k, '2100-01-01' from unnest(%s::uuid[]) as k on conflict (booking_key) do nothing",
+        late,
+    )
+    both.write(
+        "update public.booking_core set note = 'told by phone', tour_time = null where booking_key = any(%s)", late
+    )
+    both.write(
+        "update public.booking_contact set main_name = 'Made Sari', is_placeholder_name = false"
+        " where booking_key = any(%s)",
+        rng.sample(keys, 10),
+    )
+    both.write(
+        "insert into public.booking_core (booking_key, channel_code, external_booking_ref, booking_created_at,"
+        " tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type)"
+        " select ('018f0000-0000-7000-8000-' || lpad(to_hex(%s::bigint), 12, '0'))::uuid, 'GYG', %s, '2026-05-01',"
+        " '2026-07-01', 'PENDING_PAYMENT', 'NEW', 'LEGACY_PACKAGE' on conflict do nothing",
+        rng.randrange(1 << 40), f"NEW-1{rng.randrange(HISTORIES):05}",
+    )  # fmt: skip
+    both.write("delete from public.booking_item_snapshot where booking_key = any(%s)", rng.sample(keys, 3))
+
+
+def test_following_ends_where_a_whole_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_WORTH_IT", 1.0)  # small histories: most of them change in each step
+    rng = random.Random(SEED)
+    parts = [histories.make(random.Random(f"{SEED} {number}")) for number in range(HISTORIES)]
+    catalog = parts[0]
+    with twins(os.environ["TEST_PG_URL"]) as both:
+        both.follows.run("A", "B", histories.AS_OF, gates=False)
+        both.whole.run("A", "B", histories.AS_OF, gates=False)
+        fill(both.follows, together(parts, catalog))
+        as_of = histories.AS_OF
+        assert all("whole" in said for said in both.run(as_of).values())
+        assert both.difference() == []
+        for step in range(STEPS):
+            people_and_events(rng, both)
+            parts = [histories.mutate(rng, *pair, changes=2) if rng.random() < 0.5 else pair for pair in parts]
+            fill(both.follows, together(parts, catalog))
+            as_of += timedelta(days=rng.choice([0, 0, 1, -1, 2]) if step else 0)
+            said = both.run(as_of)
+            assert both.difference() == [], f"step {step}: {said}"
+            assert len(said) == 2
+            for batch, detail in said.items():
+                touched = detail["followed"]["bookings_of_the_sources"]
+                assert 0 < touched < 14 * HISTORIES, (batch, detail)
+        # whatever was deleted, renamed or moved: every row of the sources is accounted for
+        for outcome in both.follows.run("C", "E", as_of, full=False):
+            assert outcome.verdict.exceptions_of("G-08") == (), outcome.verdict.batch
+
+
+_LANDED_AGAIN = (
+    "insert into phase2.landing_runs (landing_id, source, source_database, source_version, snapshot_at, snapshot_txid,"
+    " ddl_digest, row_count, byte_count, seconds, why_whole)"
+    " select r.landing_id, 'another', r.source_database, r.source_version, r.snapshot_at, r.snapshot_txid,"
+    " r.ddl_digest, r.row_count, r.byte_count, r.seconds, 'asked for' from phase2.landing_runs as r limit 1"
+)
+PREMISES = (
+    ("", None),
+    ("delete from phase2.warehouse_state where part = 'follows batch_d'", "no run of this batch"),
+    ("update phase2.since_crash set since_crash = gen_random_uuid()", "the server has crashed"),
+    (_LANDED_AGAIN, "all rows were landed anew"),
+    (
+        "update public.channel_external_refs set external_ref = external_ref || '-x' where entity_type = 'VARIANT'",
+        "what the catalog's ids mean has changed",
+    ),
+    (
+        "insert into public.channel_registry (channel_code, channel_name) values ('KLOOK', 'Klook')",
+        "a list, a function or a channel has changed",
+    ),
+    (
+        "delete from public.booking_core where booking_key = (select booking_key from public.booking_core limit 1)",
+        "somebody has deleted rows (core)",
+    ),
+    ("insert into phase2.bridge_ranges values ('queue', 65536, 1, 1)", "somebody has deleted rows (queue)"),
+    ("drop table dbt_intermediate.int_payments cascade", "the working tables of the last whole run are gone"),
+)  # fmt: skip
+
+
+def test_everything_is_computed_where_a_premise_does_not_hold() -> None:
+    """Whatever may mean something else for rows that are not touched, or has lost what is known of them."""
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs, as_of = pipeline.databases, date(2026, 2, 19)
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=60, seed=7, as_of=as_of)
+        pipeline.run("A", "E", as_of, gates=False)
+        project = warehouse.digest()
+        with postgres.connect(dbs.ops) as conn:
+            for statement, why in PREMISES:
+                conn.execute("set session_replication_role = replica")
+                if statement:
+                    assert conn.execute(statement.encode()).rowcount != 0, statement
+                said = follow.prepare(conn, "batch_d", project, as_of, "")
+                assert said == why if why is None else why in (said or ""), statement
+                conn.rollback()
+            assert follow.prepare(conn, "batch_d", "another", as_of, "") == "the project has changed"
+            conn.rollback()
+            assert follow.prepare(conn, "batch_d", project, as_of + timedelta(days=2), "") is None
+            of_days = "select count(*) from public.booking_core where tour_date between '2026-02-19' and '2026-02-21'"
+            assert follow.size(conn)[1] >= (conn.execute(of_days).fetchone() or (0,))[0] > 0
+            conn.rollback()
