@@ -66,11 +66,13 @@ select
 from phase2.compare_sides(%(key)s, %(legacy)s, %(today)s, %(settle)s) as d
 group by d.rule
 """
-# What a person has left as it is does not come back as long as it is that.
+# What a person has left as it is does not come back as long as it is that; what was settled on one side may.
 _SETTLED = """
 select exists (
     select 1 from phase2.conflicts as c
-    where c.booking_key = %s and c.rule = %s and c.status = 'RESOLVED' and c.fields = %s
+    where
+        c.booking_key = %s and c.rule = %s and c.status = 'RESOLVED' and c.fields = %s
+        and c.after = '{"core": {}, "legacy": {}}'
 )
 """
 _GONE = """

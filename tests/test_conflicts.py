@@ -218,6 +218,16 @@ def test_what_a_person_leaves_as_it_is_does_not_come_back_until_it_changes(sides
     assert check(databases).conflicts == {"choice": 1}
 
 
+def test_what_was_settled_and_differs_in_the_same_way_again_is_found_again(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, note="ours")
+    for _ in range(2):
+        sides.behind(booking, note="theirs")
+        check(databases)
+        settled(sides, databases, the_one(sides, booking), keep="core")
+        assert sides.theirs(booking)["note"] == "ours"
+
+
 def test_nothing_is_applied_when_somebody_has_written_since(sides, databases):
     booking = sides.booking()
     sides.write(booking, "assign", assigned_driver_id=1)

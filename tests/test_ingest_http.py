@@ -521,7 +521,8 @@ def test_the_flag_closes_the_door_within_seconds(client, ops):
 def test_a_row_that_nobody_can_read_shuts_the_door_and_takes_nothing_down(client, ops, monkeypatch):
     monkeypatch.setattr(flags, "FRESH_SECONDS", -1.0)
     left = "insert into phase2.flags values ('INGEST_WEBHOOK_ENABLED', true, %s::jsonb, '', '') returning 1"
-    for rollout, status in (('{"percent": 5}', 202), ('{"percentage": "5 %"}', 503), ("null", 503)):
+    left_as = (('{"percentage": 100}', 202), ('{"percent": 5}', 503), ('{"percentage": "5 %"}', 503), ("null", 503))
+    for rollout, status in left_as:
         rows(ops, left, rollout)
         try:
             assert post(client, event()).status_code == status

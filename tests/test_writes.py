@@ -15,7 +15,7 @@ from bridge.settings import SQL
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ops import intents
-from core_api.ops.writes import FLAG
+from core_api.ops.intents import FLAG
 from tests import serving
 from tests.ingest_parts import until
 from tests.write_parts import OFF, STRICT, Booking, Sides

@@ -21,7 +21,7 @@ from core_api import database
 from core_api.auth import Admin
 from core_api.database import Pool
 from core_api.ops import sweeper, writes
-from core_api.ops.writes import FLAG
+from core_api.ops.intents import FLAG
 from tests import serving
 
 T = TypeVar("T")

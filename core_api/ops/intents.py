@@ -24,6 +24,7 @@ from psycopg_pool import PoolClosed
 
 from bridge import bstadmin
 from bridge.errors import plain
+from bridge.flags import Flag
 from core_api import audit, database
 from core_api.auth import Admin
 from core_api.database import Pool
@@ -31,6 +32,7 @@ from core_api.errors import Refused
 
 Conn = AsyncConnection[Any]
 log = logging.getLogger("core_api.writes")
+FLAG: Flag = "OPS_WRITE_CORE_ENABLED"
 
 _INTENT = "select i.* from phase2.write_intents as i where i.intent_id = %s"
 _OPEN = """

@@ -14,7 +14,6 @@ from bridge.errors import plain
 from core_api import database
 from core_api.database import Pool
 from core_api.ops import intents
-from core_api.ops.writes import FLAG
 
 log = logging.getLogger("core_api.writes")
 SECONDS = 2.0
@@ -65,7 +64,7 @@ async def run(pool: Pool, legacy_url: str | None) -> None:
     try:
         while True:
             try:
-                core = flags.in_force(FLAG, await known.rows(pool)).enabled
+                core = flags.in_force(intents.FLAG, await known.rows(pool)).enabled
                 if await _open(pool, core=core, older=SECONDS):
                     await legacy.open()  # again is nothing
                     await sweep(pool, legacy, core=core)

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from bridge import flags
-from bridge.flags import Flag
 from bridge.runlog import uuid7
 from core_api import audit
 from core_api.app import (
@@ -39,7 +38,6 @@ from core_api.ingest.events import whole
 from core_api.ops import intents
 
 router = APIRouter(prefix="/v1/ops/bookings/{booking_id}", tags=["back office: writes"])
-FLAG: Flag = "OPS_WRITE_CORE_ENABLED"
 MODULES = {
     "note": "note",
     "meeting_point": "meeting_point",
@@ -290,8 +288,8 @@ async def perform(
     """One write, as the flag says for this actor: the answer and its HTTP status. Raises Refused, psycopg.Error."""
     why = why or audit.Why()
     modules = sorted({MODULES[name] for name in changes}) or ["booking"]
-    dual = all(flags.is_on(FLAG, rows, actor=admin.actor, module=module) for module in modules)
-    strict = flags.in_force(FLAG, rows).rollout.strict
+    dual = all(flags.is_on(intents.FLAG, rows, actor=admin.actor, module=module) for module in modules)
+    strict = flags.in_force(intents.FLAG, rows).rollout.strict
     if not dual and changes.get("assigned_partner_id") is not None:
         raise Refused(409, "NOT_IN_LEGACY", "bstadmin has no place for a partner, and the core is not written to")
     asked = {
@@ -321,7 +319,7 @@ async def perform(
             intent = await intents.one(conn, intent_id)
             if intent["answer"]:
                 return intent["answer"]["data"], intent["answer"]["status"]
-            core = flags.in_force(FLAG, rows).enabled and intent["mode"] == "DUAL"
+            core = flags.in_force(intents.FLAG, rows).enabled and intent["mode"] == "DUAL"
             await intents.finish(conn, None if away else legacy, booking, core=core, upto=intent["place"])
             return await _answer(conn, intent_id)
     except errors.LockNotAvailable:
