@@ -75,6 +75,7 @@ set
     status = coalesce((t.said ->> 'status')::public."BookingStatus", b.status),
     tour_date = coalesce((t.said ->> 'tour_date')::timestamp, b.tour_date),
     total_price = coalesce((t.said ->> 'total_price')::numeric, b.total_price),
+    currency = coalesce(t.said ->> 'currency', b.currency),
     updated_at = greatest((clock_timestamp() at time zone 'UTC')::timestamp(3), b.updated_at + interval '1 millisecond')
 from (select %(target)s::jsonb) as t (said)
 where b.booking_id = %(booking_id)s

@@ -136,9 +136,12 @@ class Conflict:
 
     @property
     def at_stake(self) -> Decimal:
-        """The difference of the totals, in the booking's currency."""
-        totals = (f for f in self.fields if f["field"] == "total_price")
-        return sum((abs(Decimal(str(f["core"])) - Decimal(str(f["legacy"]))) for f in totals), Decimal(0))
+        """The difference of the totals, in the booking's currency; where bstadmin's is another, the core's whole one."""
+        named = {f["field"]: f for f in self.fields}
+        if "total_price" not in named:
+            return Decimal(0)
+        ours, theirs = (Decimal(str(named["total_price"][side])) for side in ("core", "legacy"))
+        return ours if "currency_code" in named else abs(ours - theirs)
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ class Plan:
     @property
     def money(self) -> Decimal:
         """By how much totals change, both sides together, in the booking's currency."""
+        if "currency_code" in self.core or "currency" in self.legacy:
+            return self.conflict.at_stake
         changes = [side["total_price"] for side in (self.core, self.legacy) if "total_price" in side]
         return sum((abs(Decimal(str(after)) - Decimal(str(before))) for before, after in changes), Decimal(0))
 
@@ -199,11 +204,12 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         everyone = flag.enabled and flag.rollout.percentage >= 100 and not flag.rollout.modules
         asked = {"from": since, "to": to, "changed": [str(row[0]) for row in rows], "all": everyone}
         pairs = conn.execute(_BOOKINGS, asked).fetchall()
-        theirs = _read(legacy, [pair for pair in pairs if pair[1] is not None])
+        known = [pair for pair in pairs if pair[1] is not None]
+        theirs = _read(legacy, known)
         late = {row[0] for row in conn.execute(_NOT_ENDED, (to,)).fetchall()}
         found: dict[str, int] = {}
         mismatched = set(late)
-        for key in sorted({key for key, _ in pairs}):
+        for key in sorted({key for key, _ in known}):
             for rule in _compare(conn, key, theirs.get(key), settle):
                 found[rule] = found.get(rule, 0) + 1
                 mismatched.add(key)
@@ -218,14 +224,12 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
 
 
 def _compare(conn: psycopg.Connection, key: UUID, legacy: dict[str, Any] | None, settle: timedelta) -> list[str]:
-    """Open or refresh the conflicts of one booking; the rules they fall under."""
-    if legacy is None:
-        return []
+    """Open or refresh the conflicts of one booking, of which bstadmin has this row (or none more); their rules."""
     with conn.transaction():
         # nobody writes to it while it is compared, and a freeze is in force for whoever comes next
         conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"write:{key}",))
         differ = conn.execute(
-            _DIFFER, {"key": key, "legacy": Jsonb(legacy), "today": _today(conn), "settle": settle}
+            _DIFFER, {"key": key, "legacy": Jsonb(legacy or {}), "today": _today(conn), "settle": settle}
         ).fetchall()
         rules = []
         for rule, fields in differ:
@@ -314,7 +318,7 @@ def plan(
     stale, core, theirs, held = planned
     return Plan(
         conflict,
-        stale or row is None,
+        stale,
         {name: (held.get(name), value) for name, value in core.items()},
         {name: ((row or {}).get(name), value) for name, value in theirs.items()},
         row,
@@ -333,8 +337,8 @@ def apply(
     """Settle these, by the rule or as a person keeps one side; each with what became of it.
 
     APPLIED or RESOLVED; STALE (somebody wrote since it was compared: the next reconciliation looks again); WAITS (a
-    person has to say which side stands); BUSY (a write of the booking has not ended). bstadmin's part is an intent,
-    which the worker takes there within seconds.
+    person has to say which side stands); BUSY (a write of the booking has not ended); FROZEN (by another conflict of
+    the booking). bstadmin's part is an intent, which the worker takes there within seconds.
     """
     outcomes: list[tuple[Plan, str]] = []
     with (
@@ -377,7 +381,7 @@ def _write(conn: psycopg.Connection, planned: Plan, status: str, reason: str) ->
         outcome = _one(
             conn,
             "select phase2.settle_conflict(%s, %s, %s, %s, %s, %s, %s)",
-            (one.conflict_id, status, Jsonb(core), Jsonb(theirs), Jsonb(planned.legacy_row), who, reason),
+            (one.conflict_id, status, Jsonb(core), Jsonb(theirs), Jsonb(planned.legacy_row or {}), who, reason),
         )
     except psycopg.Error as error:
         if error.sqlstate != "P2003":
@@ -438,6 +442,12 @@ def undo(databases: Databases, conflict_id: UUID, *, reason: str) -> Plan:
                 where=f"conflict {conflict_id}",
                 todo="Settle what there is now by a write, or wait for the worker.",
             )
+        if any(other.booking_key == one.booking_key for other in listed(conn, rule=one.rule)):
+            raise CouldNotRun(
+                f"another conflict of this booking is open under {one.rule}",
+                where=f"conflict {conflict_id}",
+                todo="Settle that one first.",
+            )
         planned = Plan(
             one,
             False,
@@ -446,7 +456,7 @@ def undo(databases: Databases, conflict_id: UUID, *, reason: str) -> Plan:
             theirs,
         )
         if _write(conn, planned, "OPEN", reason) != "DONE":
-            raise CouldNotRun("a write of this booking has not ended", where=f"conflict {conflict_id}", todo="Wait.")
+            raise CouldNotRun("the booking is frozen, or a write of it has not ended", where=f"conflict {conflict_id}", todo="Wait.")
         conn.execute(
             "update phase2.tickets set closed_at = now(), closed_by = %s, reason = 'undone' where conflict_id = %s",
             (ledger.who(), conflict_id),

@@ -205,6 +205,46 @@ def test_a_header_that_differs_freezes_the_booking_until_a_person_says(sides, da
     assert sides.sql("select status from public.unmapped_queue where source_pk = %s", str(key)) == [("RESOLVED",)]
 
 
+@pytest.mark.parametrize("keep", ["core", "legacy"])
+def test_the_same_number_in_another_currency_is_another_total(sides, databases, keep):
+    booking = sides.booking()
+    sides.write(booking, note="x")
+    sides.behind(booking, currency="IDR")
+    assert check(databases).conflicts == {"booking_header": 1}
+    plan = settled(sides, databases, the_one(sides, booking), keep=keep)
+    assert plan.money == plan.conflict.at_stake == 100
+    assert check(databases).mismatched == 0
+    undone(sides, databases, plan)
+
+
+def test_no_rule_changes_a_booking_that_another_conflict_has_frozen(sides, databases):
+    booking = sides.booking()
+    sides.write(booking, "sync")
+    sides.behind(booking, status="CANCELLED", total_price="100.01")
+    assert check(databases).conflicts == {"ops_state": 1, "booking_header": 1}
+    held = (sides.ours(booking), sides.theirs(booking))
+    ((_, outcome),) = conflicts.apply(databases, rule="ops_state", reason="test", settle=NOW)
+    sides.sweep()
+    assert (outcome, held) == ("FROZEN", (sides.ours(booking), sides.theirs(booking)))
+
+
+@pytest.mark.parametrize("behind", [{}, {"total_price": 80}], ids=["open", "frozen"])
+def test_what_bstadmin_has_deleted_waits_for_a_person(sides, databases, behind):
+    booking = sides.booking()
+    sides.write(booking, note="x")
+    sides.behind(booking, **behind)
+    check(databases)
+    sides.sql("delete from public.bookings where booking_id = %s", booking.id, legacy=True)
+    sides.sql("update phase2.write_intents set touched_at = now() where booking_key = %s", booking.key)
+    assert check(databases).conflicts == {"choice": 1}
+    held = sides.ours(booking)
+    for rule, _ in sides.conflicts(booking):
+        ((_, outcome),) = conflicts.apply(databases, rule=rule, keep="legacy", reason="test", settle=NOW)
+        assert outcome == "RESOLVED"
+    assert check(databases).mismatched == 0
+    assert sides.ours(booking) == held
+
+
 def test_what_a_person_leaves_as_it_is_does_not_come_back_until_it_changes(sides, databases):
     booking = sides.booking()
     sides.write(booking, note="ours")

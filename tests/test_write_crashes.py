@@ -177,6 +177,7 @@ class Writers(RuleBasedStateMachine):
         self.asked: list[dict[str, Any]] = []
         self.accepted: set[str] = set()  # keys that were answered with 200 or 202
         self.frozen: dict[str, Any] | None = None
+        self.cancelled = False
 
     @initialize()
     def begin(self) -> None:
@@ -213,6 +214,11 @@ class Writers(RuleBasedStateMachine):
     def price_behind_our_back(self, price: int) -> None:
         self.sides.behind(self.booking, total_price=price)
 
+    @rule()
+    def cancelled_behind_our_back(self) -> None:
+        self.sides.behind(self.booking, status="CANCELLED")
+        self.cancelled = True
+
     @rule(rows=st.sampled_from([ON, OFF, STRICT]))
     def flag(self, rows: Any) -> None:
         self.rows = rows
@@ -245,7 +251,7 @@ class Writers(RuleBasedStateMachine):
             " order by ended_at desc limit 1",
             self.booking.key,
         )
-        with contextlib.suppress(CouldNotRun, psycopg.errors.UniqueViolation):
+        with contextlib.suppress(CouldNotRun):
             for (key,) in rows:
                 conflicts.undo(databases(self.sides), key, reason="x")
         if self.frozen is None and self.is_frozen():
@@ -271,6 +277,7 @@ class Writers(RuleBasedStateMachine):
             self.sweep()
         conflicts.reconcile(databases(self.sides), settle=NOW)
         booking, sides = self.booking, self.sides
+        assert sides.theirs(booking)["status"] == "CANCELLED" or not self.cancelled
         differing = {
             n for n, v in sides.ours(booking).items() if n not in ("at", "status") and v != sides.theirs(booking)[n]
         }

@@ -18,7 +18,7 @@ from core_api.ops import intents
 from core_api.ops.intents import FLAG
 from tests import serving
 from tests.ingest_parts import until
-from tests.write_parts import OFF, STRICT, Booking, Sides
+from tests.write_parts import AYU, OFF, STRICT, Booking, Sides
 
 
 def equal(sides: Sides, booking: Booking) -> dict[str, object]:
@@ -61,9 +61,11 @@ def test_the_flag_opens_modules_and_actors(sides):
     for_ayu = {FLAG: Row(True, Rollout(percentage=0, actors=("ayu",)))}
     assert sides.write(booking, rows=for_ayu, note="d", admin=Admin("ADMIN", "made"))["core"] == "BEHIND"
     assert sides.write(booking, rows=for_ayu, note="e")["core"] == "DONE"  # and what was behind came first
+    by_mail = {FLAG: Row(True, Rollout(percentage=0, emails=("ayu@bali.test",)))}
+    assert sides.write(booking, rows=by_mail, note="f", admin=Admin("ADMIN", "Ayu@bali.test"))["core"] == "DONE"
     sides.sweep()
-    assert equal(sides, booking) | {"note": "e", "meeting_point": "c"} == equal(sides, booking)
-    assert sides.version(booking) == 6
+    assert equal(sides, booking) | {"note": "f", "meeting_point": "c"} == equal(sides, booking)
+    assert sides.version(booking) == 7
 
 
 def test_assigned_and_unassigned(sides):
@@ -102,9 +104,10 @@ def test_the_same_request_again_has_the_first_answer_and_another_one_is_refused(
     first = sides.write(booking, note="once", key=key, version=1)
     sides.write(booking, note="meanwhile")
     assert sides.write(booking, note="once", key=key, version=1) == first
-    with pytest.raises(Refused) as refused:
-        sides.write(booking, note="other", key=key, version=1)
-    assert (refused.value.status, refused.value.code) == (422, "IDEMPOTENCY_KEY_REUSED")
+    for note, who in (("other", AYU), ("once", Admin("ADMIN", "made"))):  # nor has somebody else that answer
+        with pytest.raises(Refused) as refused:
+            sides.write(booking, note=note, key=key, version=1, admin=who)
+        assert (refused.value.status, refused.value.code) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert equal(sides, booking)["note"] == "meanwhile"
     assert len(sides.intents(booking)) == 2
 
@@ -148,6 +151,23 @@ def test_bstadmin_is_away(sides):
     with pytest.raises(Refused) as refused:
         sides.write(booking, rows=OFF, note="no", legacy=nowhere)
     assert refused.value.status == 503
+
+
+@pytest.mark.parametrize("point", ["", "core"])
+def test_who_cancels_in_bstadmin_is_not_overruled_by_an_assignment(sides, monkeypatch, point):
+    booking = sides.booking()
+
+    async def reached(at: str) -> None:
+        if at == point:
+            sides.behind(booking, status="CANCELLED")
+
+    if point:
+        monkeypatch.setattr(intents, "reached", reached)
+    else:
+        sides.behind(booking, status="CANCELLED")
+    sides.write(booking, "assign", assigned_driver_id=1)
+    assert sides.theirs(booking)["status"] == "CANCELLED"
+    assert sides.ours(booking)["status"] == ("NEW" if point else "CANCELLED")  # the comparison finds the former
 
 
 def test_while_it_was_away_somebody_wrote_there(sides):

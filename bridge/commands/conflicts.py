@@ -131,10 +131,11 @@ def undo(id: Id, reason: Reason, json: Json = False) -> None:
 def _show(outcomes: list[tuple[playbook.Plan, str]], json: bool) -> None:
     money: Counter[str] = Counter()
     stake: Counter[str] = Counter()
-    for one, _ in outcomes:
-        money[one.conflict.currency_code] += one.money  # type: ignore[assignment]
+    counted = ("", "APPLIED", "RESOLVED", "UNDONE")
+    for one, outcome in outcomes:
+        money[one.conflict.currency_code] += one.money if outcome in counted else Decimal(0)  # type: ignore[assignment]
         stake[one.conflict.currency_code] += one.conflict.at_stake  # type: ignore[assignment]
-    rows = sum(one.rows for one, outcome in outcomes if not outcome or outcome in ("APPLIED", "RESOLVED", "UNDONE"))
+    rows = sum(one.rows for one, outcome in outcomes if outcome in counted)
     if json:
         print_json({
             "conflicts": [

@@ -75,6 +75,10 @@ values
 (
     'choice', 1, 'booking', 'a person', 'any other written field differs',
     'a person says which side stands', 'medium', interval '4 hours', false
+),
+(
+    'booking_header', 2, 'booking_core', 'core-api', 'tour_date, total_price, its currency or channel_code differ',
+    'REVIEW_REQUIRED: freeze the booking until a person resolves it', 'high', interval '30 minutes', true
 )
 on conflict do nothing;
 
@@ -173,7 +177,7 @@ language sql immutable
 as $$
     select
         case
-            when field in ('tour_date', 'total_price', 'channel_code') then 'booking_header'
+            when field in ('tour_date', 'total_price', 'currency_code', 'channel_code') then 'booking_header'
             when field = 'ops_fulfillment_status' then 'ops_state'
             when field in ('validated_at', 'is_locked') then 'finance'
             when field = 'customer_payment_status' then 'payment'
@@ -278,7 +282,17 @@ declare
     written record;
     recomputed text;
     name text;
+    is_alone constant boolean := 1 = (
+        select count(*) from public.channel_external_refs as r
+        where
+            r.entity_type = 'BOOKING' and r.entity_key = compare_sides.booking_key
+            and r.external_ref_kind in ('BSTADMIN_BOOKING_ID', 'BALISNAP_BOOKING_ID')
+    );
 begin
+    if legacy = '{}' then -- bstadmin has deleted it
+        return query select 'choice', 'booking', '"there"'::jsonb, null::jsonb;
+        return;
+    end if;
     foreach name in array array['note', 'meeting_point', 'package_id', 'assigned_driver_id']
     loop
         select i.legacy_status, i.accepted_at into written
@@ -320,14 +334,28 @@ begin
             (
                 'total_price', held -> 'total_price',
                 case
-                    when rulebook.norm_currency(legacy ->> 'currency') = held ->> 'currency_code'
+                    when is_alone or rulebook.norm_currency(legacy ->> 'currency') = held ->> 'currency_code'
                         then to_jsonb(greatest(rulebook.norm_money((legacy ->> 'total_price')::numeric), 0))
                     else held -> 'total_price'
                 end
             ),
+            -- of a booking of two sources the other one's may stand
+            (
+                'currency_code', held -> 'currency_code',
+                case
+                    when is_alone then to_jsonb(rulebook.norm_currency(legacy ->> 'currency'))
+                    else held -> 'currency_code'
+                end
+            ),
             ('channel_code', held -> 'channel_code', to_jsonb(rulebook.booking_channel(legacy ->> 'source')))
         ) as d (field, core, theirs)
-        where d.core is distinct from d.theirs;
+        where
+            d.core is distinct from d.theirs
+            -- the same number in another currency is another total
+            or (
+                d.field = 'total_price' and is_alone
+                and rulebook.norm_currency(legacy ->> 'currency') <> held ->> 'currency_code'
+            );
     end if;
 
     -- bstadmin owns the fulfilment, but what the core knows as cancelled stays so.
@@ -412,6 +440,10 @@ begin
     );
     core_target := '{}';
     legacy_target := '{}';
+    if legacy = '{}' then
+        is_stale := false; -- bstadmin has nothing to say any more, and gets nothing
+        return;
+    end if;
     if c.rule = 'ops_state' and keep is null then
         core_target := jsonb_build_object(
             'ops_fulfillment_status', found_now #> '{ops_fulfillment_status,0,recomputed}'
@@ -424,7 +456,10 @@ begin
     elsif keep = 'core' or (c.rule = 'assignment' and keep is null) then
         select coalesce(jsonb_object_agg(w.key, w.value), '{}') into legacy_target
         from jsonb_each(phase2.as_legacy(held)) as w
-        where w.key = any(named) or (w.key = 'assigned_at' and 'assigned_driver_id' = any(named));
+        where
+            w.key = any(named)
+            or (w.key = 'assigned_at' and 'assigned_driver_id' = any(named))
+            or (w.key = 'currency' and 'currency_code' = any(named));
     elsif keep = 'legacy' then
         if 'note' = any(named) then
             core_target := core_target || jsonb_build_object('note', rulebook.norm_lines(legacy ->> 'note'));
@@ -457,6 +492,9 @@ begin
         end if;
         if 'tour_date' = any(named) then
             core_target := core_target || jsonb_build_object('tour_date', found_now #> '{tour_date,1}');
+        end if;
+        if 'currency_code' = any(named) then
+            core_target := core_target || jsonb_build_object('currency_code', found_now #> '{currency_code,1}');
         end if;
         if 'total_price' = any(named) then
             core_target := core_target || jsonb_build_object('total_price', found_now #> '{total_price,1}');
@@ -493,6 +531,9 @@ begin
             and (i.core_status in ('PENDING', 'BEHIND') or (i.legacy_status = 'PENDING' and not c.freezes))
     ) then
         return 'BUSY'; -- a write of it has not ended
+    end if;
+    if not c.freezes and phase2.is_frozen(c.booking_key) then
+        return 'FROZEN'; -- nothing of it changes until a person has settled that
     end if;
     if c.freezes then
         update phase2.booking_freshness as f set last_core_write_at = c.core_write_at
@@ -551,4 +592,4 @@ end
 $$;
 comment on function phase2.settle_conflict(uuid, text, jsonb, jsonb, jsonb, text, text) is
 'Writes what was planned to the core, and an intent by which bstadmin gets its part; keeps both sides as they were
-before. DONE, or BUSY while a write of the booking has not ended. Status OPEN undoes: the conflict stands again.';
+before. DONE, BUSY while a write of the booking has not ended, or FROZEN by another conflict. Status OPEN undoes: the conflict stands again.';

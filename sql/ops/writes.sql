@@ -176,6 +176,8 @@ as $$
         where target ? 'tour_date'
         union all
         select 'total_price', target -> 'total_price' where target ? 'total_price'
+        union all
+        select 'currency', target -> 'currency_code' where target ? 'currency_code'
     ) as w
 $$;
 comment on function phase2.as_legacy(jsonb) is 'Values of the core as the columns of bstadmin''s bookings hold them.';
@@ -354,7 +356,13 @@ begin
     end if;
     if asked ->> 'action' in ('assign', 'unassign', 'sync') then
         target := target || jsonb_build_object('ops_fulfillment_status', phase2.recomputed_status(
-            key, view ->> 'ops_fulfillment_status', ((view || target) ->> 'assigned_driver_id')::integer, today
+            key,
+            -- who cancelled it there is not overruled by who does not know
+            case
+                when legacy ->> 'status' in ('CANCELLED', 'NO_SHOW') then legacy ->> 'status'
+                else view ->> 'ops_fulfillment_status'
+            end,
+            ((view || target) ->> 'assigned_driver_id')::integer, today
         ));
     end if;
     legacy_target := phase2.as_legacy(target);
@@ -421,7 +429,7 @@ begin
 
     if i.target ?| array[
         'note', 'package_ref_type', 'legacy_package_id', 'ops_fulfillment_status', 'tour_date', 'total_price',
-        'customer_payment_status'
+        'currency_code', 'customer_payment_status'
     ] then
         update public.booking_core as b
         set
@@ -437,22 +445,25 @@ begin
             ops_fulfillment_status = coalesce(i.target ->> 'ops_fulfillment_status', b.ops_fulfillment_status),
             tour_date = coalesce((i.target ->> 'tour_date')::date, b.tour_date),
             total_price = coalesce((i.target ->> 'total_price')::numeric, b.total_price),
+            currency_code = coalesce(i.target ->> 'currency_code', b.currency_code),
             customer_payment_status = coalesce(i.target ->> 'customer_payment_status', b.customer_payment_status),
             updated_at = now()
         where b.booking_key = i.booking_key;
     end if;
-    if i.target ? 'total_price' then
+    if i.target ?| array['total_price', 'currency_code'] then
         -- the item that stands for a booking without any (mapping 4.9)
         update public.booking_item_snapshot as s
         set
-            total_amount = (i.target ->> 'total_price')::numeric,
+            total_amount = u.total,
+            currency_code = coalesce(i.target ->> 'currency_code', c.currency_code),
             adult_unit_price = u.price,
             child_unit_price = u.price,
             updated_at = now()
         from (
-            select rulebook.synthetic_unit_price(
-                (i.target ->> 'total_price')::numeric, c.number_of_adult, c.number_of_child
-            ) as price
+            select
+                t.total,
+                rulebook.synthetic_unit_price(t.total, c.number_of_adult, c.number_of_child) as price
+            from (select coalesce((i.target ->> 'total_price')::numeric, c.total_price) as total) as t
         ) as u
         where s.booking_item_key = rulebook.synthetic_item_key(c.channel_code, c.external_booking_ref);
     end if;

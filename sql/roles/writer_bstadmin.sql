@@ -30,7 +30,8 @@ grant select (
     total_price, currency, source, is_paid, paid_at
 ) on public.bookings to phase2_writer;
 grant update (
-    updated_at, note, meeting_point, package_id, assigned_driver_id, assigned_at, status, tour_date, total_price
+    updated_at, note, meeting_point, package_id, assigned_driver_id, assigned_at, status, tour_date, total_price,
+    currency
 ) on public.bookings to phase2_writer;
 grant select (id) on public.drivers to phase2_writer;
 
