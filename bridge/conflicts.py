@@ -456,7 +456,9 @@ def undo(databases: Databases, conflict_id: UUID, *, reason: str) -> Plan:
             theirs,
         )
         if _write(conn, planned, "OPEN", reason) != "DONE":
-            raise CouldNotRun("the booking is frozen, or a write of it has not ended", where=f"conflict {conflict_id}", todo="Wait.")
+            raise CouldNotRun(
+                "the booking is frozen, or a write of it has not ended", where=f"conflict {conflict_id}", todo="Wait."
+            )
         conn.execute(
             "update phase2.tickets set closed_at = now(), closed_by = %s, reason = 'undone' where conflict_id = %s",
             (ledger.who(), conflict_id),

@@ -177,6 +177,23 @@ def test_pages_never_skip_or_repeat_whichever_side_serves_each(client, size, sta
     assert len(set(turns)) > 1 or len(pages) == len(set(pages)), "one side alone never repeats"
 
 
+def test_days_without_end_are_paged_through(client, dbs):
+    """bstadmin holds such tours; the read model lists them as invalid."""
+    with postgres.connect(dbs.bstadmin, autocommit=True) as conn:
+        kept = conn.execute("select booking_id, tour_date from public.bookings order by 1 desc limit 3").fetchall()
+        conn.execute(
+            "update public.bookings set tour_date = 'infinity' where booking_id = any(%s)", ([row[0] for row in kept],)
+        )
+        try:
+            for size in (1, 2):
+                found = [row["id"] for row in items(client, actor="old", limit=size)]
+                assert set(found[:3]) == {str(row[0]) for row in kept}
+                assert len(found) == len(set(found)) > 100
+        finally:
+            for number, day in kept:
+                conn.execute("update public.bookings set tour_date = %s where booking_id = %s", (day, number))
+
+
 def test_filters(client):
     every = items(client, limit=200)
     some = items(client, limit=200, status="DONE", source="GYG", dateFrom="2026-01-01", dateTo="2026-10-31")
@@ -217,6 +234,7 @@ HOSTILE = [
     {"cursor": "bnVsbA"},
     {"cursor": "e30"},
     {"cursor": "W1tdLFtdLFtdLFtdXQ"},
+    {"cursor": "WyIyMDI2LVcwMS0xIiwiMjAyNi0wMS0wMVQwMDowMDowMFoiLDEsbnVsbF0"},  # a day as a week of the year
 ]
 
 
@@ -478,15 +496,58 @@ def test_full_parity_finds_missing_bookings_and_swapped_names(dbs):
         assert found[key] not in str(result.found), "names are masked"
 
 
-def test_an_approval_that_has_expired_explains_nothing(dbs):
-    with postgres.connect(dbs.ops, autocommit=True) as conn:
+def test_an_approval_that_has_expired_explains_nothing_and_nothing_is_ignored_for_ever(dbs):
+    def different() -> int:
+        # as it was made is part of what stands: the comparison would load the seed again
+        return conn.execute("select count(*) from ops_read.shadow_bookings where status = 'DIFFERENT'").fetchone()[0]
+
+    with postgres.connect(dbs.ops) as conn:
         conn.execute("update dbt_seeds.approved_differences set expires_on = '2026-01-01' where rule = 'PLACE'")
-        try:
-            # as it was made is part of what stands: the comparison would load the seed again
-            found = conn.execute("select count(*) from ops_read.shadow_bookings where status = 'DIFFERENT'").fetchone()
-        finally:
-            conn.execute("update dbt_seeds.approved_differences set expires_on = null where rule = 'PLACE'")
-    assert found[0] > 50
+        assert different() > 50
+        conn.execute(
+            "insert into dbt_seeds.approved_differences select field, 'IGNORE', 'x', 'x', null"
+            " from dbt_seeds.approved_differences where rule = 'PLACE'"
+        )
+        assert different() > 50
+        conn.execute("update dbt_seeds.approved_differences set expires_on = '2999-01-01' where rule = 'IGNORE'")
+        assert different() == 0
+        conn.rollback()
+
+
+BOTH_SOURCES = """
+select max(r.external_ref) filter (where r.external_ref_kind = 'BSTADMIN_BOOKING_ID'), c.booking_key
+from public.booking_core as c
+join public.channel_external_refs as r on c.booking_key = r.entity_key and r.external_ref_kind like '%BOOKING_ID'
+join public.ops_booking_state as s on c.booking_key = s.booking_key
+where c.channel_code = 'DIRECT' and s.assigned_driver_id is not null
+group by c.booking_key
+having count(*) = 2 and count(*) filter (where r.external_ref_kind = 'BSTADMIN_BOOKING_ID') = 1
+limit 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "plant"),
+    [
+        PLANTED["a driver"],
+        PLANTED["a status"],
+        ("created_at", "update public.booking_core set booking_created_at = '2199-01-01' where booking_key = %s"),
+        ("note", "update public.booking_core set note = 'of another one' where booking_key = %s"),
+    ],
+    ids=lambda it: it if it.isidentifier() else "",
+)
+def test_another_source_explains_only_what_it_can_have_said(dbs, field, plant):
+    with postgres.connect(dbs.ops) as conn:
+        number, key = conn.execute(BOTH_SOURCES).fetchone()
+        conn.execute("update landing_bstadmin.bookings set note = 'window seat' where booking_id = %s", (number,))
+        conn.execute("update public.booking_core set note = 'window seat' where booking_key = %s", (key,))
+        assert conn.execute(plant, (key,)).rowcount == 1
+        found = conn.execute(
+            "select differences from ops_read.shadow_bookings where id = %s and status = 'DIFFERENT'", (number,)
+        ).fetchone()
+        assert found, "explained by the other source"
+        assert {name for name, (_, _, rule) in found[0].items() if rule is None} == {field}
+        conn.rollback()
 
 
 # -- shadow reads -----------------------------------------------------------------------------------------------------
@@ -580,6 +641,50 @@ def test_shadow_finds_a_missing_booking_and_masks_names(watched, dbs, monkeypatc
         conn.execute("update public.booking_contact set main_name = 'Wayan Sudarma' where booking_key = %s", (key,))
         row, found = shadowed(dbs, lambda: get(watched, f"bookings/{number}", "old"))
         assert found[number, "customer_name"][1] == "W•••"
+
+
+def test_shadow_finds_a_page_that_shows_what_the_booking_is_not(watched, dbs, monkeypatch):
+    monkeypatch.setattr(shadow, "CALIBRATION_PERCENTAGE", 0.0)
+    statement = sides._statement
+
+    def a_cent_more(side: sides.SideName, name: str, *rest: object) -> bytes:
+        text = statement(side, name, *rest)
+        wrong = b"(b.total_price + 0.01)::text" if (side, name) == ("new", "bookings") else b"b.total_price::text"
+        return text.replace(b"b.total_price::text", wrong)
+
+    monkeypatch.setattr(sides, "_statement", a_cent_more)
+    row, found = shadowed(dbs, lambda: get(watched, "bookings", "new", limit=5))
+    assert {(name, rule) for (_, name), (_, _, rule) in found.items() if rule is None} == {("total_price", None)}
+    assert row["money_wrong"] == row["unexplained"] >= 4
+
+
+def test_a_merged_booking_stands_on_a_page_once(watched, dbs, monkeypatch):
+    monkeypatch.setattr(shadow, "CALIBRATION_PERCENTAGE", 0.0)
+    with postgres.connect(dbs.ops) as conn:
+        number, key = conn.execute(ONE).fetchone()
+    with restored(dbs.ops, key) as conn, postgres.connect(dbs.bstadmin, autocommit=True) as old:
+        conn.execute(
+            "insert into public.channel_external_refs select (jsonb_populate_record(r, jsonb_build_object("
+            "'external_ref_key', gen_random_uuid(), 'external_ref', '999999'))).*"
+            " from public.channel_external_refs as r where r.external_ref_kind = 'BSTADMIN_BOOKING_ID'"
+            " and r.external_ref = %s",
+            (number,),
+        )
+        old.execute(
+            "insert into public.bookings select (jsonb_populate_record(b, jsonb_build_object('booking_id', 999999,"
+            " 'booking_ref', lower(b.booking_ref)))).* from public.bookings as b where b.booking_id = %s",
+            (number,),
+        )
+        try:
+            for path, asked in (("bookings/999999", {}), ("bookings", {"limit": 200})):
+                row, found = shadowed(dbs, lambda path=path, asked=asked: get(watched, path, "new", **asked))
+                assert row["outcome"] == "explained", found
+                assert found["999999", "row"][2] == "OTHER_BOOKING"
+        finally:
+            old.execute("delete from public.bookings where booking_id = 999999")
+    # what else is asked may be anything
+    row, _ = shadowed(dbs, lambda: get(watched, "bookings", "new", q="wayan", name="Wayan Sudarma"))
+    assert row["path"] == "/v1/ops/bookings?q=•••"
 
 
 def test_bstadmin_against_itself_is_the_noise(watched, dbs, monkeypatch):

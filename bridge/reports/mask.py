@@ -12,7 +12,7 @@ from typing import Any
 # Words of a field's name that mean a person's data, and those that take the meaning back.
 _PERSONAL = re.compile(
     r"(^|_)(e?mails?|phones?|passports?|birth(date|day)?|dob|nationality|contact|traveler|traveller|customer|guest|payer"
-    r"|first|last|full|main|surname|name|pickup|address|note|special)(_|$)",
+    r"|first|last|full|main|surname|name|pickup|meeting|address|note|special)(_|$)",
     re.IGNORECASE,
 )
 _IMPERSONAL = re.compile(

@@ -250,10 +250,13 @@ def _answered(request: Request, served: Served, data: Any) -> Response:
     return response
 
 
+_TOLD = {"status", "source", "dateFrom", "dateTo", "limit", "assigned", "driverId"}
+
+
 def _path(request: Request) -> str:
-    """Path and query without what may name a person, and without cursors."""
-    asked = [f"{name}={'•••' if name == 'q' else value}" for name, value in request.query_params.items()]
-    said = "&".join(part for part in asked if not part.startswith("cursor="))
+    """Path and query without values that may name a person, and without cursors."""
+    asked = request.query_params.items()
+    said = "&".join(f"{name}={value if name in _TOLD else '•••'}" for name, value in asked if name in {*_TOLD, "q"})
     return (request.url.path + (f"?{said}" if said else ""))[:400]
 
 
@@ -286,8 +289,9 @@ def _after(cursor: str | None) -> dict[str, Any]:
     if cursor is not None:
         try:
             day, created, number, key = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-            date.fromisoformat(day)
-            datetime.fromisoformat(created)
+            # as both databases read them: what one could not read would look like its failure
+            day = day if day == "infinity" else date.fromisoformat(day).isoformat()
+            created = created if created == "infinity" else datetime.fromisoformat(created).isoformat()
             if not (number is None or (isinstance(number, int) and 0 < number < 2**63)):
                 raise ValueError
             key = key and key_of(key)

@@ -42,10 +42,11 @@ Found = dict[str, dict[str, list[Any]]]  # booking -> field -> [bstadmin's value
 _log = logging.getLogger("core_api.shadow")
 _MONEY, _DATES, _HEADS = {"total_price", "currency", "paid_price"}, {"tour_date"}, {"adults", "children", "heads"}
 _WHOLE = {"booking", "row"}
+_CORE_ALONE = {"partner_id"}  # bstadmin has no place for it
 # what decides whether a row stands on a page, and where
 _PLACE = {"channel", "reference", "customer_name", "tour_date", "created_at", "status", "driver_id", "board_driver_id"}
 _IN_SUMS = {
-    "booking", "tour_date", "status", "currency", "total_price", "adults", "children", "is_paid",
+    "booking", "row", "tour_date", "status", "currency", "total_price", "adults", "children", "is_paid",
     "finance_id", "validated_at", "is_locked", "settlement",
 }  # fmt: skip
 
@@ -179,7 +180,17 @@ class Shadow:
             there = {
                 name: differences[of] for name in {*shown, "booking"} if (of := aliases.get(name, name)) in differences
             }
-            if "booking" not in there and (one in on_legacy) != (one in on_new):
+            if one in on_legacy and one in on_new:
+                # what the page shows otherwise than the booking is: its statement is wrong
+                old, new = _shown(on_legacy[one]), _shown(on_new[one])
+                there |= {
+                    name: [old[name], new.get(name), None]
+                    for name in old.keys() - there.keys() - _CORE_ALONE
+                    if old[name] != new.get(name)
+                }
+            elif "row" in differences:  # merged with one that is there
+                there["row"] = differences["row"]
+            elif "booking" not in there:
                 # the page of one side lacks what that side holds: only what decides about its place explains that
                 rules = [it[2] for name, it in differences.items() if name in _PLACE]
                 why = next((rule for rule in rules if rule), None) if None not in rules else None
@@ -259,6 +270,7 @@ def _apart(read: str, legacy: list[Row], new: list[Row], size: int) -> set[str]:
     """The bookings (or currencies) that the two answers do not show alike, as far down as both pages reach."""
     if read == "booking":
         return {(legacy or new)[0]["id"]} if list(map(_shown, legacy)) != list(map(_shown, new)) else set()
+    tied: set[str] = set()
     if read == "finance":
         pages = [{row["currency"]: row for row in rows} for rows in (legacy, new)]
     else:
@@ -267,7 +279,10 @@ def _apart(read: str, legacy: list[Row], new: list[Row], size: int) -> set[str]:
         pages = [
             {row["id"]: _shown(row) for row in rows if end is None or _place(row) >= end} for rows in (legacy, new)
         ]
-    return {one for one in pages[0].keys() | pages[1].keys() if pages[0].get(one) != pages[1].get(one)}
+        last = {row["id"] for rows in (legacy, new) for row in rows if _place(row) == end}
+        # of several at the place where a page ends it may hold some and the other page others
+        tied = last - (pages[0].keys() & pages[1].keys()) if len(last) > 1 else set()
+    return {one for one in (pages[0].keys() | pages[1].keys()) - tied if pages[0].get(one) != pages[1].get(one)}
 
 
 def _place(row: Row) -> tuple[str, str]:

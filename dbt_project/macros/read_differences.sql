@@ -6,7 +6,7 @@
     {{- return([
         ('channel', 'text', ['CHANNEL']),
         ('reference', 'text', ['REF', 'MADE_UP_REF']),
-        ('created_at', 'timestamptz', ['INSTANT', 'OTHER_SOURCE']),
+        ('created_at', 'timestamptz', ['INSTANT', 'EARLIER']),
         ('booked_on', 'date', ['OTHER_SOURCE']),
         ('tour_date', 'date', ['OTHER_SOURCE_REVIEWED']),
         ('tour_time', 'text', ['TIME', 'OTHER_SOURCE']),
@@ -19,25 +19,25 @@
         ('children', 'integer', ['COUNT', 'OTHER_SOURCE']),
         ('currency', 'text', ['CURRENCY', 'OTHER_SOURCE']),
         ('total_price', 'numeric', ['MONEY', 'OTHER_SOURCE_REVIEWED', 'OTHER_SOURCE_CENT', 'OTHER_CURRENCY']),
-        ('status', 'text', ['RECOMPUTED', 'OTHER_SOURCE']),
+        ('status', 'text', ['RECOMPUTED', 'OTHER_BOOKING']),
         ('is_paid', 'boolean', ['OTHER_SOURCE']),
         ('paid_at', 'timestamptz', ['INSTANT', 'UNPAID', 'OTHER_SOURCE']),
         ('package_id', 'bigint', ['OTHER_SOURCE']),
-        ('driver_id', 'integer', ['OTHER_SOURCE']),
-        ('board_driver_id', 'integer', ['OTHER_SOURCE']),
-        ('assigned_at', 'timestamptz', ['INSTANT', 'OTHER_SOURCE']),
-        ('note', 'text', ['LINES', 'OTHER_SOURCE']),
-        ('finance_id', 'bigint', ['OTHER_SOURCE']),
-        ('pattern_id', 'bigint', ['OTHER_SOURCE']),
-        ('validated_at', 'timestamptz', ['INSTANT', 'OTHER_SOURCE']),
-        ('is_locked', 'boolean', ['OTHER_SOURCE']),
-        ('settlement', 'text', ['OTHER_SOURCE'])
+        ('driver_id', 'integer', ['OTHER_BOOKING']),
+        ('board_driver_id', 'integer', ['OTHER_BOOKING']),
+        ('assigned_at', 'timestamptz', ['INSTANT', 'OTHER_BOOKING']),
+        ('note', 'text', ['LINES', 'AMONG_OTHERS']),
+        ('finance_id', 'bigint', ['OTHER_BOOKING']),
+        ('pattern_id', 'bigint', ['OTHER_BOOKING']),
+        ('validated_at', 'timestamptz', ['INSTANT', 'OTHER_BOOKING']),
+        ('is_locked', 'boolean', ['OTHER_BOOKING']),
+        ('settlement', 'text', ['OTHER_BOOKING'])
     ]) -}}
 {%- endmacro %}
 
 {#
   Whether a rule explains the difference. `l`: bstadmin's row, with `id`, `finance_items` and `unpaid_items`; `n`: the
-  read model's, with `has_several` (sources) and `is_reviewed` (a review lists what they disagree about, mapping 4.12).
+  read model's, with `has_several` (candidates of both sources), `has_twins` (of bstadmin) and `is_reviewed` (a review lists what they disagree about, mapping 4.12).
 #}
 {% macro read_rule(rule, field, l, n) -%}
     {%- set old = l ~ '.' ~ field -%}
@@ -71,8 +71,9 @@
         {{ new }} = any(
             select
                 {{ function('fulfilment_status') }}(
-                    {{ old }}, {{ l }}.finance_items, {{ l }}.unpaid_items, {{ l }}.validated_at, {{ l }}.tour_date,
-                    days.as_of, {{ l }}.driver_id, {{ l }}.pattern_id::integer
+                    {{ old }}, {{ l }}.finance_items, {{ l }}.unpaid_items, {{ l }}.validated_at,
+                    case when {{ n }}.has_several then {{ n }}.tour_date else {{ l }}.tour_date end, days.as_of,
+                    {{ l }}.driver_id, {{ l }}.pattern_id::integer
                 )
             from (
                 values ({{ function('current_as_of') }}()), ((now() at time zone 'Asia/Makassar')::date)
@@ -82,6 +83,12 @@
         {{ new }} is null and not {{ n }}.is_paid
     {%- elif rule == 'OTHER_SOURCE' -%}
         {{ n }}.has_several
+    {%- elif rule == 'OTHER_BOOKING' -%}
+        {{ n }}.has_twins
+    {%- elif rule == 'EARLIER' -%}
+        {{ n }}.has_several and {{ new }} < {{ old }}
+    {%- elif rule == 'AMONG_OTHERS' -%}
+        {{ n }}.has_several and coalesce(position({{ function('norm_lines') }}({{ old }}) in {{ new }}) > 0, true)
     {%- elif rule == 'OTHER_SOURCE_REVIEWED' -%}
         {{ n }}.has_several and {{ n }}.is_reviewed
     {%- elif rule == 'OTHER_SOURCE_CENT' -%}
@@ -123,9 +130,11 @@
     )
 {%- endmacro %}
 
-{# The array of `field:RULE` that are approved today. #}
+{# The array of `field:RULE` that are approved today. What is ignored at will has a last day, or is not. #}
 {% macro read_approved(relation) -%}
     select coalesce(array_agg(s.field || ':' || s.rule), '{}') as rules
     from {{ relation }} as s
-    where s.expires_on is null or s.expires_on >= (now() at time zone 'Asia/Makassar')::date
+    where
+        s.expires_on >= (now() at time zone 'Asia/Makassar')::date
+        or (s.expires_on is null and s.rule <> 'IGNORE')
 {%- endmacro %}

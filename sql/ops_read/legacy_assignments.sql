@@ -17,7 +17,7 @@ with asked as (
         and b.tour_date < %(date_to)s::timestamp + interval '16 hours'
         -- @end
         -- @if after_date
-        and b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+        and b.tour_date <= %(after_date)s::timestamp + interval '16 hours' -- equal: infinity
         and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
         < (
             %(after_date)s::date, %(after_created)s::timestamptz at time zone 'UTC',
@@ -65,7 +65,7 @@ from (
         -- @end
         and b.tour_date >= (select e.starts from edge as e)
         -- @if after_date
-        and b.tour_date < %(after_date)s::timestamp + interval '16 hours'
+        and b.tour_date <= %(after_date)s::timestamp + interval '16 hours' -- equal: infinity
         and ((b.tour_date + interval '8 hours')::date, b.created_at, b.booking_id)
         < (
             %(after_date)s::date, %(after_created)s::timestamptz at time zone 'UTC',

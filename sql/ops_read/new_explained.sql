@@ -48,7 +48,18 @@ select
                         end
                     )
                 )
-            else rulebook.read_differences(e.legacy, e.canonical)
+            else
+                coalesce(rulebook.read_differences(e.legacy, e.canonical), '{}')
+                -- bookings that were merged stand on the read model's pages once, under the lowest number
+                || case
+                    when e.canonical ->> 'id' ~ '^[0-9]+$' and e.canonical ->> 'id' <> e.id
+                        then jsonb_build_object(
+                            'row', jsonb_build_array(
+                                'there', null, case when 'row:OTHER_BOOKING' = any(a.rules) then 'OTHER_BOOKING' end
+                            )
+                        )
+                    else '{}'
+                end
         end
     ) as page_row
 from jsonb_to_recordset(%(pairs)s::jsonb) as e (id text, legacy jsonb, canonical jsonb)

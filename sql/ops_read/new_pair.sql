@@ -54,6 +54,14 @@ from (
                 and r.external_ref_kind in ('BSTADMIN_BOOKING_ID', 'BALISNAP_BOOKING_ID')
         ) as _has_several,
         (
+            select count(*) > 1
+            from public.channel_external_refs as r
+            where
+                r.entity_key = b.booking_key
+                and r.entity_type = 'BOOKING'
+                and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+        ) as _has_twins,
+        (
             select count(*) > 0
             from public.unmapped_queue as q
             where

@@ -66,7 +66,9 @@ numbers as (
 ),
 
 several as (
-    select refs.entity_key
+    select
+        refs.entity_key,
+        count(*) filter (where refs.external_ref_kind = 'BSTADMIN_BOOKING_ID') > 1 as are_twins
     from {{ source('bridge', 'channel_external_refs') }} as refs
     where
         refs.entity_type = 'BOOKING'
@@ -98,6 +100,7 @@ canonical as (
         bookings.*,
         assignments.driver_id as board_driver_id,
         several.entity_key is not null as has_several,
+        coalesce(several.are_twins, false) as has_twins,
         reviewed.identity is not null as is_reviewed
     from {{ ref('ops_bookings') }} as bookings
     left join {{ source('bridge', 'ops_assignment') }} as assignments
