@@ -136,7 +136,7 @@ class Conflict:
 
     @property
     def at_stake(self) -> Decimal:
-        """The difference of the totals, in the booking's currency; where bstadmin's is another, the core's whole one."""
+        """The difference of the totals, in the booking's currency; of two currencies the core's whole total."""
         named = {f["field"]: f for f in self.fields}
         if "total_price" not in named:
             return Decimal(0)

@@ -13,7 +13,9 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from bridge import embedded, postgres
@@ -42,28 +44,34 @@ async def _measure(sides: Sides, bookings: list[Booking], rows: dict[str, Row], 
     return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--writes", type=int, default=400)
-    parser.add_argument("--writers", type=int, default=4)
-    asked = parser.parse_args()
+def measure(writes: int = 400, writers: int = 4) -> Iterator[dict[str, Any]]:
+    """Writes to bstadmin alone, then to both sides: how many a second, p50 and p95 in ms."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         server = postgres.with_database(embedded.ensure(Path(home)).ops, "postgres")
         os.environ |= {"TEST_PG_URL": server, "PHASE2_ENV": "local", "PHASE2_HOME": home}
         try:
             with both_sides() as sides:
                 for name, rows in (("bstadmin alone", OFF), ("core and bstadmin", ON)):
-                    bookings = [sides.booking() for _ in range(asked.writes)]
+                    bookings = [sides.booking() for _ in range(writes)]
                     began = time.perf_counter()
-                    took = sorted(asyncio.run(_measure(sides, bookings, rows, asked.writers)))
-                    wall = time.perf_counter() - began
-                    print(
-                        f"{name:<18} {asked.writes / wall:6.0f} writes/s by {asked.writers};"
-                        f" p50 {statistics.median(took) * 1000:.1f} ms,"
-                        f" p95 {took[int(len(took) * 0.95) - 1] * 1000:.1f} ms"
-                    )
+                    took = asyncio.run(_measure(sides, bookings, rows, writers))
+                    yield {
+                        "what": f"writes to {name}, by {writers}",
+                        "value": round(writes / (time.perf_counter() - began)),
+                        "p50": round(statistics.median(took) * 1000, 1),
+                        "p95": round(statistics.quantiles(took, n=20)[-1] * 1000, 1),
+                    }
         finally:
             embedded.stop(Path(home))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--writes", type=int, default=400)
+    parser.add_argument("--writers", type=int, default=4)
+    asked = parser.parse_args()
+    for found in measure(asked.writes, asked.writers):
+        print(f"{found['what']}: {found['value']} a second, p50 {found['p50']} ms, p95 {found['p95']} ms")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ POOL_SIZE = 4  # connections of each side, beside those of ingestion
 FLUSH_SECONDS = 5.0
 
 _log = logging.getLogger("core_api.reads")
+FEW, _ALL = 5000, 2**62  # references or names that hold what is searched for
 _STEP = math.log(1.1)  # latencies are kept in classes 10 % wide
 _SESSION = " -c default_transaction_read_only=on -c jit=off"
 
@@ -66,10 +67,17 @@ class Side:
         """The rows of `sql/ops_read/{side}_{statement}.sql`. Raises psycopg.Error; TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds), self.pool.connection() as conn:
             if self.name == "new" and parameters.get("pattern"):
-                ((keys,),) = await self._ask(conn, "found", parameters)
-                if keys is not None:
-                    parameters = parameters | {"found": keys, "pattern": None}
+                parameters = parameters | {"found": await self._found(conn, parameters), "pattern": None}
             return [row[0] for row in await self._ask(conn, statement, parameters)]
+
+    async def _found(self, conn: AsyncConnection[Any], parameters: dict[str, Any]) -> list[str]:
+        """Keys of the bookings that a page of a search shows: few are looked up, many are met on the way down the
+        list, and what is common but long ago is looked up after all."""
+        for statement, most in (("found", FEW), ("met", FEW), ("found", _ALL)):
+            ((keys,),) = await self._ask(conn, statement, parameters | {"most": most})
+            if keys is not None:
+                return keys
+        raise AssertionError("more bookings than there are numbers")
 
     async def _ask(self, conn: AsyncConnection[Any], statement: str, parameters: dict[str, Any]) -> list[Any]:
         given = frozenset(name for name, value in parameters.items() if value is not None)

@@ -1,5 +1,5 @@
 -- A page of the booking list from the read model: the latest tour first. What is searched for was looked up before
--- (new_found.sql): `found`, or null where so many hold it that they are soon met on the way down the list.
+-- (new_found.sql, new_met.sql): `found`.
 select to_jsonb(p) as page_row
 from (
     select
@@ -38,9 +38,6 @@ from (
         -- @end
         -- @if found
         and b.booking_key = any(%(found)s::uuid[])
-        -- @end
-        -- @if pattern
-        and (b.reference ilike %(pattern)s or b.customer_name ilike %(pattern)s)
         -- @end
         -- @if after_date
         and (b.tour_date, b.created_at) <= (%(after_date)s::date, %(after_created)s::timestamptz)

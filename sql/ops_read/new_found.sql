@@ -1,5 +1,5 @@
--- Which bookings the page of a search shows, when no more than 5,000 references or names hold what is searched for:
--- by their trigrams, without the joins that only the page needs. Of more, null: they are soon met on the way down.
+-- Which bookings the page of a search shows, when no more than `most` references or names hold what is searched for:
+-- by their trigrams, without the joins that only the page needs. Of more, null.
 with hits as materialized (
     select c.booking_key
     from public.booking_core as c
@@ -8,12 +8,12 @@ with hits as materialized (
     select t.booking_key
     from public.booking_contact as t
     where t.main_name ilike %(pattern)s
-    limit 5001
+    limit %(most)s + 1
 )
 
 select
     case
-        when (select count(*) from hits) <= 5000
+        when (select count(*) from hits) <= %(most)s
             then (
                 select coalesce(jsonb_agg(p.booking_key), '[]')
                 from (

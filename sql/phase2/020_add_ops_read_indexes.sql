@@ -8,9 +8,9 @@ set local maintenance_work_mem = '256MB';
 
 create extension if not exists pg_trgm with schema public;
 
--- the order of every list, and its keyset
+-- the order of every list, and its keyset; a search goes down it without a look at the rows
 create index if not exists ix_booking_core_page
-on public.booking_core (tour_date, booking_created_at);
+on public.booking_core (tour_date, booking_created_at) include (booking_key, channel_code, external_booking_ref);
 create index if not exists ix_booking_core_status_page
 on public.booking_core (ops_fulfillment_status, tour_date, booking_created_at);
 create index if not exists ix_booking_core_channel_page
@@ -32,5 +32,7 @@ create index if not exists ix_booking_core_reference_part
 on public.booking_core using gin (external_booking_ref public.gin_trgm_ops);
 create index if not exists ix_booking_contact_name_part
 on public.booking_contact using gin (main_name public.gin_trgm_ops);
+create index if not exists ix_booking_contact_name_of_booking
+on public.booking_contact (booking_key) include (main_name);
 
 commit;
