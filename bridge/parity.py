@@ -48,11 +48,11 @@ from phase2.parity_bookings as b
 """
 _KEEP = """
 insert into phase2.parity_runs (
-    parity_id, started_at, landed, bookings, same, explained, different, missing, surplus
+    parity_id, started_at, ended_at, landed, bookings, same, explained, different, missing, surplus
 )
 values (
-    %(parity_id)s, %(started_at)s, %(landed)s, %(bookings)s, %(same)s, %(explained)s, %(different)s, %(missing)s,
-    %(surplus)s
+    %(parity_id)s, %(started_at)s, clock_timestamp(), %(landed)s, %(bookings)s, %(same)s, %(explained)s,
+    %(different)s, %(missing)s, %(surplus)s
 )
 """
 _LANDED = """

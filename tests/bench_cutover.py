@@ -2,7 +2,8 @@
 
 Full parity (seconds), the reads of the back office on both sides through the service (p50, p95 in ms, the mixture of an
 ops day), what shadow reads add to their p95 (rounds with and without them in turn), and dual writes a second. Each
-figure is held to the limit that docs/cutover-reads.md names; over it the bench fails. `--use` measures the databases of the last `--keep`.
+figure is held to the limit that docs/cutover-reads.md names; over it the bench fails. `--use` measures the databases
+of the last `--keep`.
 """
 
 from __future__ import annotations
@@ -188,7 +189,8 @@ def _reads(dbs: Databases, paths: dict[str, list[str]], rounds: int) -> list[Fig
     with _service(dbs, 0.0) as client:
         for number in range(rounds + 1):
             for (kind, side), found in times.items():
-                measured = _times(client, side, paths[kind])
+                # a fifth is enough of bstadmin, whose searches look at every booking
+                measured = _times(client, side, paths[kind][:: 1 if side == "new" else 5])
                 found += measured if number else []  # the first round warms up
     for kind in (*paths, "all"):
         of = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -313,6 +314,28 @@ def test_when_the_read_model_is_late_bstadmin_answers_in_time(client, dbs):
         assert time.monotonic() - started < 2
         conn.rollback()
     until(lambda: served(get(client, "bookings", limit=1)) == "new")
+
+
+def test_when_the_read_model_does_not_even_give_up_bstadmin_answers_in_time(client, dbs):
+    get(client, "bookings", limit=1)
+    with postgres.connect(dbs.ops, autocommit=True) as conn:
+        pids = [
+            row[0]
+            for row in conn.execute(
+                "select pid from pg_stat_activity"
+                " where application_name = 'phase2-ops-read' and datname = current_database()"
+            )
+        ]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        assert served(get(client, "bookings", limit=1)) == "legacy; fallback"
+        assert time.monotonic() - started < 2
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    until(lambda: served(get(client, "bookings", limit=1)) == "new", 12)
 
 
 def test_when_the_database_of_the_read_model_is_gone_bstadmin_answers(dbs, monkeypatch):

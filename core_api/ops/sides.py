@@ -62,10 +62,30 @@ class Side:
         self.pool: Pool = database.pool(
             url, size=size, application_name=f"phase2-ops-{purpose}", options=_SESSION + options, wait_seconds=1.0
         )
+        self._given_up: set[asyncio.Task[list[Row]]] = set()
 
     async def rows(self, statement: str, parameters: dict[str, Any], *, seconds: float) -> list[Row]:
         """The rows of `sql/ops_read/{side}_{statement}.sql`. Raises psycopg.Error; TimeoutError after `seconds`."""
-        async with asyncio.timeout(seconds), self.pool.connection() as conn:
+        asked = asyncio.create_task(self._rows(statement, parameters))
+        try:
+            # where the network is dead it takes 10 s to give a statement up: nobody waits for that
+            await asyncio.wait({asked}, timeout=seconds)
+            if not asked.done():
+                raise TimeoutError
+            return asked.result()
+        finally:
+            if not asked.done():
+                self._given_up.add(asked)
+                asked.add_done_callback(self._forget)
+                asked.cancel()
+
+    def _forget(self, task: asyncio.Task[list[Row]]) -> None:
+        self._given_up.discard(task)
+        if not task.cancelled():
+            task.exception()  # has been told as a timeout
+
+    async def _rows(self, statement: str, parameters: dict[str, Any]) -> list[Row]:
+        async with self.pool.connection() as conn:
             if self.name == "new" and parameters.get("pattern"):
                 parameters = parameters | {"found": await self._found(conn, parameters), "pattern": None}
             return [row[0] for row in await self._ask(conn, statement, parameters)]
