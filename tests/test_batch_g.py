@@ -120,6 +120,7 @@ def service(dbs: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "BALISNAP_DB_URL": dbs.balisnap,
         "BSTADMIN_DB_URL": dbs.bstadmin,
         "OPS_TESTERS": "ayu, Made@Example.com",
+        "OPS_SHADOW_PERCENTAGE": "100",
         "PHASE2_REPORTS": str(tmp_path_factory.mktemp("reports")),
     }
     with pytest.MonkeyPatch.context() as patch:
