@@ -24,12 +24,15 @@ from bridge.commands import (  # noqa: F401  (a topic's commands register themse
     emitters,
     evidence,
     flags,
+    guardrails,
     ledger,
     operating,
     rehearsal,
     reversibility,
+    rollout,
     serve,
     signoff,
+    ui,
 )
 from bridge.commands.base import (
     AsOf,
