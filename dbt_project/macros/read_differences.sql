@@ -24,7 +24,7 @@
         ('paid_at', 'timestamptz', ['INSTANT', 'UNPAID', 'OTHER_SOURCE']),
         ('package_id', 'bigint', ['OTHER_SOURCE']),
         ('driver_id', 'integer', ['OTHER_BOOKING']),
-        ('board_driver_id', 'integer', ['OTHER_BOOKING']),
+        ('board_driver_id', 'integer', ['NO_TIME', 'OTHER_BOOKING']),
         ('assigned_at', 'timestamptz', ['INSTANT', 'OTHER_BOOKING']),
         ('note', 'text', ['LINES', 'AMONG_OTHERS']),
         ('finance_id', 'bigint', ['OTHER_BOOKING']),
@@ -85,6 +85,8 @@
         {{ n }}.has_several
     {%- elif rule == 'OTHER_BOOKING' -%}
         {{ n }}.has_twins
+    {%- elif rule == 'NO_TIME' -%}
+        {{ new }} is null and {{ n }}.driver_id = {{ old }} and {{ n }}.assigned_at is null
     {%- elif rule == 'EARLIER' -%}
         {{ n }}.has_several and {{ new }} < {{ old }}
     {%- elif rule == 'AMONG_OTHERS' -%}

@@ -34,7 +34,7 @@ select
                                             and r.entity_type = 'BOOKING'
                                             and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
                                             and r.external_ref ~ '^[0-9]{1,10}$'
-                                        order by r.external_ref
+                                        order by r.entity_key
                                         limit 1
                                     ),
                                     false

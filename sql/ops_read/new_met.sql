@@ -50,7 +50,7 @@ with met as materialized (
                         and r.entity_type = 'BOOKING'
                         and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
                         and r.external_ref ~ '^[0-9]{1,10}$'
-                    order by r.external_ref
+                    order by r.entity_key
                     limit 1
                 ),
                 false

@@ -26,6 +26,15 @@ where entity_type = 'BOOKING' and external_ref_kind = 'BSTADMIN_BOOKING_ID';
 
 create index if not exists ix_ops_assignment_driver_active
 on public.ops_assignment (driver_id) where is_active;
+create index if not exists ix_ops_assignment_driven
+on public.ops_assignment (booking_key) where is_active and driver_id is not null;
+
+-- what the finance summary adds up, without a look at the rows
+create index if not exists ix_ops_booking_state_paid
+on public.ops_booking_state (booking_key) include (is_paid_flag);
+create index if not exists ix_ops_finance_bridge_sums
+on public.ops_finance_bridge (booking_key)
+include (booking_finance_id, validated_at, is_locked, settlement_status);
 
 -- search by a part of the reference or of the name
 create index if not exists ix_booking_core_reference_part

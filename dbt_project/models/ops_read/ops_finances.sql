@@ -25,7 +25,7 @@ where
                 and numbers.entity_type = 'BOOKING'
                 and numbers.external_ref_kind = 'BSTADMIN_BOOKING_ID'
                 and numbers.external_ref ~ '^[0-9]{1,10}$'
-            order by numbers.external_ref
+            order by numbers.entity_key -- nothing to be sorted
             limit 1
         ),
         false
