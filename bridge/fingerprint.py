@@ -71,6 +71,8 @@ _LOGS = frozenset(
         "phase2.unmapped_queue_dump",
         "phase2.warehouse_state",
         "phase2.watermarks",
+        "phase2.write_checks",
+        "phase2.write_intents",
     }
 )
 
