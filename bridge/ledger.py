@@ -49,7 +49,10 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
     "drill": ("phase2", "drills", "drill_id"),
 }
 
-_BATCH_OF = {"script": sql.SQL("r.said ->> 'batch_code'"), "drill": sql.SQL("'F'")}
+_BATCH_OF = {
+    "script": sql.SQL("r.said ->> 'batch_code'"),
+    "drill": sql.SQL("coalesce(r.said -> 'measured' ->> 'batch', 'F')"),
+}
 
 # Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
 _WORDS = ("reason", "note", "evidence", "error")
