@@ -28,6 +28,7 @@ from bridge.commands import (  # noqa: F401  (a topic's commands register themse
     operating,
     rehearsal,
     reversibility,
+    rollout,
     serve,
     signoff,
 )

@@ -60,6 +60,8 @@ class CoreSettings(BaseSettings):
 
     ops_shadow_percentage: float = Field(5.0, ge=0, le=100, description="of the reads run on the other side too")
 
+    ops_testers: str = Field("", description="for whom reads and writes are switched first: x-actor names, commas")
+
     phase2_kill: str = Field("", description="flags that are off here whatever else says on: names, commas; or `all`")
     ingest_webhook_enabled: bool = False
     ingest_queue_enabled: bool = False

@@ -47,11 +47,13 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
     "gate": ("phase2", "gate_results", "gate_result_id"),
     "script": ("public", "migration_run_log", "run_key"),
     "drill": ("phase2", "drills", "drill_id"),
+    "incident": ("phase2", "incidents", "incident_id"),
 }
 
 _BATCH_OF = {
     "script": sql.SQL("r.said ->> 'batch_code'"),
-    "drill": sql.SQL("coalesce(r.said -> 'measured' ->> 'batch', 'F')"),
+    "incident": sql.SQL("'G'"),
+    "drill": sql.SQL("coalesce(r.said #>> '{measured,batch}', 'F')"),
 }
 
 # Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
@@ -154,7 +156,7 @@ def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any], **more: Any
         table=sql.Identifier(schema, table),
         key=sql.Identifier(key),
         batch=_BATCH_OF.get(kind, sql.SQL("r.said ->> 'batch'")),
-        subject=sql.Literal({"gate": "gate_id", "script": "script_name"}.get(kind, kind)),
+        subject=sql.Literal({"gate": "gate_id", "script": "script_name", "incident": "severity"}.get(kind, kind)),
     )
     conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys), "more": Jsonb(more, dumps=_dumps)})
 

@@ -29,6 +29,7 @@ SCHEDULES = {
     "drill-weekly": "0 20 * * 0",
     "retention": "0 19 * * *",
     "dual-write-hourly": "20 * * * *",
+    "shadow-hourly": "40 * * * *",
 }
 
 
