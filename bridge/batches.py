@@ -12,6 +12,7 @@ from typing import Literal
 Kind = Literal[
     "sources", "script", "rerun", "legacy", "land", "snapshot", "audit", "dbt", "service", "flag", "emit", "retention",
     "parity",
+    "guardrails",
 ]  # fmt: skip
 
 
@@ -58,6 +59,7 @@ def _measure(code: str) -> Step:
     return Step("dbt", f"gates_{code}", "Measure the gates, and test them")
 
 
+_GUARDRAILS = Step("guardrails", "measure", "Measure the guardrails, which gates read too")
 _LAND = Step("land", "sources", "Copy both sources, one read-only snapshot each")
 
 BATCHES: dict[str, Batch] = {
@@ -179,8 +181,11 @@ BATCHES: dict[str, Batch] = {
                 Step("emit", "mail", "Emit the parsed mails, once, and see them applied"),
                 Step("retention", "091_retention_cleanup.sql", "Forget what has served its time; daily from now on"),
             ),
-            postchecks=(_measure("f"),),
-            gates=("F-00", "F-01", "F-02", "F-02-P95", "F-03", "F-04", "F-05", "F-06", "G-04"),
+            postchecks=(_GUARDRAILS, _measure("f")),
+            gates=(
+                *("F-00", "F-01", "F-02", "F-02-P95", "F-03", "F-04", "F-05", "F-06"),
+                *("G-03", "G-04", "G-05", "G-06"),
+            ),
             rollback=(
                 "switch off queue, webhook, replay and both emitters, and wait until the service says so",
                 "keep every event: pending and failed ones wait in the log, to be applied or replayed later",
@@ -207,6 +212,30 @@ BATCHES: dict[str, Batch] = {
             rollback=(
                 "switch the reads off, wait until the service answers from bstadmin, and note how long it took (G-04)",
                 "drop the read model (schema ops_read) and the indexes of script 020",
+            ),
+        ),
+        Batch(
+            code="H",
+            focus="Controlled write cutover",
+            output="notes and meeting points written by the core API, for the testers; then step by step"
+            " (bridge/rollout.py)",
+            prechecks=(
+                Step("service", "ladder", "Are the reads on for all: batch G stands at the top of its ladder"),
+                Step("service", "writer", "Can bstadmin be written, by a writer with its rights and no other database"),
+            ),
+            steps=(
+                Step(
+                    "flag", "OPS_WRITE_CORE_ENABLED", "Switch writes on for the testers, note and meeting point alone"
+                ),
+                Step("service", "write", "A note as it stands: a tester's on both sides, another's the old way"),
+                Step("service", "compare", "Compare both sides of what was written, and emitters with the log"),
+            ),
+            postchecks=(_measure("h"),),
+            gates=("H-01", "H-02", "H-03", "H-04"),
+            rollback=(
+                "switch writes through the core off, for all; bstadmin alone is written then",
+                "wait until open writes have reached bstadmin and due events are applied",
+                "count what is lost (gate H-02), and note how long it took (H-04, G-04)",
             ),
         ),
     )
