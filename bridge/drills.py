@@ -108,12 +108,13 @@ def served(
     on: Sequence[Flag] = INGESTION,
     ask: Callable[[], None] = lambda: None,
     bstadmin_url: str | None = None,
+    writes: bool = False,
 ) -> Iterator[Service]:
     """API and worker on this copy, with a Valkey, a port, tokens and a queue of their own; ended whatever happens.
 
-    `on`: the flags of ingestion that are on; the others are off. `bstadmin_url`: what stands in for bstadmin; without
-    it nothing is written there, whatever the environment says. Raises CouldNotRun: it is no copy made to be dropped,
-    the tables are not there, or the service does not start.
+    `on`: the flags of ingestion that are on; the others are off. `bstadmin_url`: what it reads as bstadmin, or what
+    stands in for it; written only with `writes`, whatever the environment says. Raises CouldNotRun: it is no copy made
+    to be dropped, the tables are not there, or the service does not start.
     """
     with postgres.connect(ops_url, application_name="phase2 drill", autocommit=True) as conn:
         if not postgres.refuse_a_stranger(conn, postgres.database_name(ops_url)):
@@ -131,6 +132,7 @@ def served(
             "core_api_host": "127.0.0.1",
             "core_api_port": port,
             "core_api_url": url,
+            "bstadmin_write_db_url": SecretStr(bstadmin_url) if bstadmin_url and writes else None,
             **{f"{name}_previous": None for name in given},
             **{name: SecretStr(value) for name, value in given.items()},
         }
@@ -139,7 +141,8 @@ def served(
             service = Service(ops_url, CoreSettings().model_copy(update=told), client, ask, bstadmin_url)
             service.switch(True, *on)
             service.switch(False, *(flag for flag in INGESTION if flag not in on))
-            with _running(ops_url, bstadmin_url or _NOWHERE, port, given) as (process, log):
+            theirs = (bstadmin_url or _NOWHERE, bstadmin_url if bstadmin_url and writes else _NOWHERE)
+            with _running(ops_url, theirs, port, given) as (process, log):
                 until(partial(_started, process, client, url), _START_SECONDS)
                 if process.poll() is None and _answers(client, url):
                     yield service
@@ -154,7 +157,7 @@ def served(
 
 @contextmanager
 def _running(
-    ops_url: str, bstadmin_url: str, port: int, given: Mapping[str, str]
+    ops_url: str, bstadmin: tuple[str, str], port: int, given: Mapping[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """`core_api serve` behind a tether, and its log; gone when this ends, or when this process does."""
     home = Path(tempfile.mkdtemp(prefix="phase2-drill-"))
@@ -162,8 +165,8 @@ def _running(
     environment = os.environ | {
         "OPS_DB_URL": ops_url,
         "BALISNAP_DB_URL": _NOWHERE,
-        "BSTADMIN_DB_URL": bstadmin_url,
-        "BSTADMIN_WRITE_DB_URL": bstadmin_url,  # never that of the environment: the copy holds real writes
+        "BSTADMIN_DB_URL": bstadmin[0],
+        "BSTADMIN_WRITE_DB_URL": bstadmin[1],  # never that of the environment: the copy holds real writes
         "PHASE2_ENV": policy().environment,
         "PHASE2_HOME": str(home),
         "PHASE2_KILL": "",
@@ -854,7 +857,7 @@ def ground(run: steps.Run) -> Iterator[Ground]:
         with postgres.connect(copy.run.databases.ops, application_name="phase2 drill", autocommit=True) as conn:
             conn.execute(_PARK)
         ops = copy.run.databases.ops
-        with write_drill.stand_in(ops) as bstadmin, served(ops, ask=ask, bstadmin_url=bstadmin) as service:
+        with write_drill.stand_in(ops) as bstadmin, served(ops, ask=ask, bstadmin_url=bstadmin, writes=True) as service:
             run.progress(f"a service of its own answers at {service.settings.url}")
             yield Ground(run, copy, service)
 

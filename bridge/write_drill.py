@@ -46,6 +46,17 @@ _OF_SAMPLE = {
     "booking_finance_items": "t.booking_finance_id in (select f.booking_finance_id"
     " from landing_bstadmin.booking_finances as f join sample as s on s.booking_id = f.booking_id)",
 }
+# What was written since the landing is not in it: the copy begins with nothing open, and compares from now on.
+_BEGINS = """
+update phase2.write_intents as i
+set core_status = 'REFUSED', legacy_status = 'REFUSED'
+where i.core_status in ('PENDING', 'BEHIND') or i.legacy_status = 'PENDING';
+update phase2.conflicts as c
+set status = 'GONE', ended_at = now(), ended_by = 'rehearsal', reason = 'of the ops database, not of its copy'
+where c.status = 'OPEN';
+insert into phase2.write_checks (check_id, window_from, window_to, checked, mismatched, detail)
+values (gen_random_uuid(), now(), now(), 0, 0, '{}')
+"""
 # What bstadmin wants to know, and is not landed.
 _FILLED = {
     "bookings": {"user_id": "u"},
@@ -89,11 +100,12 @@ def stand_in(copy_url: str) -> Iterator[str]:
 
 
 def fill(copy_url: str, stand_in_url: str) -> int:
-    """Bookings of bstadmin, as they are landed, into the stand-in; how many."""
+    """Bookings of bstadmin, as they are landed, into the stand-in; how many. The copy forgets what is open."""
     with (
         postgres.connect(copy_url, application_name="phase2 drill") as ops,
         postgres.connect(stand_in_url, application_name="phase2 drill") as theirs,
     ):
+        ops.execute(_BEGINS)
         ops.execute(_SAMPLE)
         for table in _LANDED:
             _fill(ops, theirs, table)

@@ -52,7 +52,7 @@ def service(ops: str) -> Iterator[Service]:
         patch.setenv("INGEST_SWEEP_SECONDS", "0.3")
         patch.setenv("INGEST_RECOVER_SECONDS", "0.5")
         core_settings.cache_clear()
-        with write_drill.stand_in(ops) as bstadmin, drills.served(ops, bstadmin_url=bstadmin) as one:
+        with write_drill.stand_in(ops) as bstadmin, drills.served(ops, bstadmin_url=bstadmin, writes=True) as one:
             yield one
     core_settings.cache_clear()
 

@@ -11,7 +11,7 @@ latest_check as (
         window_to
     from {{ source('phase2', 'write_checks') }}
     where checked_at > now() - interval '2 hours'
-    order by window_to desc
+    order by checked_at desc
     limit 1
 ),
 
