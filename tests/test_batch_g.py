@@ -28,6 +28,7 @@ from tests import pipeline, serving
 from tests.ops_parts import AS_OF, admin, shadow_reads
 
 G = BATCHES["G"]
+SLOW = {"served_seconds": 1.0, "shadow_seconds": 1.0}  # beside which a busy machine's own reads weigh nothing
 
 
 # --- the ladders, without a database -------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def forward(dbs: Databases) -> gates.Verdict:
 @pytest.fixture(scope="module")
 def first(dbs: Databases, service: str, conn: psycopg.Connection) -> gates.Verdict:
     for read in ("bookings", "booking", "assignments", "finance"):
-        shadow_reads(conn, read, 95)  # the rest is the run's to read
+        shadow_reads(conn, read, 95, **SLOW)  # the rest is the run's to read
     return forward(dbs)
 
 
@@ -254,7 +255,7 @@ def test_up_one_rung_when_nothing_holds_it_and_down_whatever_does(climber: steps
 
 def enough(conn: psycopg.Connection) -> None:
     for read in ("bookings", "booking", "assignments", "finance"):
-        shadow_reads(conn, read, 299)
+        shadow_reads(conn, read, 299, **SLOW)
     shadow_reads(conn, "bookings", 20, kind="calibration")
 
 
@@ -264,7 +265,9 @@ def test_the_commands_teach_and_answer_by_their_exit_code(climber: steps.Run, co
         return done.exit_code, done.output
 
     code, said = phase2("rollout", "G")
-    assert (code, "NO GO  testers → 5 %  shadow reads" in said) == (1, True)
+    assert code == 1
+    assert "NO GO  testers → 5 %  " in said
+    assert said.rstrip().endswith("shadow reads"), said
     assert phase2("incident", "open", "--title", "slow", "--severity", "minor")[0] == 0
     assert phase2("incident", "list")[0] == 0
     enough(conn)
