@@ -389,6 +389,35 @@ def test_a_flag_is_changed_for_a_part(browser: Browser, shop: Shop, hand: Hand) 
     assert (row.enabled, row.rollout.percentage, row.rollout.emails) == (True, percentage, ("ayu@mail.test",))
 
 
+def test_a_rung_is_asked_for_and_taken_back(
+    browser: Browser, shop: Shop, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down is at once. Up is the command's word: here that it could not run, for the process has half a setting."""
+    shop.sql("delete from phase2.flags where flag = 'OPS_READ_NEW_MODEL_ENABLED'")
+    with postgres.connect(shop.ops, autocommit=True) as conn:
+        five = flags.Rollout(percentage=5)
+        flags.change(conn, "OPS_READ_NEW_MODEL_ENABLED", True, reason="a test", rollout=five)
+    monkeypatch.setenv("OPS_DB_URL", "postgresql://nobody@localhost:1/none")
+    with at(browser, shop, role="Ops Lead") as page:
+        page.goto("/console/flags")
+        page.get_by_role("heading", name="G reads: 5 %").wait_for()
+        page.fill("#down-G", "complaint 4711")
+        hand(page, "form[action$='G/down'] button")
+        said(page, "One rung back")
+        page.get_by_role("heading", name="G reads: testers").wait_for()
+        page.fill("#up-G", "a quiet week")
+        hand(page, "form[action$='G/up'] button")
+        said(page, "Asked")
+        for _ in range(100):
+            page.goto("/console/flags")
+            if page.get_by_text("could not run").count():
+                break
+            page.wait_for_timeout(200)
+        by_mouse(page, "#rollout-G summary")
+        page.get_by_text("BSTADMIN_DB_URL not set").wait_for()
+    assert [(e.actor, e.body["to"]) for e in shop.entries("rollout")[-1:]] == [("ayu", "testers")]
+
+
 def test_signing_and_taking_it_back(browser: Browser, shop: Shop, hand: Hand) -> None:
     with at(browser, shop, role="Owner", name="pak made") as page:
         page.goto("/console/sign-offs/D")
@@ -431,6 +460,7 @@ def places(shop: Shop) -> dict[str, str]:
     return {
         "overview": "/console",
         "batch": "/console/batches/C",
+        "guardrails": "/console/guardrails",
         "ingestion": "/console/ingestion",
         "dead-letters": "/console/dead-letters",
         "dead-letter": f"/console/dead-letters/{shop.letters[-1]}",
