@@ -113,7 +113,7 @@ bench-ingest: setup ## Events accepted and applied a second, latencies, where th
 	@$(VENV)/bin/python -m tests.bench_ingest --bookings $(BOOKINGS) --events $(EVENTS) --seconds $(SECONDS) $(ARGS)
 serve: setup ## API and worker on the embedded parts, flags of ingestion on, until Ctrl-C (CORE_API_PORT=4000)
 	@$(PHASE2) serve
-drill: setup ## What batch F has to show, on a copy of the ops database: duplicates, order, burst, replay, rollback
+drill: setup ## What batch F has to show, on a copy of the ops database: duplicates, order, burst, replay, rollback; and the reads' rollback
 	@$(PHASE2) drill
 docs: setup ## dbt docs, with the rulebook
 	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .

@@ -1,4 +1,5 @@
-"""The drills of batch F (blueprint 6.7, required tests and rollback): on a copy, with a service of its own.
+"""The drills of batch F (blueprint 6.7, required tests and rollback) and of the reads' rollback: on a copy, with a
+service of its own.
 
     copy of the ops database → API, worker and Valkey on it → drills → evidence in the ops database → copy dropped
 
@@ -23,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,7 +36,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
-from bridge import clone, flags, ledger, postgres, runlog, steps, stop
+from bridge import clone, flags, ledger, parity, postgres, runlog, steps, stop
 from bridge.core_settings import CoreSettings
 from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.flags import Flag
@@ -52,6 +54,8 @@ _ACTOR = "drill"
 _NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a service opens no source
 _START_SECONDS = 60.0
 _DONE_SECONDS = 60.0  # the longest that a drill waits for what it has sent
+_READS: Flag = "OPS_READ_NEW_MODEL_ENABLED"
+_PAGES = ("bookings?limit=20", "assignments?limit=20", "finance/summary")
 _TOGETHER = 8  # parallel deliveries of one event
 
 
@@ -101,11 +105,12 @@ class Service:
 
 @contextmanager
 def served(
-    ops_url: str, *, on: Sequence[Flag] = INGESTION, ask: Callable[[], None] = lambda: None
+    ops_url: str, *, on: Sequence[Flag] = INGESTION, bstadmin: str = _NOWHERE, ask: Callable[[], None] = lambda: None
 ) -> Iterator[Service]:
     """API and worker on this copy, with a Valkey, a port, tokens and a queue of their own; ended whatever happens.
 
-    `on`: the flags of ingestion that are on; the others are off. Raises CouldNotRun: it is no copy made to be dropped,
+    `on`: the flags of ingestion that are on; the others are off. `bstadmin`: what reads are compared with and answered
+    by; nothing there is ever written. Raises CouldNotRun: it is no copy made to be dropped,
     the tables are not there, or the service does not start.
     """
     with postgres.connect(ops_url, application_name="phase2 drill", autocommit=True) as conn:
@@ -132,7 +137,7 @@ def served(
             service = Service(ops_url, CoreSettings().model_copy(update=told), client, ask)
             service.switch(True, *on)
             service.switch(False, *(flag for flag in INGESTION if flag not in on))
-            with _running(ops_url, port, given) as (process, log):
+            with _running(ops_url, bstadmin, port, given) as (process, log):
                 _until(partial(_started, process, client, url), _START_SECONDS)
                 if process.poll() is None and _answers(client, url):
                     yield service
@@ -146,14 +151,17 @@ def served(
 
 
 @contextmanager
-def _running(ops_url: str, port: int, given: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def _running(
+    ops_url: str, bstadmin: str, port: int, given: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """`core_api serve` behind a tether, and its log; gone when this ends, or when this process does."""
     home = Path(tempfile.mkdtemp(prefix="phase2-drill-"))
     log = home / "service.log"
     environment = os.environ | {
         "OPS_DB_URL": ops_url,
         "BALISNAP_DB_URL": _NOWHERE,
-        "BSTADMIN_DB_URL": _NOWHERE,
+        "BSTADMIN_DB_URL": bstadmin,
+        "BSTADMIN_WRITE_DB_URL": _NOWHERE,  # what the copy holds of open writes is the ops database's to bring there
         "PHASE2_ENV": policy().environment,
         "PHASE2_HOME": str(home),
         "PHASE2_KILL": "",
@@ -670,11 +678,11 @@ def _replay(service: Service, ref: str, out: Outcome) -> None:
 
 
 class _Traffic:
-    """An emitter that sends an event every few hundredths of a second, and keeps what it was answered."""
+    """Somebody who asks every few hundredths of a second, and keeps what he was answered: status and word."""
 
-    def __init__(self, service: Service) -> None:
-        self.answers: list[tuple[float, int, str]] = []  # when it came, status, event's id or error's code
-        self._service = service
+    def __init__(self, once: Callable[[], tuple[int, str]]) -> None:
+        self.answers: list[tuple[float, int, str]] = []  # when it came, status, word
+        self._once = once
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._send, daemon=True)
 
@@ -689,21 +697,33 @@ class _Traffic:
     def _send(self) -> None:
         while not self._end.wait(0.03):
             try:
-                answer = self._service.send(_event(_ref()))
-                said = answer.json()
-                word = said["data"]["eventId"] if answer.status_code == 202 else said["error"]["code"]
-                self.answers.append((time.monotonic(), answer.status_code, word))
-            except CouldNotRun:
-                self.answers.append((time.monotonic(), 0, ""))
+                answer = self._once()
+            except (CouldNotRun, httpx.TransportError):
+                answer = (0, "")
+            self.answers.append((time.monotonic(), *answer))
 
     def accepted(self) -> list[str]:
         return [word for _, status, word in self.answers if status == 202]
 
-    def settled(self, status: int, seconds: float) -> bool:
-        """Whether every answer of the last seconds was this one, and there were some."""
+    def settled(self, wanted: int | str, seconds: float) -> bool:
+        """Whether every answer of the last seconds was of this status, or this word, and there were some."""
         since = time.monotonic() - seconds
-        late = [found for at, found, _ in self.answers if at >= since]
-        return len(late) > 3 and set(late) == {status}
+        late = [word if isinstance(wanted, str) else status for at, status, word in self.answers if at >= since]
+        return len(late) > 3 and set(late) == {wanted}
+
+    def switched(self, old: int | str, toggled: float) -> float:
+        """Seconds from the toggle until the first answer of the old path after which no other came."""
+        found = [(at, word if isinstance(old, str) else status) for at, status, word in self.answers]
+        last = max((at for at, one in found if one != old), default=toggled)
+        first = min((at for at, one in found if one == old and at >= last), default=None)
+        return (first or time.monotonic()) - toggled
+
+
+def _emit(service: Service) -> tuple[int, str]:
+    """An event of a booking of its own; its id, or the error's code."""
+    answer = service.send(_event(_ref()))
+    said = answer.json()
+    return answer.status_code, said["data"]["eventId"] if answer.status_code == 202 else said["error"]["code"]
 
 
 _LOGGED = "select count(*) from public.ingest_event_log as e where e.event_key = any(%(keys)s)"
@@ -727,16 +747,14 @@ def rollback(service: Service) -> Outcome:
         _ended(service, [failing] if failing else [])
     buried = service.one(_BURIED, key=failing)
     try:
-        with _Traffic(service) as traffic:
+        with _Traffic(partial(_emit, service)) as traffic:
             _until(lambda: traffic.settled(202, _SETTLED), _DONE_SECONDS)
             service.ask()
             toggled = time.monotonic()
             # in the blueprint's order: the queue, then the webhook
             service.switch(False, "INGEST_QUEUE_ENABLED", "INGEST_WEBHOOK_ENABLED")
             off = _until(lambda: traffic.settled(503, _SETTLED), limit or _PATIENCE)
-            last = max((at for at, status, _ in traffic.answers if status != 503), default=toggled)
-            first = min((at for at, status, _ in traffic.answers if status == 503 and at >= last), default=None)
-            old = (first or time.monotonic()) - toggled
+            old = traffic.switched(503, toggled)
             words = {word for _, status, word in traffic.answers if status == 503}
             before = traffic.accepted()
             kept = service.one(_LOGGED, keys=[UUID(key) for key in before])
@@ -778,19 +796,55 @@ def rollback(service: Service) -> Outcome:
     return out
 
 
+def reads(service: Service) -> Outcome:
+    """Pages are read from the new model, and the flag goes off: how long until bstadmin answers; no request fails."""
+    out, limit, pages = Outcome(), _limits(service).get("G-04"), cycle(_PAGES)
+
+    def read() -> tuple[int, str]:
+        answer = service.admin("GET", f"/v1/ops/{next(pages)}")
+        return answer.status_code, answer.headers.get("x-served-by", "nobody")
+
+    try:
+        with _Traffic(read) as traffic:
+            service.switch(True, _READS)
+            on = _until(lambda: traffic.settled("new", _SETTLED), _DONE_SECONDS)
+            service.ask()
+            toggled = time.monotonic()
+            service.switch(False, _READS)
+            off = _until(lambda: traffic.settled("legacy", _SETTLED), limit or _PATIENCE)
+            old = traffic.switched("legacy", toggled)
+    finally:
+        service.switch(False, _READS)
+    said = sorted({f"{status} by {side}" for _, status, side in traffic.answers})
+    out.measured = {
+        "batch": "G",
+        "seconds_to_old_path": round(old, 2),
+        "reads": len(traffic.answers),
+        "limit_seconds": limit,
+    }
+    within = f"{old:.1f} s, " + ("no limit in the registry" if limit is None else f"limit {limit:g} s")
+    out.check("the new model serves while the flag is on", on, ", ".join(said))
+    out.check("bstadmin serves in time (G-04)", off and limit is not None and old <= limit, within)
+    out.check("no request failed", {status for _, status, _ in traffic.answers} == {200}, ", ".join(said))
+    return out
+
+
 DRILLS: dict[str, Callable[[Service], Outcome]] = {
     "duplicate": duplicate,
     "out_of_order": out_of_order,
     "burst": burst,
     "replay": replay,
     "rollback": rollback,
+    "reads": reads,
 }
+_KEPT_AS = {"reads": "rollback"}  # gate G-04 asks for rollbacks, whatever they roll back
 TITLES = {
     "duplicate": "Duplicate delivery",
     "out_of_order": "Events out of order",
     "burst": "Burst of ten times the peak",
     "replay": "Replay of a failed event",
     "rollback": "Rollback: flags off while events come in",
+    "reads": "Rollback of the reads: flag off while pages are read",
 }
 
 
@@ -829,7 +883,7 @@ def ground(run: steps.Run) -> Iterator[Ground]:
         run.progress(f"a copy of the ops database by {copy.how}, {copy.seconds:.1f} s")
         with postgres.connect(copy.run.databases.ops, application_name="phase2 drill", autocommit=True) as conn:
             conn.execute(_PARK)
-        with served(copy.run.databases.ops, ask=ask) as service:
+        with served(copy.run.databases.ops, bstadmin=run.databases.bstadmin, ask=ask) as service:
             run.progress(f"a service of its own answers at {service.settings.url}")
             yield Ground(run, copy, service)
 
@@ -846,6 +900,9 @@ def drill(there: Ground, name: str, how: Callable[[Service], Outcome] | None = N
     there.run.progress(f"drill {name}: {TITLES[name].lower()}")
     started = runlog.utc_now()
     try:
+        if name == "reads":
+            with there.copy.run.connect() as conn:
+                parity.ready(there.copy.run, conn)
         outcome = (how or DRILLS[name])(there.service)
     except Stopped:
         raise
@@ -856,7 +913,7 @@ def drill(there: Ground, name: str, how: Callable[[Service], Outcome] | None = N
 
 def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledger.Entry:
     """The report, the row, and the entry that tells of both."""
-    run, ended = there.run, runlog.utc_now()
+    run, ended, kept = there.run, runlog.utc_now(), _KEPT_AS.get(name, name)
     content = {
         "drill": name,
         "drill_id": runlog.uuid7(),
@@ -879,7 +936,7 @@ def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledg
                 _KEEP,
                 {
                     "id": content["drill_id"],
-                    "drill": name,
+                    "drill": kept,
                     "passed": outcome.passed,
                     "measured": Jsonb(outcome.measured),
                     "started": started,
@@ -894,7 +951,7 @@ def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledg
                 **{part: content[part] for part in ("result", "seconds", "copy", "checks")},
                 files=ledger.files(written.html, written.md, written.json),
             )
-            entry = ledger.latest(conn, "drill", subject=name)
+            entry = ledger.latest(conn, "drill", subject=kept)
             assert entry is not None
     failed = sum(not check.passed for check in outcome.checks)
     run.progress(

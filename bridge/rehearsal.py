@@ -3,8 +3,8 @@
     fp0 → run → fp1 → roll back → fp2 → run → fp3        fp2 = fp0 and fp3 = fp1 are required
 
 The sources are the real ones, copied once, read-only: the second run takes the rows that the first one landed, so that
-a shop that goes on selling meanwhile makes no difference. Batch F switches a service on: it has one of its own on the
-copy, and as its rollback keeps every event, its flags alone are compared.
+a shop that goes on selling meanwhile makes no difference. Batches that switch flags (F, G) have a service of their own
+on the copy; as events stay, of the content the flags alone are compared.
 
 Nothing of the copy stays but the certificate: an entry "rehearsal" in the ledger of the ops database, and a JSON file
 beside the reports. A failed rehearsal is an entry too, and the latest entry counts.
@@ -157,7 +157,7 @@ def _rehearse(copy: Clone, one: Batch, ask: Callable[[], None]) -> dict[str, Any
 
 @contextmanager
 def _service(run: Run, one: Batch) -> Iterator[None]:
-    """A service of its own on the copy, switched off, where batch F is rehearsed or has to be rolled back before."""
+    """A service of its own on the copy, switched off, where a batch of flags is rehearsed, or rolled back before."""
     from bridge import drills
 
     with run.connect() as conn:
@@ -166,7 +166,8 @@ def _service(run: Run, one: Batch) -> Iterator[None]:
     if not any(BATCHES[code].switches for code in (one.code, *standing)):
         yield
         return
-    with drills.served(run.databases.ops, on=()) as service, core_settings.instead(service.settings):
+    own = drills.served(run.databases.ops, on=(), bstadmin=run.databases.bstadmin)
+    with own as service, core_settings.instead(service.settings):
         yield
 
 

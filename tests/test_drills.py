@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from bridge import clone, drills, ledger, postgres, runlog, steps, stop
+from bridge import clone, drills, ledger, postgres, runlog, steps, stop, warehouse
 from bridge.cli import app
 from bridge.core_settings import core_settings
 from bridge.drills import Check, Outcome, Service
@@ -40,6 +40,7 @@ def ops() -> Iterator[str]:
     with serving.ready(server) as url:
         with postgres.connect(server, autocommit=True) as admin:
             admin.execute(postgres.statement(OURS, postgres.database_name(url)))
+        warehouse.build(url, "ops_read")
         yield url
 
 
@@ -51,7 +52,7 @@ def service(ops: str) -> Iterator[Service]:
         patch.setenv("INGEST_SWEEP_SECONDS", "0.3")
         patch.setenv("INGEST_RECOVER_SECONDS", "0.5")
         core_settings.cache_clear()
-        with drills.served(ops) as one:
+        with serving.back_office(os.environ["TEST_PG_URL"]) as bstadmin, drills.served(ops, bstadmin=bstadmin) as one:
             yield one
     core_settings.cache_clear()
 

@@ -92,7 +92,7 @@ looked_at as (
         problem as status,
         jsonb_build_object('drill_id', drill_id, 'ended_at', ended_at) as detail
     from drills
-    where drill <> 'rollback'
+    where drill not like 'rollback%'
 
     union all
 
@@ -107,7 +107,7 @@ looked_at as (
         ) as detail
     from drills
     inner join limits on limits.gate_id = 'G-04'
-    where drills.drill = 'rollback'
+    where drills.drill like 'rollback%'
 ),
 
 counted as (
@@ -161,7 +161,10 @@ measured as (
         null::jsonb as detail
     from counted as c
     cross join latency as l
-    left join drills as r on r.drill = 'rollback' and r.problem is null
+    cross join (
+        select case when bool_and(problem is null) then max(seconds) end as seconds from drills
+        where drill like 'rollback%'
+    ) as r
 
     union all
 
