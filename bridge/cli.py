@@ -32,6 +32,7 @@ from bridge.commands import (  # noqa: F401  (a topic's commands register themse
     rollout,
     serve,
     signoff,
+    ui,
 )
 from bridge.commands.base import (
     AsOf,

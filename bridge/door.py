@@ -46,6 +46,7 @@ _OF_BATCH: dict[str, tuple[str, ...]] = {
         *("models/ops_read/*", "models/shadow/*", "models/recon/batch_g/*"),
         *("macros/read_differences.sql", "seeds/approved_differences.csv"),
     ),
+    "H": ("models/recon/batch_h/*",),
 }
 _NOT_CODE = ("target", "logs", "dbt_packages", "__pycache__")
 

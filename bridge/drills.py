@@ -1,5 +1,4 @@
-"""The drills of batch F (blueprint 6.7, required tests and rollback) and of the reads' rollback: on a copy, with a
-service of its own.
+"""The drills of batch F (blueprint 6.7) and the rollbacks of G and H (6.8, 6.9): on a copy, with its own service.
 
     copy of the ops database → API, worker and Valkey on it → drills → evidence in the ops database → copy dropped
 
@@ -36,7 +35,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
-from bridge import clone, flags, ledger, parity, postgres, runlog, steps, stop
+from bridge import clone, flags, ledger, parity, postgres, runlog, steps, stop, write_drill
 from bridge.core_settings import CoreSettings
 from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.flags import Flag
@@ -45,13 +44,13 @@ from bridge.policy import policy
 from bridge.reports.write import drill as write_report
 from bridge.settings import ROOT, settings
 
-_BATCH = "F"  # whose gates ask for them
+_BATCH = "F"  # whose gates ask for them, but for the one of H
 INGESTION: tuple[Flag, ...] = ("INGEST_WEBHOOK_ENABLED", "INGEST_QUEUE_ENABLED", "INGEST_REPLAY_ENABLED")
 TIMES_THE_PEAK = 10
 LEAST_PEAK = 200  # events a minute: what the burst is taken from where the log has seen less, or nothing yet
 CONNECTIONS = 50
 _ACTOR = "drill"
-_NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a service opens no source
+_NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a service opens no real source
 _START_SECONDS = 60.0
 _DONE_SECONDS = 60.0  # the longest that a drill waits for what it has sent
 _READS: Flag = "OPS_READ_NEW_MODEL_ENABLED"
@@ -70,6 +69,7 @@ class Service:
     settings: CoreSettings
     client: httpx.Client
     ask: Callable[[], None] = lambda: None  # raises Stopped: called where a drill may end
+    bstadmin: str | None = None  # what stands in for it
 
     def connect(self) -> psycopg.Connection:
         return postgres.connect(self.ops, application_name="phase2 drill", autocommit=True)
@@ -86,14 +86,15 @@ class Service:
         """The event under this key, or one of its own."""
         return send(self.client, signed(self.settings, event, key or secrets.token_hex(16)))
 
-    def admin(self, method: str, path: str, **body: Any) -> httpx.Response:
-        """A call of an admin's."""
+    def admin(self, method: str, path: str, *, key: str | None = None, **body: Any) -> httpx.Response:
+        """A call of an admin's; `key` is a write's idempotency key."""
         token = self.settings.core_api_admin_token
         assert token is not None
         headers = {
             "authorization": f"Bearer {token.get_secret_value()}",
             "x-admin-role": "MANAGER",
             "x-actor": _ACTOR,
+            **({"x-idempotency-key": key} if key else {}),
         }
         return self.client.request(method, self.settings.url + path, headers=headers, json=body or None)
 
@@ -105,13 +106,18 @@ class Service:
 
 @contextmanager
 def served(
-    ops_url: str, *, on: Sequence[Flag] = INGESTION, bstadmin: str = _NOWHERE, ask: Callable[[], None] = lambda: None
+    ops_url: str,
+    *,
+    on: Sequence[Flag] = INGESTION,
+    ask: Callable[[], None] = lambda: None,
+    bstadmin_url: str | None = None,
+    writes: bool = False,
 ) -> Iterator[Service]:
     """API and worker on this copy, with a Valkey, a port, tokens and a queue of their own; ended whatever happens.
 
-    `on`: the flags of ingestion that are on; the others are off. `bstadmin`: what reads are compared with and answered
-    by; nothing there is ever written. Raises CouldNotRun: it is no copy made to be dropped,
-    the tables are not there, or the service does not start.
+    `on`: the flags of ingestion that are on; the others are off. `bstadmin_url`: what it reads as bstadmin, or what
+    stands in for it; written only with `writes`, whatever the environment says. Raises CouldNotRun: it is no copy made
+    to be dropped, the tables are not there, or the service does not start.
     """
     with postgres.connect(ops_url, application_name="phase2 drill", autocommit=True) as conn:
         if not postgres.refuse_a_stranger(conn, postgres.database_name(ops_url)):
@@ -129,16 +135,18 @@ def served(
             "core_api_host": "127.0.0.1",
             "core_api_port": port,
             "core_api_url": url,
+            "bstadmin_write_db_url": SecretStr(bstadmin_url) if bstadmin_url and writes else None,
             **{f"{name}_previous": None for name in given},
             **{name: SecretStr(value) for name, value in given.items()},
         }
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         with httpx.Client(timeout=30, limits=limits, trust_env=False) as client:
-            service = Service(ops_url, CoreSettings().model_copy(update=told), client, ask)
+            service = Service(ops_url, CoreSettings().model_copy(update=told), client, ask, bstadmin_url)
             service.switch(True, *on)
             service.switch(False, *(flag for flag in INGESTION if flag not in on))
-            with _running(ops_url, bstadmin, port, given) as (process, log):
-                _until(partial(_started, process, client, url), _START_SECONDS)
+            theirs = (bstadmin_url or _NOWHERE, bstadmin_url if bstadmin_url and writes else _NOWHERE)
+            with _running(ops_url, theirs, port, given) as (process, log):
+                until(partial(_started, process, client, url), _START_SECONDS)
                 if process.poll() is None and _answers(client, url):
                     yield service
                     return
@@ -152,7 +160,7 @@ def served(
 
 @contextmanager
 def _running(
-    ops_url: str, bstadmin: str, port: int, given: Mapping[str, str]
+    ops_url: str, bstadmin: tuple[str, str], port: int, given: Mapping[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """`core_api serve` behind a tether, and its log; gone when this ends, or when this process does."""
     home = Path(tempfile.mkdtemp(prefix="phase2-drill-"))
@@ -160,8 +168,8 @@ def _running(
     environment = os.environ | {
         "OPS_DB_URL": ops_url,
         "BALISNAP_DB_URL": _NOWHERE,
-        "BSTADMIN_DB_URL": bstadmin,
-        "BSTADMIN_WRITE_DB_URL": _NOWHERE,  # what the copy holds of open writes is the ops database's to bring there
+        "BSTADMIN_DB_URL": bstadmin[0],
+        "BSTADMIN_WRITE_DB_URL": bstadmin[1],  # never that of the environment: the copy holds real writes
         "PHASE2_ENV": policy().environment,
         "PHASE2_HOME": str(home),
         "PHASE2_KILL": "",
@@ -201,7 +209,7 @@ def _answers(client: httpx.Client, url: str) -> bool:
         return False
 
 
-def _until(true: Callable[[], Any], seconds: float, every: float = 0.05) -> bool:
+def until(true: Callable[[], Any], seconds: float, every: float = 0.05) -> bool:
     """Wait for it; whether it came in time."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -295,7 +303,7 @@ def _ended(service: Service, keys: Sequence[str]) -> bool:
     """Wait until none of these events is pending; whether that came in time. Raises Stopped."""
     given = [UUID(key) for key in keys]
     began = time.monotonic()
-    while not _until(lambda: not service.one(_PENDING, keys=given), 2, 0.1):
+    while not until(lambda: not service.one(_PENDING, keys=given), 2, 0.1):
         if time.monotonic() - began > _DONE_SECONDS:
             return False
         service.ask()
@@ -496,7 +504,7 @@ def burst(service: Service, *, events: int | None = None) -> Outcome:
     `events`: how many instead of a minute's worth, at the same pace at least.
     """
     out = Outcome()
-    limits = _limits(service)
+    known = limits(service)
     busiest = service.one(_PEAK)
     pace = TIMES_THE_PEAK * max(busiest, LEAST_PEAK)  # events a minute
     count = events or pace
@@ -537,7 +545,7 @@ def burst(service: Service, *, events: int | None = None) -> Outcome:
         "median_seconds": _rounded(median),
         "p95_seconds": _rounded(p95),
         "max_seconds": _rounded(longest),
-        "limits": {gate: limits.get(gate) for gate in _WITHIN},
+        "limits": {gate: known.get(gate) for gate in _WITHIN},
     }
     out.check(f"sent at {TIMES_THE_PEAK} times the peak or faster", rate >= pace, f"{rate:.0f} a minute, asked {pace}")
     out.check("every event is accepted", len(keys) == count, f"{len(keys)} of {count}")
@@ -547,7 +555,7 @@ def burst(service: Service, *, events: int | None = None) -> Outcome:
         ("F-02", median, " s"),
         ("F-02-P95", p95, " s"),
     ):
-        limit = limits.get(gate)
+        limit = known.get(gate)
         if limit is None or measured is None:
             out.check(_WITHIN[gate], False, "no limit in the registry" if limit is None else "nothing measured")
             continue
@@ -567,7 +575,7 @@ where g.gate_id in ('F-01', 'F-02', 'F-02-P95', 'G-04')
 """
 
 
-def _limits(service: Service) -> dict[str, float]:
+def limits(service: Service) -> dict[str, float]:
     """The registry's limits by gate, as far as it has them; seconds, F-01 a ratio."""
     with service.connect() as conn:
         return dict(conn.execute(_LIMITS).fetchall())
@@ -740,7 +748,7 @@ _PATIENCE = 300.0  # for a flag to be in force, where the registry has no limit
 def rollback(service: Service) -> Outcome:
     """The flags go off while events come in: how long until the old path serves, and that nothing is lost."""
     out = Outcome()
-    limit = _limits(service).get("G-04")
+    limit = limits(service).get("G-04")
     ref = _ref()
     with _refused(service, ref):
         failing = _data(service.send(_event(ref))).get("eventId")
@@ -748,12 +756,12 @@ def rollback(service: Service) -> Outcome:
     buried = service.one(_BURIED, key=failing)
     try:
         with _Traffic(partial(_emit, service)) as traffic:
-            _until(lambda: traffic.settled(202, _SETTLED), _DONE_SECONDS)
+            until(lambda: traffic.settled(202, _SETTLED), _DONE_SECONDS)
             service.ask()
             toggled = time.monotonic()
             # in the blueprint's order: the queue, then the webhook
             service.switch(False, "INGEST_QUEUE_ENABLED", "INGEST_WEBHOOK_ENABLED")
-            off = _until(lambda: traffic.settled(503, _SETTLED), limit or _PATIENCE)
+            off = until(lambda: traffic.settled(503, _SETTLED), limit or _PATIENCE)
             old = traffic.switched(503, toggled)
             words = {word for _, status, word in traffic.answers if status == 503}
             before = traffic.accepted()
@@ -762,7 +770,7 @@ def rollback(service: Service) -> Outcome:
             # first the webhook alone: what comes now waits in the log
             toggled = time.monotonic()
             service.switch(True, "INGEST_WEBHOOK_ENABLED")
-            on = _until(lambda: traffic.settled(202, _SETTLED), limit or _PATIENCE)
+            on = until(lambda: traffic.settled(202, _SETTLED), limit or _PATIENCE)
             new = time.monotonic() - toggled - _SETTLED
             waiting = service.one(_PENDING, keys=[UUID(key) for key in traffic.accepted()])
             service.switch(True, "INGEST_QUEUE_ENABLED")
@@ -796,9 +804,9 @@ def rollback(service: Service) -> Outcome:
     return out
 
 
-def reads(service: Service) -> Outcome:
+def read_rollback(service: Service) -> Outcome:
     """Pages are read from the new model, and the flag goes off: how long until bstadmin answers; no request fails."""
-    out, limit, pages = Outcome(), _limits(service).get("G-04"), cycle(_PAGES)
+    out, limit, pages = Outcome(), limits(service).get("G-04"), cycle(_PAGES)
 
     def read() -> tuple[int, str]:
         answer = service.admin("GET", f"/v1/ops/{next(pages)}")
@@ -807,25 +815,27 @@ def reads(service: Service) -> Outcome:
     try:
         with _Traffic(read) as traffic:
             service.switch(True, _READS)
-            on = _until(lambda: traffic.settled("new", _SETTLED), _DONE_SECONDS)
+            on = until(lambda: traffic.settled("new", _SETTLED), _DONE_SECONDS)
             service.ask()
             toggled = time.monotonic()
             service.switch(False, _READS)
-            off = _until(lambda: traffic.settled("legacy", _SETTLED), limit or _PATIENCE)
+            off = until(lambda: traffic.settled("legacy", _SETTLED), limit or _PATIENCE)
             old = traffic.switched("legacy", toggled)
     finally:
         service.switch(False, _READS)
-    said = sorted({f"{status} by {side}" for _, status, side in traffic.answers})
-    out.measured = {
-        "batch": "G",
-        "seconds_to_old_path": round(old, 2),
-        "reads": len(traffic.answers),
-        "limit_seconds": limit,
-    }
+    said = ", ".join(sorted({f"{status} by {side}" for _, status, side in traffic.answers}))
+    out.measured = {"seconds_to_old_path": round(old, 2), "reads": len(traffic.answers), "limit_seconds": limit}
     within = f"{old:.1f} s, " + ("no limit in the registry" if limit is None else f"limit {limit:g} s")
-    out.check("the new model serves while the flag is on", on, ", ".join(said))
+    out.check("the new model serves while the flag is on", on, said)
     out.check("bstadmin serves in time (G-04)", off and limit is not None and old <= limit, within)
-    out.check("no request failed", {status for _, status, _ in traffic.answers} == {200}, ", ".join(said))
+    out.check("no request failed", {status for _, status, _ in traffic.answers} == {200}, said)
+    return out
+
+
+def write_rollback(service: Service) -> Outcome:
+    """The flag of writes goes off while people write: no write fails, and bstadmin has all of them."""
+    out = Outcome()
+    write_drill.rollback(service, out)
     return out
 
 
@@ -835,26 +845,32 @@ DRILLS: dict[str, Callable[[Service], Outcome]] = {
     "burst": burst,
     "replay": replay,
     "rollback": rollback,
-    "reads": reads,
+    "read_rollback": read_rollback,
+    "write_rollback": write_rollback,
 }
-_KEPT_AS = {"reads": "rollback"}  # gate G-04 asks for rollbacks, whatever they roll back
 TITLES = {
     "duplicate": "Duplicate delivery",
     "out_of_order": "Events out of order",
     "burst": "Burst of ten times the peak",
     "replay": "Replay of a failed event",
     "rollback": "Rollback: flags off while events come in",
-    "reads": "Rollback of the reads: flag off while pages are read",
+    "read_rollback": "Rollback of reads: the flag off while pages are read",
+    "write_rollback": "Rollback of writes: the flag off while people write",
 }
+# As what its evidence is kept, and for whose gate, where that is not its name and F.
+_KEPT_AS = {"read_rollback": ("rollback", "G"), "write_rollback": ("rollback", "H")}
 
 
 # --- a run of drills, and its evidence -----------------------------------------------------------------------------
 
-# What waits in the log is the ops database's to apply: in the copy it would only be in the way.
+# What waits in the log, or is open, is the ops database's to apply: in the copy it would only be in the way.
 _PARK = """
 update public.ingest_event_log as e
 set process_status = 'FAILED', next_retry_at = null
-where phase2.is_pending(e.process_status, e.next_retry_at)
+where phase2.is_pending(e.process_status, e.next_retry_at);
+update phase2.write_intents as i
+set core_status = 'REFUSED', legacy_status = 'REFUSED'
+where i.core_status in ('PENDING', 'BEHIND') or i.legacy_status = 'PENDING'
 """
 _KEEP = """
 insert into phase2.drills (drill_id, drill, passed, measured, started_at, ended_at, run_id)
@@ -883,7 +899,8 @@ def ground(run: steps.Run) -> Iterator[Ground]:
         run.progress(f"a copy of the ops database by {copy.how}, {copy.seconds:.1f} s")
         with postgres.connect(copy.run.databases.ops, application_name="phase2 drill", autocommit=True) as conn:
             conn.execute(_PARK)
-        with served(copy.run.databases.ops, bstadmin=run.databases.bstadmin, ask=ask) as service:
+        ops = copy.run.databases.ops
+        with write_drill.stand_in(ops) as bstadmin, served(ops, ask=ask, bstadmin_url=bstadmin, writes=True) as service:
             run.progress(f"a service of its own answers at {service.settings.url}")
             yield Ground(run, copy, service)
 
@@ -900,7 +917,7 @@ def drill(there: Ground, name: str, how: Callable[[Service], Outcome] | None = N
     there.run.progress(f"drill {name}: {TITLES[name].lower()}")
     started = runlog.utc_now()
     try:
-        if name == "reads":
+        if name == "read_rollback":
             with there.copy.run.connect() as conn:
                 parity.ready(there.copy.run, conn)
         outcome = (how or DRILLS[name])(there.service)
@@ -913,9 +930,11 @@ def drill(there: Ground, name: str, how: Callable[[Service], Outcome] | None = N
 
 def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledger.Entry:
     """The report, the row, and the entry that tells of both."""
-    run, ended, kept = there.run, runlog.utc_now(), _KEPT_AS.get(name, name)
+    run, ended = there.run, runlog.utc_now()
+    kind, batch = _KEPT_AS.get(name, (name, _BATCH))
     content = {
-        "drill": name,
+        "drill": kind,
+        "batch": batch,
         "drill_id": runlog.uuid7(),
         "title": TITLES[name],
         "result": "PASS" if outcome.passed else "FAIL",
@@ -936,9 +955,9 @@ def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledg
                 _KEEP,
                 {
                     "id": content["drill_id"],
-                    "drill": kept,
+                    "drill": kind,
                     "passed": outcome.passed,
-                    "measured": Jsonb(outcome.measured),
+                    "measured": Jsonb({"batch": batch, **outcome.measured}),
                     "started": started,
                     "ended": ended,
                     "run": run.run_id,
@@ -951,7 +970,7 @@ def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledg
                 **{part: content[part] for part in ("result", "seconds", "copy", "checks")},
                 files=ledger.files(written.html, written.md, written.json),
             )
-            entry = ledger.latest(conn, "drill", subject=kept)
+            entry = ledger.latest(conn, "drill", batch=batch, subject=kind)
             assert entry is not None
     failed = sum(not check.passed for check in outcome.checks)
     run.progress(
@@ -990,4 +1009,4 @@ def table(entries: Sequence[ledger.Entry]) -> list[dict[str, str]]:
 def raise_unless_passed(entries: Sequence[ledger.Entry]) -> None:
     """GateFailed with what the drills that failed say."""
     if problems := [line for entry in entries for line in failures(entry)]:
-        raise GateFailed(_BATCH, problems)
+        raise GateFailed(str(entries[-1].batch), problems)

@@ -41,7 +41,7 @@ _BOOKKEEPING: dict[str, frozenset[str]] = {
     "phase2.review_snapshot": frozenset({"created_at", "updated_at"}),
     "phase2.paid_bookings": frozenset({"run_id", "noted_at"}),
     "phase2.audit_sample": frozenset({"line_no"}),
-    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cdefg"},
+    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cdefgh"},
 }
 
 # What ran, when, and what came of it. A rollback adds to a log, and takes nothing from it.
@@ -79,6 +79,8 @@ _LOGS = frozenset(
         "phase2.unmapped_queue_dump",
         "phase2.warehouse_state",
         "phase2.watermarks",
+        "phase2.write_checks",
+        "phase2.write_intents",
     }
 )
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -100,9 +102,22 @@ order by v.batch, v.entry_no desc
 """
 
 
+_acting: ContextVar[str | None] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def acting(name: str) -> Iterator[None]:
+    """Within it `name` acts: a service does what somebody has asked it for who has signed in there."""
+    before = _acting.set(name)
+    try:
+        yield
+    finally:
+        _acting.reset(before)
+
+
 def who() -> str:
-    """Who acts: PHASE2_ACTOR, or the user of the operating system."""
-    named = settings().phase2_actor
+    """Who acts: whoever has signed in, PHASE2_ACTOR, or the user of the operating system."""
+    named = _acting.get() or settings().phase2_actor
     if named:
         return named
     try:
@@ -199,6 +214,26 @@ def entries(
         " and (%(run_id)s::uuid is null or l.run_id = %(run_id)s)"
         " and l.entry_no > %(after)s order by l.entry_no",
         {"kinds": list(kinds), "batch": batch, "subject": subject, "run_id": run_id, "after": after},
+    ).fetchall()
+    return [_entry(row) for row in rows]
+
+
+def newest(
+    conn: psycopg.Connection,
+    *kinds: str,
+    batch: str | None = None,
+    actor: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Entry]:
+    """At most `limit` entries, the last first, of those before entry number `before`; no kinds: of every kind."""
+    rows = conn.execute(
+        "select l.entry_no, l.entry, l.digest from phase2.ledger as l"
+        " where (%(kinds)s::text[] = '{}' or l.kind = any(%(kinds)s))"
+        " and (%(batch)s::text is null or l.batch = %(batch)s)"
+        " and (%(actor)s::text is null or l.actor = %(actor)s)"
+        " and (%(before)s::bigint is null or l.entry_no < %(before)s) order by l.entry_no desc limit %(limit)s",
+        {"kinds": list(kinds), "batch": batch, "actor": actor, "before": before, "limit": limit},
     ).fetchall()
     return [_entry(row) for row in rows]
 

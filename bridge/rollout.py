@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import psycopg
 
-from bridge import conflicts, door, flags, ledger, parity, recon, runlog, shadow
+from bridge import door, flags, ledger, parity, recon, runlog, shadow, write_cutover
 from bridge.batches import batch
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.flags import Flag, Rollout, Row
@@ -254,7 +254,7 @@ def _stood(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Criter
 _BESIDE: dict[str, Callable[[psycopg.Connection, Ladder, int], list[Criterion]]] = {"G": _judged, "H": _stood}
 _AFRESH: dict[str, Callable[[Run], object]] = {
     "G": parity.compare,
-    "H": lambda run: conflicts.reconcile(run.databases),
+    "H": lambda run: write_cutover.hourly(run.databases),
 }
 
 

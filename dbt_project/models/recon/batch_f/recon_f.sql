@@ -92,14 +92,14 @@ looked_at as (
         problem as status,
         jsonb_build_object('drill_id', drill_id, 'ended_at', ended_at) as detail
     from drills
-    where drill not like 'rollback%'
+    where drill <> 'rollback'
 
     union all
 
     select
         'G-04' as gate_id,
         'drill' as entity,
-        drills.drill as key,
+        drills.name as key,
         drills.problem is not null or drills.seconds > limits.threshold as is_failing,
         coalesce(drills.problem, 'TOO_SLOW') as status,
         jsonb_build_object(
@@ -107,7 +107,7 @@ looked_at as (
         ) as detail
     from drills
     inner join limits on limits.gate_id = 'G-04'
-    where drills.drill like 'rollback%'
+    where drills.drill = 'rollback'
 ),
 
 counted as (
@@ -162,8 +162,9 @@ measured as (
     from counted as c
     cross join latency as l
     cross join (
-        select case when bool_and(problem is null) then max(seconds) end as seconds from drills
-        where drill like 'rollback%'
+        select case when bool_and(problem is null) then max(seconds) end as seconds
+        from drills
+        where drill = 'rollback'
     ) as r
 
     union all
