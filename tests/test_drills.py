@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from bridge import clone, drills, ledger, postgres, runlog, steps, stop, write_drill
+from bridge import clone, drills, ledger, postgres, runlog, steps, stop, warehouse, write_drill
 from bridge.cli import app
 from bridge.core_settings import core_settings
 from bridge.drills import Check, Outcome, Service
@@ -40,6 +40,7 @@ def ops() -> Iterator[str]:
     with serving.ready(server) as url:
         with postgres.connect(server, autocommit=True) as admin:
             admin.execute(postgres.statement(OURS, postgres.database_name(url)))
+        warehouse.build(url, "ops_read")
         yield url
 
 
