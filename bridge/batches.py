@@ -214,6 +214,30 @@ BATCHES: dict[str, Batch] = {
                 "drop the read model (schema ops_read) and the indexes of script 020",
             ),
         ),
+        Batch(
+            code="H",
+            focus="Controlled write cutover",
+            output="notes and meeting points written by the core API, for the testers; then step by step"
+            " (bridge/rollout.py)",
+            prechecks=(
+                Step("service", "ladder", "Are the reads on for all: batch G stands at the top of its ladder"),
+                Step("service", "writer", "Can bstadmin be written, by a writer with its rights and no other database"),
+            ),
+            steps=(
+                Step(
+                    "flag", "OPS_WRITE_CORE_ENABLED", "Switch writes on for the testers, note and meeting point alone"
+                ),
+                Step("service", "write", "A note as it stands: a tester's on both sides, another's the old way"),
+                Step("service", "compare", "Compare both sides of what was written, and emitters with the log"),
+            ),
+            postchecks=(_measure("h"),),
+            gates=("H-01", "H-02", "H-03", "H-04"),
+            rollback=(
+                "switch writes through the core off, for all; bstadmin alone is written then",
+                "wait until open writes have reached bstadmin and due events are applied",
+                "count what is lost (gate H-02), and note how long it took (H-04, G-04)",
+            ),
+        ),
     )
 }
 

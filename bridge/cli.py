@@ -19,6 +19,7 @@ from bridge import batches, postgres
 from bridge.commands import (  # noqa: F401  (a topic's commands register themselves)
     conflicts,
     cutover,
+    daily,
     door,
     drills,
     emitters,

@@ -226,7 +226,10 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         conn.execute(
             "insert into phase2.write_checks (check_id, window_from, window_to, checked, mismatched, detail)"
             " values (%s, %s, %s, %s, %s, %s)",
-            (uuid7(), since, to, checked, len(mismatched), Jsonb({"rules": found, "not_ended": len(late)})),
+            (
+                *(uuid7(), since, to, checked, len(mismatched)),
+                Jsonb({"rules": found, "not_ended": len(late), "bookings": sorted(map(str, mismatched))}),
+            ),
         )
     return check
 

@@ -125,8 +125,11 @@ def core_settings() -> CoreSettings:
 
 @contextmanager
 def instead(chosen: CoreSettings) -> Iterator[None]:
-    """Call the service of these settings, as to address and tokens, in place of that of the environment."""
+    """Call the service of these settings, as to address and tokens, in place of that of the environment; and write to
+    the bstadmin that it writes to, if it does."""
     given = {name.upper(): getattr(chosen, name).get_secret_value() for name in _MADE} | {"CORE_API_URL": chosen.url}
+    if chosen.bstadmin_write_db_url:
+        given["BSTADMIN_WRITE_DB_URL"] = chosen.bstadmin_write_db_url.get_secret_value()
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     core_settings.cache_clear()

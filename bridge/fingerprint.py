@@ -41,19 +41,21 @@ _BOOKKEEPING: dict[str, frozenset[str]] = {
     "phase2.review_snapshot": frozenset({"created_at", "updated_at"}),
     "phase2.paid_bookings": frozenset({"run_id", "noted_at"}),
     "phase2.audit_sample": frozenset({"line_no"}),
-    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cdefg"},
+    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cdefgh"},
 }
 
 # What ran, when, and what came of it. A rollback adds to a log, and takes nothing from it.
 _LOGS = frozenset(
     {
         "public.migration_run_log",
+        "phase2.api_minutes",
         "phase2.batch_state",
         "phase2.bridge_ranges",
         "phase2.drills",
         "phase2.exceptions",
         "phase2.gate_inputs",
         "phase2.gate_results",
+        "phase2.guardrail_log",
         "phase2.incidents",
         "phase2.landed_changes",
         "phase2.landing_ranges",
@@ -77,6 +79,8 @@ _LOGS = frozenset(
         "phase2.unmapped_queue_dump",
         "phase2.warehouse_state",
         "phase2.watermarks",
+        "phase2.write_checks",
+        "phase2.write_intents",
     }
 )
 

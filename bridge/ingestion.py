@@ -68,6 +68,10 @@ class Service:
     def post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         return self._call("POST", path, {}, json=body)
 
+    def patch(self, path: str, body: Mapping[str, Any], *, actor: str, key: str) -> httpx.Response:
+        """A write of whoever `actor` is, under this idempotency key."""
+        return self._call("PATCH", path, {"x-actor": actor, "x-idempotency-key": key}, json=body)
+
     def emit(self, event: Mapping[str, Any], *, forged: bool = False) -> tuple[httpx.Response, Request]:
         """Send it under a key of its own; `forged`: signed with a secret that nobody has."""
         request = signed(self.settings, event, f"check-{runlog.uuid7()}")

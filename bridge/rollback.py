@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from bridge import backup, ingestion, ledger, postgres, reads, runlog, scripts
+from bridge import backup, ingestion, ledger, postgres, reads, runlog, scripts, write_cutover
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
 from bridge.steps import Run, Step, forget_what_is_settled, mark_error, set_state
@@ -94,6 +94,7 @@ def _ingestion_off(run: Run, script: Script) -> tuple[scripts.ScriptResult, dict
 _OFF: dict[str, Callable[[Run, Script], tuple[scripts.ScriptResult, dict[str, Any]]]] = {
     "F": _ingestion_off,
     "G": reads.switch_off,
+    "H": write_cutover.switch_off,
 }
 
 

@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import psycopg
 
-from bridge import conflicts, door, flags, ledger, parity, recon, runlog, shadow
+from bridge import door, flags, ledger, parity, recon, runlog, shadow, write_cutover
 from bridge.batches import batch
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.flags import Flag, Rollout, Row
@@ -243,18 +243,23 @@ def _judged(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Crite
 
 
 def _stood(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Criterion]:
-    """Long enough on the rung for an hour's comparison to be of it."""
+    """Long enough on the rung for an hour's comparison to be of it; and the reads are still on for all."""
     flag = ladder.rungs[max(stands, 0)].flag
     last = ledger.latest(conn, "flag", subject=flag)
     since = runlog.utc_now() - last.at if last else ladder.stands
     found = f"since {last.at:%Y-%m-%d %H:%M} UTC" if last else "the flag was never changed"
-    return [_line("time on this rung", since >= ladder.stands, found, f"Wait until {ladder.stands} have passed")]
+    reads, rows = LADDERS["G"], flags.read(conn)
+    now = reads.rungs[reads.at(rows)].name if reads.at(rows) >= 0 else "off"
+    return [
+        _line("time on this rung", since >= ladder.stands, found, f"Wait until {ladder.stands} have passed"),
+        _line("reads", reads.at(rows) + 1 == len(reads.rungs), now, "Writes follow reads: phase2 rollout G"),
+    ]
 
 
 _BESIDE: dict[str, Callable[[psycopg.Connection, Ladder, int], list[Criterion]]] = {"G": _judged, "H": _stood}
 _AFRESH: dict[str, Callable[[Run], object]] = {
     "G": parity.compare,
-    "H": lambda run: conflicts.reconcile(run.databases),
+    "H": lambda run: write_cutover.hourly(run.databases),
 }
 
 

@@ -39,6 +39,7 @@ from bridge import (
     stop,
     warehouse,
     watch,
+    write_cutover,
 )
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted, plain
@@ -638,7 +639,7 @@ def _audit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: 
 
 def _service(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
     """A look at the service, or a flag; GateFailed (of F by F-00) when something there is not as it must be."""
-    work: Any = {"F": ingestion, "G": reads}[batch.code]
+    work: Any = {"F": ingestion, "G": reads, "H": write_cutover}[batch.code]
     look = work.switch_on if step.kind == "flag" else work.look
     try:
         entry.detail |= look(run, step.target)

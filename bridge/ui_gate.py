@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,17 @@ class Page(BaseModel):
     url: str
     masks: tuple[str, ...] = ()
     full: bool = Field(True, description="the whole page, not only what the window shows")
+    signed_in: bool = True
+
+
+class SignIn(BaseModel):
+    """What is filled in (CSS: text, or `$NAME` of the environment) and pressed before pages are pictured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str
+    fill: dict[str, str]
+    press: str
 
 
 class Pages(BaseModel):
@@ -46,6 +58,7 @@ class Pages(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     base: str
+    sign_in: SignIn | None = None
     tolerance: float = Field(0.0001, ge=0, le=1)
     sizes: dict[str, tuple[int, int]]
     pages: tuple[Page, ...] = Field(min_length=1)
@@ -196,19 +209,39 @@ def _compare(folder: Path, item: str, url: str, approved: str | None, tolerance:
 
 def _pictures(pages: Pages) -> Iterator[tuple[str, str, bytes]]:
     """Of each page and size: its name, its URL, and the picture (PNG), nothing moving."""
+    as_it_is = {"reduced_motion": "reduce", "color_scheme": "light", "locale": "en-GB", "timezone_id": "UTC"}
     with _browser() as browser:
         for size, (width, height) in pages.sizes.items():
-            context = browser.new_context(
-                viewport={"width": width, "height": height},
-                reduced_motion="reduce",
-                color_scheme="light",
-                locale="en-GB",
-                timezone_id="UTC",
-            )
+            stranger = browser.new_context(viewport={"width": width, "height": height}, **as_it_is)
+            guest = browser.new_context(viewport={"width": width, "height": height}, **as_it_is)
+            if pages.sign_in:
+                _sign_in(guest, pages.sign_in, _url(pages, pages.sign_in.url))
             for page in pages.pages:
-                url = page.url if "://" in page.url else pages.base.rstrip("/") + page.url
-                yield f"{page.name}-{size}", url, _picture(context, page, url)
-            context.close()
+                url = _url(pages, page.url)
+                yield f"{page.name}-{size}", url, _picture(guest if page.signed_in else stranger, page, url)
+
+
+def _url(pages: Pages, url: str) -> str:
+    return url if "://" in url else pages.base.rstrip("/") + url
+
+
+def _sign_in(context: Any, form: SignIn, url: str) -> None:
+    from playwright.sync_api import Error
+
+    tab = context.new_page()
+    try:
+        tab.goto(url, timeout=SECONDS * 1000)
+        for field_, text in form.fill.items():
+            value = os.environ.get(text[1:]) if text.startswith("$") else text
+            if not value:
+                raise CouldNotRun(f"{text[1:]} is not set: nobody can sign in", where="environment")
+            tab.fill(field_, value)
+        tab.click(form.press)
+        tab.wait_for_load_state("load", timeout=SECONDS * 1000)
+    except Error as error:
+        raise CouldNotRun(f"cannot sign in: {error.message.splitlines()[0]}", where=url) from None
+    finally:
+        tab.close()
 
 
 def _picture(context: Any, page: Page, url: str) -> bytes:

@@ -12,7 +12,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from bridge import conflicts, parity, rollout, steps
+from bridge import parity, rollout, steps, write_cutover
 from bridge.errors import GateFailed
 from bridge.settings import databases
 from flows.migration import say
@@ -74,13 +74,12 @@ async def shadow_flow() -> None:
 
 @flow(name="dual-write reconciliation", retries=2, retry_delay_seconds=60)
 async def dual_write_flow() -> None:
-    """Compare core and bstadmin for what was written since the last time; tell what is overdue.
+    """Compare core and bstadmin for what was written since the last time, emitters and log; tell what is overdue.
 
-    Fails when H-01 or H-03 does: the rollout waits until people have settled it.
+    Fails when H-01, H-02 or H-03 does: the rollout waits until people have settled it.
     """
-    check = conflicts.reconcile(databases())
+    check, overdue, failing = write_cutover.hourly(databases())
     say(f"{check.checked} bookings compared, {check.mismatched} differ")
-    overdue, failing = conflicts.watch(databases(), check)
     for one in overdue:
         booking = f"{one.channel_code} {one.external_booking_ref}"
         say(f"overdue: {one.severity} {one.rule} of {booking}, due {one.due_at:%Y-%m-%d %H:%M} UTC")

@@ -13,7 +13,7 @@ from bridge import readiness, recon, rehearsal, rollback, steps, stop
 from bridge.batches import Batch, Step, batch, between
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted
 
-Code = Literal["A", "B", "C", "D", "E", "F", "G"]
+Code = Literal["A", "B", "C", "D", "E", "F", "G", "H"]
 OnFail = Literal["hold", "rollback"]
 
 
@@ -51,7 +51,7 @@ async def rollback_flow(code: Code) -> None:
     """Roll one batch back, as the blueprint says; refuses when a later batch is in.
 
     Args:
-        code: Which batch. Roll back in reverse order: G before F.
+        code: Which batch. Roll back in reverse order: H before G.
     """
     run = steps.prepare(progress=say)
     with steps.only_runner(run):

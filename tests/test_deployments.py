@@ -31,6 +31,7 @@ SCHEDULES = {
     "retention": "0 19 * * *",
     "dual-write-hourly": "20 * * * *",
     "shadow-hourly": "40 * * * *",
+    "daily": "0 21 * * *",
     "guardrails": "*/5 * * * *",
 }
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 PAGE = """<!doctype html><title>shop</title><body style="margin:0;background:{colour};font:20px sans-serif">
 <h1>{title}</h1><p class="clock">{clock}</p><div style="height:{height}px"></div>
+<form><input name="name"><button>in</button></form>
 <style>@keyframes x {{ from {{ opacity: 0 }} to {{ opacity: 1 }} }} h1 {{ animation: x 7s infinite }}</style>"""
 
 
@@ -43,8 +44,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: Site
 
     def do_GET(self) -> None:
-        self.send_response(self.server.status)
+        stranger = self.path == "/private" and "name=ayu" not in (self.headers["cookie"] or "")
+        self.send_response(403 if stranger else self.server.status)
         self.send_header("content-type", "text/html")
+        if "?" in self.path:  # of the form
+            self.send_header("set-cookie", self.path.split("?")[1])
         self.end_headers()
         self.wfile.write(PAGE.format(**self.server.says).encode())
 
@@ -165,6 +169,22 @@ def test_the_commands_and_a_page_that_fails(conn: psycopg.Connection, site: Site
     failed = phase2("ui", "check")
     assert isinstance(failed.exception, CouldNotRun)
     assert "shop answers 500" in str(failed.exception)
+
+
+def test_pages_behind_a_sign_in(
+    conn: psycopg.Connection, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {
+        "base": f"http://127.0.0.1:{site.server_port}",
+        "sizes": {"phone": [200, 240]},
+        "sign_in": {"url": "/", "fill": {"input": "$WHO_LOOKS"}, "press": "button"},
+        "pages": [{"name": "private", "url": "/private"}, {"name": "open", "url": "/", "signed_in": False}],
+    }
+    with pytest.raises(CouldNotRun, match="WHO_LOOKS is not set"):
+        ui_gate.check(conn, ui_gate.Pages.model_validate(said))
+    monkeypatch.setenv("WHO_LOOKS", "ayu")
+    checked = ui_gate.check(conn, ui_gate.Pages.model_validate(said))
+    assert [one.item for one in checked.compared] == ["private-phone", "open-phone"]
 
 
 def test_a_file_of_pages_is_held_against_its_shape(tmp_path: Path) -> None:

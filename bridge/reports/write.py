@@ -74,6 +74,16 @@ def guardrails(content: dict[str, Any], at: datetime, root: Path) -> Path:
     return page
 
 
+def daily(document: dict[str, Any], root: Path) -> tuple[Path, Path]:
+    """Write the report of the day below `root` as daily/{day}.json and .html; the day's earlier one is replaced."""
+    folder = root / "daily"
+    folder.mkdir(parents=True, exist_ok=True)
+    record, page = folder / f"{document['day']}.json", folder / f"{document['day']}.html"
+    _replace(page, _templates(True).get_template("daily.html.j2").render(document, draw=draw))
+    _replace(record, json.dumps(plain_json(document), indent=2, ensure_ascii=False) + "\n")
+    return record, page
+
+
 def ui(compared: Sequence[Any], folder: Path) -> Path:
     """Write the report of a check of pages beside its pictures, as index.html."""
     page = folder / "index.html"

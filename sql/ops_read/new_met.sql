@@ -95,10 +95,15 @@ select
                     union all
                     select c.booking_key
                     from public.booking_core as c
-                    left join public.booking_contact as t on c.booking_key = t.booking_key
                     where
                         (c.tour_date, c.booking_created_at) = (%(after_date)s::date, %(after_created)s::timestamptz)
-                        and (c.external_booking_ref ilike %(pattern)s or t.main_name ilike %(pattern)s)
+                        and (
+                            c.external_booking_ref ilike %(pattern)s
+                            or (
+                                select t.main_name from public.booking_contact as t
+                                where t.booking_key = c.booking_key
+                            ) ilike %(pattern)s
+                        )
                 -- @end
                 ) as k
             )
