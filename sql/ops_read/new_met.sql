@@ -11,21 +11,21 @@ with met as materialized (
             c.channel_code
         from public.booking_core as c
         where
-                true
-                -- @if status
-                and c.ops_fulfillment_status = %(status)s
-                -- @end
-                -- @if source
-                and c.channel_code = %(source)s
-                -- @end
-                -- @if date_from
-                and c.tour_date >= %(date_from)s
-                -- @end
-                -- @if date_to
-                and c.tour_date <= %(date_to)s
-                -- @end
-                -- @if after_date
-                and (c.tour_date, c.booking_created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
+            true
+            -- @if status
+            and c.ops_fulfillment_status = %(status)s
+            -- @end
+            -- @if source
+            and c.channel_code = %(source)s
+            -- @end
+            -- @if date_from
+            and c.tour_date >= %(date_from)s
+            -- @end
+            -- @if date_to
+            and c.tour_date <= %(date_to)s
+            -- @end
+            -- @if after_date
+            and (c.tour_date, c.booking_created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
             -- @end
         order by c.tour_date desc, c.booking_created_at desc
         fetch first (4 * %(most)s) rows with ties
@@ -67,22 +67,23 @@ select
             or not exists (
                 select 1 from public.booking_core as c
                 where
-                        true
-                        -- @if status
-                        and c.ops_fulfillment_status = %(status)s
-                        -- @end
-                        -- @if source
-                        and c.channel_code = %(source)s
-                        -- @end
-                        -- @if date_from
-                        and c.tour_date >= %(date_from)s
-                        -- @end
-                        -- @if date_to
-                        and c.tour_date <= %(date_to)s
-                        -- @end
-                        -- @if after_date
-                        and (c.tour_date, c.booking_created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
+                    true
+                    -- @if status
+                    and c.ops_fulfillment_status = %(status)s
                     -- @end
+                    -- @if source
+                    and c.channel_code = %(source)s
+                    -- @end
+                    -- @if date_from
+                    and c.tour_date >= %(date_from)s
+                    -- @end
+                    -- @if date_to
+                    and c.tour_date <= %(date_to)s
+                    -- @end
+                    -- @if after_date
+                    and (c.tour_date, c.booking_created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
+                    -- @end
+                order by c.tour_date desc, c.booking_created_at desc
                 offset 4 * %(most)s
             )
             then (
