@@ -131,6 +131,13 @@ def look(run: Run, code: str) -> Look:
     ladder, one = of(code), batch(code)
     with run.connect() as conn:
         stands = ladder.at(flags.read(conn))
+        state = conn.execute("select b.status from phase2.batch_state as b where b.batch = %s", (one.code,)).fetchone()
+    if state is None or state[0] in ("PENDING", "ROLLED_BACK"):
+        raise CouldNotRun(
+            f"batch {one.code} is not in: its run takes the first rung",
+            where="phase2.batch_state",
+            todo=f"make run BATCH={one.code}",
+        )
     if stands + 1 == len(ladder.rungs):
         return Look(ladder, stands, [])
     _AFRESH[one.code](run)
@@ -243,12 +250,17 @@ def _judged(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Crite
 
 
 def _stood(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Criterion]:
-    """Long enough on the rung for an hour's comparison to be of it."""
+    """Long enough on the rung for an hour's comparison to be of it; and the reads are still on for all."""
     flag = ladder.rungs[max(stands, 0)].flag
     last = ledger.latest(conn, "flag", subject=flag)
     since = runlog.utc_now() - last.at if last else ladder.stands
     found = f"since {last.at:%Y-%m-%d %H:%M} UTC" if last else "the flag was never changed"
-    return [_line("time on this rung", since >= ladder.stands, found, f"Wait until {ladder.stands} have passed")]
+    reads, rows = LADDERS["G"], flags.read(conn)
+    now = reads.rungs[reads.at(rows)].name if reads.at(rows) >= 0 else "off"
+    return [
+        _line("time on this rung", since >= ladder.stands, found, f"Wait until {ladder.stands} have passed"),
+        _line("reads", reads.at(rows) + 1 == len(reads.rungs), now, "Writes follow reads: phase2 rollout G"),
+    ]
 
 
 _BESIDE: dict[str, Callable[[psycopg.Connection, Ladder, int], list[Criterion]]] = {"G": _judged, "H": _stood}
