@@ -23,11 +23,13 @@ from bridge.flags import Rollout, Row
 from bridge.reads import READS
 from bridge.runlog import uuid7
 from bridge.settings import Databases, settings
+from core_api import minutes
 from core_api.ops import shadow, sides
 from tests import pipeline, serving
 from tests.ops_parts import AS_OF, admin, shadow_reads
 
 G = BATCHES["G"]
+MEASURED = ("G-03", "G-05", "G-06")
 SLOW = {"served_seconds": 1.0, "shadow_seconds": 1.0}  # beside which a busy machine's own reads weigh nothing
 
 
@@ -106,6 +108,7 @@ def dbs() -> Iterator[Databases]:
         with postgres.connect(ours.ops, autocommit=True) as conn:
             for code in "ABCDEF":
                 steps.set_state(conn, run_of(ours), code, "PASS")
+            gates.record_inputs(conn, uuid7(), "G-07", [("overview-desktop", True, None)])
         yield ours
 
 
@@ -125,6 +128,8 @@ def service(dbs: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "PHASE2_REPORTS": str(tmp_path_factory.mktemp("reports")),
     }
     with pytest.MonkeyPatch.context() as patch:
+        # what is made to fail here is no incident; tests/test_guardrails.py has those
+        patch.setattr(minutes.Minutes, "count", lambda *_: None)
         patch.setattr(shadow, "AGAIN_SECONDS", 0.0)
         patch.setattr(sides, "FLUSH_SECONDS", 0.3)
         patch.setattr(reads, "PAUSE_SECONDS", 0.0)
@@ -164,7 +169,10 @@ def first(dbs: Databases, service: str, conn: psycopg.Connection) -> gates.Verdi
 def test_g_opens_the_pages_to_the_testers_and_passes(
     conn: psycopg.Connection, service: str, first: gates.Verdict
 ) -> None:
-    assert {g.gate_id: g.status for g in first.gates if g.status != "PASS"} == {"BG-03": "N/A"}
+    other = {g.gate_id: g.status for g in first.gates if g.status != "PASS"}
+    # a small shop says little of what the guardrails measure
+    assert {gate: status for gate, status in other.items() if gate not in MEASURED} == {"BG-03": "N/A"}
+    assert {status for gate, status in other.items() if gate in MEASURED} <= {"N/A"}
     assert {g.gate_id for g in first.gates} >= set(G.gates)
     assert first.result == "PASS"
     to = flags.read(conn)[READS].rollout
