@@ -27,6 +27,7 @@ from bridge.reads import READS
 from bridge.runlog import uuid7
 from bridge.settings import Databases, settings
 from bridge.write_cutover import WRITES
+from core_api import minutes
 from tests import pipeline, serving
 from tests.ops_parts import AS_OF
 
