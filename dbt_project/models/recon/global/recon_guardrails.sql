@@ -1,6 +1,6 @@
 -- Gates that guardrails measure too (G-03, G-05, G-06): of each the latest measurement, of the last 15 minutes. What is
--- too little to judge by is nothing to measure; what could not be measured, or was not, fails. And G-07: the pictures of
--- the latest UI check. Grain: one gate.
+-- too little to judge by is nothing to measure; what could not be measured, or was not, fails. And G-07, which the
+-- pictures of the latest UI check measure. Grain: one gate.
 with latest as (
     select distinct on (guardrail)
         guardrail,
