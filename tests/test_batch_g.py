@@ -217,6 +217,23 @@ def test_a_page_that_is_not_served_as_the_flag_says_ends_the_run(
         steps.set_state(conn, run_of(dbs), "G", "PASS")
 
 
+def test_a_page_that_drifted_fails_g_07_and_so_does_no_check_at_all(
+    conn: psycopg.Connection, first: gates.Verdict
+) -> None:
+    def asked() -> gates.Gate:
+        conn.execute("delete from dbt_recon.recon_g_reading")
+        return {g.gate_id: g for g in gates._read(conn, "G", uuid7()).gates}["G-07"]
+
+    with conn.transaction(force_rollback=True):
+        seen = [("overview-desktop", True, None), ("overview-phone", False, {"state": "DRIFT"})]
+        gates.record_inputs(conn, uuid7(), "G-07", seen)
+        gate = asked()
+        assert (gate.status, gate.value, gate.denominator) == ("FAIL", 1, 2)
+        assert gate.detail["drifted"] == ["overview-phone"]
+        conn.execute("delete from phase2.gate_inputs where gate_id = 'G-07'")
+        assert asked().status == "FAIL"
+
+
 def test_an_open_critical_incident_fails_bg_03_which_names_it(conn: psycopg.Connection, first: gates.Verdict) -> None:
     with conn.transaction(force_rollback=True):
         conn.execute("delete from dbt_recon.recon_g_reading")
