@@ -346,7 +346,8 @@ def test_a_drill_that_fails_or_breaks_is_evidence(run: steps.Run, ops: str) -> N
             pass
         with pytest.raises(CouldNotRun, match="another drill is under way"), clone.to_drill_on(run):
             pass
-        assert len(copies(ops)) == 2  # and what stands in for bstadmin
+        assert len(copies(ops)) == 2, "of the ops database, and what stands in for bstadmin"
+        written = drills.drill(there, "write_rollback")
         entries = [
             drills.drill(there, "burst", lambda _: Outcome([Check("planted", False, "no"), Check("held", True, "")])),
             drills.drill(there, "replay", breaks),
@@ -364,7 +365,8 @@ def test_a_drill_that_fails_or_breaks_is_evidence(run: steps.Run, ops: str) -> N
         drills.raise_unless_passed(entries)
     with postgres.connect(ops) as conn:
         rows = conn.execute("select drill, passed from phase2.drills where run_id = %s", (run.run_id,)).fetchall()
-    assert sorted(rows) == [("burst", False), ("replay", False)]
+    assert sorted(rows) == [("burst", False), ("replay", False), ("rollback", True)]
+    assert (written.batch, written.subject, written.body["row"]["measured"]["batch"]) == ("H", "rollback", "H")
 
 
 def stop_entry(ops: str, kind: str, reason: str) -> None:
