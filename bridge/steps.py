@@ -30,6 +30,7 @@ from bridge import (
     landing,
     ledger,
     legacy,
+    measure,
     postgres,
     rehearsal,
     reports,
@@ -673,7 +674,7 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         entry.detail["unchanged"] = "what it measures is as it was when it was read last: the same numbers stand"
     elif step.target != "ground":
         read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
-        nodes += _build(run, conn, step.target, entry)
+        nodes += (_measure if step.target in measure.BATCHES else _build)(run, conn, step.target, entry)
         if read_of and read_of == _measures(run, conn, entry):  # nobody wrote meanwhile
             _remember(conn, f"reading {step.target}", read_of)
         if step.target.startswith("batch_"):
@@ -715,6 +716,23 @@ def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entr
     if follows:
         follow.built(conn, then="batch_d")
     return nodes
+
+
+def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
+    """Measure the gates of D or E, and test them where all rows were measured; the verdict judges the same rows."""
+    whole = "asked for" if run.full else None
+    with run.connect() as own:  # what ends this connection leaves the log's
+        measured = measure.read(own, measure.BATCHES[selector], entry.checksum or "", whole=whole)
+    if measured.whole is None:
+        bookings, keys = measured.bookings, measured.keys
+        entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
+        run.progress(f"  measures what was touched: {bookings:,} bookings of the sources, {keys:,} of the bridge")
+        return []
+    entry.detail["whole"] = measured.whole
+    if not run.full:
+        run.progress(f"  measures everything: {measured.whole}")
+    tests = ["--exclude-resource-type", "model"]
+    return warehouse.build(run.databases.ops, selector, progress=run.progress, extra=tests)
 
 
 def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
@@ -779,6 +797,7 @@ def forget_what_is_settled(conn: psycopg.Connection) -> None:
     """The next run of every batch builds it again, and all of it."""
     conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
     follow.forget(conn)
+    measure.forget(conn)
 
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
@@ -903,7 +922,12 @@ order by 1, 2
 _VIEWS = {
     "ground": ("dbt_staging.stg_balisnap__bookings", "dbt_staging.stg_bstadmin__bookings"),
     "ops_read": ("ops_read.shadow_bookings",),
-    "recon": ("dbt_recon.recon_global", *(f"dbt_recon.recon_{code.lower()}" for code in ORDER)),
+    "recon": (
+        "dbt_recon.recon_global",
+        "dbt_recon.kept_recon_d",
+        "dbt_recon.kept_recon_e",
+        *(f"dbt_recon.recon_{code.lower()}" for code in ORDER),
+    ),
 }
 _STANDS = "select bool_and(to_regclass(wanted) is not null) from unnest(%s::text[]) as wanted"
 
