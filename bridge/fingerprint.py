@@ -75,7 +75,11 @@ _LOGS = frozenset(
     }
 )
 
-_KEPT = "dbt_recon.kept_"  # what gates found booking by booking, when they measured last
+_KEPT = (
+    "dbt_recon.kept_",
+    "dbt_recon.touched_",
+    'dbt_recon."touched_',
+)  # what gates found booking by booking, when they measured last
 
 # What only gates and rollbacks read: the run fills it around a batch.
 _AROUND_A_BATCH = frozenset(

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from bridge import follow
 
-__all__ = ["BATCHES", "Measured", "forget", "prepare", "read"]
+__all__ = ["BATCHES", "Measured", "forget", "prepare", "read", "renew"]
 
 BATCHES = {"gates_d": "d", "gates_e": "e"}
 
@@ -97,6 +97,21 @@ def read(conn: psycopg.Connection, batch: str, project: str, *, whole: str | Non
 def forget(conn: psycopg.Connection) -> None:
     """The next time all rows are measured."""
     conn.execute("delete from phase2.warehouse_state where part = %s", (_STATE,))
+
+
+def renew(conn: psycopg.Connection) -> None:
+    """Before the views are made again: the tables for rows of touched bookings go, their columns may be others."""
+    for (name,) in conn.execute(_TOUCHED).fetchall():
+        conn.execute(sql.SQL("drop table {} cascade").format(_relation("touched", name)))
+
+
+# The landed and canonical tables that have one.
+_TOUCHED = """
+select substr(c.relname, length('touched_') + 1)
+from pg_catalog.pg_class as c
+where c.relnamespace = to_regnamespace('dbt_recon') and c.relkind = 'r' and c.relname like 'touched\\_%'
+order by 1
+"""
 
 
 def prepare(conn: psycopg.Connection, project: str) -> tuple[dict[str, str], str | None]:
@@ -186,6 +201,11 @@ def _measure_all(conn: psycopg.Connection, views: dict[str, str]) -> None:
 
 
 def _measure_touched(conn: psycopg.Connection) -> None:
+    for (name,) in conn.execute(_TOUCHED).fetchall():
+        names = {"touched": _relation("touched", name), "part": _relation("part", name)}
+        conn.execute(sql.SQL("truncate {touched}").format(**names))
+        conn.execute(sql.SQL("insert into {touched} select * from {part}").format(**names))
+        conn.execute(sql.SQL("analyze {touched}").format(**names))
     for view, owner in _ALL.items():
         parts = {"kept": _relation("kept", view), "part": _relation("part", view), "is_touched": _is_touched(owner)}
         conn.execute(sql.SQL("delete from {kept} as k where {is_touched}").format(**parts))

@@ -344,8 +344,8 @@ BEHIND_ITS_BACK = (
     ("<anew> select gen_random_uuid(), 'GYG', 'GYG-NOBODY', '2026-05-01', '2026-07-01', 'PENDING_PAYMENT', 'NEW',"
      " 'LEGACY_PACKAGE'", "D-06"),
     ("<anew> select gen_random_uuid(), c.channel_code, ' ' || lower(c.external_booking_ref), c.booking_created_at,"
-     " c.tour_date, c.customer_payment_status, c.ops_fulfillment_status, c.package_ref_type from public.booking_core as c"
-     " where c.external_booking_ref ~ '[A-Z]' order by c.booking_key limit 1", "G-01"),
+     " c.tour_date, c.customer_payment_status, c.ops_fulfillment_status, c.package_ref_type"
+     " from public.booking_core as c where c.external_booking_ref ~ '[A-Z]' order by c.booking_key limit 1", "G-01"),
 )  # fmt: skip
 NOT_APART = (
     ("delete from dbt_recon.kept_recon_rows_items", "what was kept"),

@@ -85,7 +85,8 @@
             {%- if is_landed_or_bridge or (kind == 'part' and twin in ('part', 'kept'))
                 or (kind == 'kept' and twin in ('kept', 'composite')) -%}
                 {%- set made.sql = made.sql | replace(
-                    '"' ~ node.schema ~ '"."' ~ identifier ~ '"', recon_twin(kind, identifier)
+                    '"' ~ node.schema ~ '"."' ~ identifier ~ '"',
+                    recon_twin('touched' if is_landed_or_bridge else kind, identifier)
                 ) -%}
             {%- endif -%}
         {%- endif -%}
@@ -94,14 +95,20 @@
 {%- endmacro %}
 
 
-{# The rows of a landed or canonical table that belong to touched bookings. Two models may ask for the same at once. #}
+{#
+  The rows of a landed or canonical table that belong to touched bookings: a view, and an empty table for them, since
+  joins of so few rows want a table whose size is known. Two models may ask for the same at once.
+#}
 {% macro recon_part_of(schema, identifier, condition) -%}
     {%- call statement('part_of') -%}
         select pg_advisory_xact_lock(hashtextextended('part_{{ identifier }}', 0));
         {{ recon_replace_view(
             recon_twin('part', identifier),
             'select t.* from "' ~ schema ~ '"."' ~ identifier ~ '" as t where ' ~ condition
-        ) }}
+        ) }};
+        create unlogged table if not exists {{ recon_twin('touched', identifier) }} as
+        select * from {{ recon_twin('part', identifier) }}
+        with no data
     {%- endcall -%}
 {%- endmacro %}
 
