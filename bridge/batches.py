@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal[
-    "sources", "script", "rerun", "legacy", "land", "snapshot", "audit", "dbt", "service", "flag", "emit", "retention"
-]
+    "sources", "script", "rerun", "legacy", "land", "snapshot", "audit", "dbt", "service", "flag", "emit", "retention",
+    "guardrails",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def _measure(code: str) -> Step:
     return Step("dbt", f"gates_{code}", "Measure the gates, and test them")
 
 
+_GUARDRAILS = Step("guardrails", "measure", "Measure the guardrails, which gates read too")
 _LAND = Step("land", "sources", "Copy both sources, one read-only snapshot each")
 
 BATCHES: dict[str, Batch] = {
@@ -178,8 +180,11 @@ BATCHES: dict[str, Batch] = {
                 Step("emit", "mail", "Emit the parsed mails, once, and see them applied"),
                 Step("retention", "091_retention_cleanup.sql", "Forget what has served its time; daily from now on"),
             ),
-            postchecks=(_measure("f"),),
-            gates=("F-00", "F-01", "F-02", "F-02-P95", "F-03", "F-04", "F-05", "F-06", "G-04"),
+            postchecks=(_GUARDRAILS, _measure("f")),
+            gates=(
+                *("F-00", "F-01", "F-02", "F-02-P95", "F-03", "F-04", "F-05", "F-06"),
+                *("G-03", "G-04", "G-05", "G-06"),
+            ),
             rollback=(
                 "switch off queue, webhook, replay and both emitters, and wait until the service says so",
                 "keep every event: pending and failed ones wait in the log, to be applied or replayed later",

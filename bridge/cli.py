@@ -24,6 +24,7 @@ from bridge.commands import (  # noqa: F401  (a topic's commands register themse
     emitters,
     evidence,
     flags,
+    guardrails,
     ledger,
     operating,
     rehearsal,

@@ -11,7 +11,7 @@ from datetime import date
 
 import psycopg
 
-from bridge import landing, postgres, steps, warehouse
+from bridge import guardrails, landing, postgres, steps, warehouse
 from bridge.batches import batch
 from bridge.errors import CouldNotRun
 from bridge.settings import databases
@@ -49,6 +49,8 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
                 "; ".join(problems), where="the landed rows", todo=f"Land them again: make run BATCH={one.code}"
             )
     run = replace(run, as_of=state[1] or run.as_of)
+    if any(step.kind == "guardrails" for step in one.plan):
+        guardrails.measure(run.databases)
     if state[0] not in _JUDGED:
         return steps.conclude(run, one, opens_door=False)
     with steps.only_runner(run):

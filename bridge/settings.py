@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     phase2_stop_file: Path | None = Field(
         None, description="while it is there nothing starts; default: stop, in the home"
     )
+    phase2_alert_url: SecretStr | None = Field(None, description="where alerts are posted; unset: they are only logged")
+    phase2_alert_secret: SecretStr | None = Field(None, description="signs them (HMAC-SHA256)")
     phase2_max_blocking_seconds: float = Field(
         5.0, gt=0, description="the longest that an application may wait for a lock of ours"
     )

@@ -150,14 +150,14 @@ def upper_bound(different: int, compared: int, confidence: float = _CONFIDENCE) 
     low, high = different / compared, 1.0
     while high - low > 1e-9:
         middle = (low + high) / 2
-        if _at_most(different, compared, middle) > 1 - confidence:
+        if at_most(different, compared, middle) > 1 - confidence:
             low = middle
         else:
             high = middle
     return high
 
 
-def _at_most(found: int, of: int, rate: float) -> float:
+def at_most(found: int, of: int, rate: float) -> float:
     """The probability of `found` or fewer out of `of` at that rate."""
     if rate >= 1:
         return 0.0

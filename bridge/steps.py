@@ -657,6 +657,12 @@ def _retention(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, ent
     retention.work(run, entry)
 
 
+def _guardrails(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    from bridge import guardrails
+
+    entry.detail["measured"] = {one.guardrail: one.words for one in guardrails.measure(run.databases)}
+
+
 def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
     if step.target.startswith("batch_") and not landing.landing_is_complete(conn):
         raise CouldNotRun(
@@ -963,6 +969,7 @@ _KINDS: dict[str, Callable[[Run, Batch, Step, psycopg.Connection, runlog.Entry],
     "flag": _service,
     "emit": _emit,
     "retention": _retention,
+    "guardrails": _guardrails,
 }
 
 

@@ -33,12 +33,18 @@ where l.kind = 'resume' and trim(coalesce(l.body ->> 'reason', '')) <> ''
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop that stands: who wants it, since when (UTC), why, and where it is written."""
+    """One stop that stands: who wants it, since when (UTC), why, and where it is written.
+
+    Of a guardrail's: its name, and the batch in question.
+    """
 
     by: str
     at: datetime
     reason: str
     where: str
+    entry: int | None = None
+    subject: str | None = None
+    batch: str | None = None
 
     def __str__(self) -> str:
         return f"stopped by {self.by} on {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.reason} ({self.where})"
@@ -58,6 +64,9 @@ def standing(conn: psycopg.Connection) -> tuple[Stop, ...]:
             at=entry.at,
             reason=_one_line(str(_said(entry).get("reason") or "")),
             where=f"entry {entry.no} of the ledger",
+            entry=entry.no,
+            subject=entry.subject,
+            batch=entry.batch,
         )
         for entry in noted
     )
@@ -65,9 +74,16 @@ def standing(conn: psycopg.Connection) -> tuple[Stop, ...]:
     return stops if asked is None or _is_noted(asked, noted) else (*stops, asked)
 
 
-def ask(conn: psycopg.Connection, reason: str) -> ledger.Entry:
-    """Hold the migration at its next safe point."""
-    return ledger.append(conn, "stop", body={"reason": _needed(reason)})
+def ask(
+    conn: psycopg.Connection,
+    reason: str,
+    *,
+    subject: str | None = None,
+    batch: str | None = None,
+    actor: str | None = None,
+) -> ledger.Entry:
+    """Hold the migration at its next safe point; a guardrail names itself (`subject`) and the batch in question."""
+    return ledger.append(conn, "stop", subject=subject, batch=batch, actor=actor, body={"reason": _needed(reason)})
 
 
 def lift(conn: psycopg.Connection, reason: str) -> tuple[Stop, ...]:

@@ -33,6 +33,8 @@ from core_api.auth import Admin, admin
 from core_api.errors import Refused
 from core_api.ingest.log import Acceptor, forget
 from core_api.metrics import Metrics
+from core_api.minutes import Minutes
+from core_api.minutes import forget as forget_minutes
 
 if TYPE_CHECKING:
     from core_api.ops.intents import Writing
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 LONGEST_BODY = 1_048_576  # bytes
 BODY_SECONDS = 10.0  # the longest that a client may take to send it
 ANSWER_SECONDS = 30.0  # the longest that an answer may take in all
+FLUSH_SECONDS = 5.0  # how often the answers are counted in the database
 POOL_SIZE = 8  # connections: Postgres shares commits among those that wait for it, more would only wait for a core
 
 _log = logging.getLogger("core_api")
@@ -67,6 +70,7 @@ class Core:
     pool: database.Pool
     flags: Flags
     metrics: Metrics
+    minutes: Minutes
     acceptor: Acceptor
     queue: Queue | None
     sides: Sides
@@ -109,6 +113,7 @@ def create_app(
             pool,
             Flags(),
             metrics,
+            Minutes(),
             Acceptor(pool),
             queue() if queue else None,
             sides,
@@ -128,6 +133,8 @@ def create_app(
                     await chore
             await shadow.close()
             await sides.flush(pool)
+            with contextlib.suppress(psycopg.Error, OSError):
+                await core.minutes.flush(pool)
             await sides.close()
             if writing:
                 await writing.close()
@@ -170,14 +177,20 @@ class _Direct(Route):
 
 
 async def _chores(core: Core) -> None:
-    """Flags are read before a request has to wait for it; what was remembered for a while is forgotten."""
-    forget_at = 0.0
+    """Flags are read before a request has to wait for it; answers are counted in the database; what was remembered for
+    a while is forgotten.
+    """
+    forget_at, flush_at = 0.0, 0.0
     while True:
         try:
             await core.flags.is_on("INGEST_WEBHOOK_ENABLED", core.pool)
+            if time.monotonic() >= flush_at:
+                flush_at = time.monotonic() + FLUSH_SECONDS
+                await core.minutes.flush(core.pool)
             if time.monotonic() >= forget_at:
                 forget_at = time.monotonic() + 60
                 await forget(core.pool)
+                await forget_minutes(core.pool)
         except Exception as error:  # the next round looks again
             _log.warning("chores: %s", plain(error) if isinstance(error, psycopg.Error) else type(error).__name__)
         await asyncio.sleep(1.0)
@@ -459,6 +472,7 @@ class Observed:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             metrics.record(method, route, status, seconds)
+            scope["app"].state.core.minutes.count(method, route, status, scope.get("error_code"))
             if _log.isEnabledFor(logging.INFO):
                 said = {
                     "requestId": request_id,

@@ -214,3 +214,37 @@ values ('rollback');
 delete from phase2.drills where drill = 'rollback';
 -- @names
 values ('rollback');
+
+-- @fault G-03 | run | every tenth answer is a server error
+-- @plant
+insert into phase2.guardrail_log (guardrail, at, status, value, threshold, numerator, denominator, words)
+values ('api-5xx', clock_timestamp(), 'BREACH', 0.1, 0.015, 100, 1000, 'reads: 100 of 1000');
+-- @names
+values ('api-5xx');
+
+-- @fault G-03 | run | nobody has measured for a quarter of an hour
+-- @plant
+update phase2.guardrail_log set at = at - interval '15 minutes';
+-- @names
+values ('api-5xx');
+
+-- @fault G-05 | run | balisnap does not answer
+-- @plant
+insert into phase2.guardrail_log (guardrail, at, status, threshold, words)
+values ('public-booking-success', clock_timestamp(), 'NOT_MEASURED', 0.02, 'cannot connect');
+-- @names
+values ('public-booking-success');
+
+-- @fault G-05 | run | fewer of the public bookings are paid
+-- @plant
+insert into phase2.guardrail_log (guardrail, at, status, value, threshold, numerator, denominator, words)
+values ('public-booking-success', clock_timestamp(), 'BREACH', 0.2, 0.02, 60, 300, 'too few');
+-- @names
+values ('public-booking-success');
+
+-- @fault G-06 | run | payments contradict bookings of the day
+-- @plant
+insert into phase2.guardrail_log (guardrail, at, status, value, threshold, numerator, denominator, words)
+values ('payment-mismatch', clock_timestamp(), 'BREACH', 0.02, 0.005, 4, 200, 'too many');
+-- @names
+values ('payment-mismatch');

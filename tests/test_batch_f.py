@@ -165,7 +165,10 @@ def forward(shop: Shop, service: str, written: Path) -> gates.Verdict:
 
 
 def test_f_switches_everything_on_and_passes(shop: Shop, service: str, forward: gates.Verdict) -> None:
-    assert {g.gate_id: g.status for g in forward.gates if g.status != "PASS"} in ({}, {"F-03": "N/A"})
+    # a shop that sells three bookings a day says little of its public web
+    other = {g.gate_id: g.status for g in forward.gates if g.status != "PASS"}
+    assert set(other.values()) <= {"N/A"}, other
+    assert other.keys() <= {"F-03", "G-03", "G-05", "G-06"}
     assert {g.gate_id for g in forward.gates} >= set(F.gates)
     with shop.run().connect() as conn:
         rows = flags.read(conn)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect import Flow, flow
+from prefect.events import DeploymentEventTrigger, Resource
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
@@ -29,6 +30,7 @@ SCHEDULES = {
     "drill-weekly": "0 20 * * 0",
     "retention": "0 19 * * *",
     "dual-write-hourly": "20 * * * *",
+    "guardrails": "*/5 * * * *",
 }
 
 
@@ -82,7 +84,7 @@ def test_a_parameter_without_type_or_help_is_found() -> None:
 @pytest.mark.parametrize("name", sorted(DEPLOYMENTS.keys() - {"go-no-go"}))
 def test_what_writes_runs_one_at_a_time(name: str) -> None:
     """All of them do: verdicts and reports at the least. A go / no-go waits for a person, maybe beside another one."""
-    strategy = "CANCEL_NEW" if name.startswith("emit-") else "ENQUEUE"  # in a minute there is another one
+    strategy = "CANCEL_NEW" if name.startswith(("emit-", "guard")) else "ENQUEUE"  # in a minute there is another one
     assert DEPLOYMENTS[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": strategy}
     assert DEPLOYMENTS[name]["work_pool"] == {"name": "phase2"}
 
@@ -96,6 +98,17 @@ def test_what_runs_by_itself_is_what_should() -> None:
     assert found == {name: [cron] for name, cron in SCHEDULES.items()}
     zones = {s["timezone"] for deployment in DEPLOYMENTS.values() for s in deployment.get("schedules", [])}
     assert zones == {"UTC"}
+
+
+def test_an_event_of_the_guardrails_starts_a_recon() -> None:
+    """What the flow emits (flows/guardrails.py) is what the deployment waits for."""
+    [given] = DEPLOYMENTS["recon-after-a-stop"]["triggers"]
+    trigger = DeploymentEventTrigger.model_validate(given)
+    resource = Resource.model_validate({"prefect.resource.id": "phase2.guardrail.api-5xx"})
+    assert trigger.expect == {"phase2.guardrail.stop"}
+    assert trigger.match.matches(resource)
+    said = (ROOT / "flows" / "guardrails.py").read_text("utf-8")
+    assert 'event="phase2.guardrail.stop"' in said
 
 
 def test_the_page_for_operators_explains_each_deployment_and_each_kind_of_pool() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,3 +136,33 @@ def flat(detail: Any) -> str:
     if isinstance(detail, list):
         return "; ".join(flat(item) for item in detail)
     return str(detail)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A history drawn in a box of 1000 by 100: the line, the limit's height, and where something was wrong."""
+
+    points: str
+    limit: float
+    marks: list[tuple[float, str]]
+    last: Sequence[Any] | None
+
+
+def line(history: Sequence[Sequence[Any]], limit: float, *, most: int = 400) -> Line:
+    """Draw measurements (time, status, value, …), at most so many points: of what falls on one the highest."""
+    if not history:
+        return Line("", 0.0, [], None)
+    began, ended = history[0][0], history[-1][0]
+    span = (ended - began).total_seconds() or 1.0
+    highest = max([limit * 1.5, *(one[2] for one in history if one[2] is not None)]) or 1.0
+    columns: dict[int, float] = {}
+    marks: dict[int, str] = {}
+    for at, status, value, *_ in history:
+        x = round((at - began).total_seconds() / span * most)
+        if value is not None:
+            columns[x] = max(columns.get(x, 0.0), value)
+        if status in ("BREACH", "NOT_MEASURED"):
+            marks[x] = status
+    points = " ".join(f"{x / most * 1000:.1f},{90 - value / highest * 85:.1f}" for x, value in sorted(columns.items()))
+    height = round(90 - limit / highest * 85, 1)
+    return Line(points, height, [(x / most * 1000, status) for x, status in sorted(marks.items())], history[-1])

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,16 @@ def drill(content: dict[str, Any], root: Path) -> Written:
     return written
 
 
+def guardrails(content: dict[str, Any], at: datetime, root: Path) -> Path:
+    """Write the page of the guardrails below `root` as guardrails/{timestamp}.html."""
+    folder = root / "guardrails"
+    folder.mkdir(parents=True, exist_ok=True)
+    page = _place(folder, at, ".html")
+    said = content | {"at": f"{at:%Y-%m-%d %H:%M:%S}", "bali": f"{at + timedelta(hours=8):%Y-%m-%d %H:%M}"}
+    _replace(page, _templates(True).get_template("guardrails.html.j2").render(said))
+    return page
+
+
 def found(files: Mapping[str, str], root: Path) -> Written | None:
     """The report that an entry of the ledger names by its `files`; None when it names none."""
     record = next((name for name in files if name.endswith(".json")), None)
@@ -88,12 +98,12 @@ def explanation(document: dict[str, Any]) -> str:
     return _templates(True).get_template("explain.html.j2").render(told=document, draw=draw)
 
 
-def _place(folder: Path, at: datetime) -> Path:
+def _place(folder: Path, at: datetime, suffix: str = ".json") -> Path:
     """A name that nobody has, taken by creating it."""
     stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     number = 1
     while True:
-        path = folder / f"{stamp}{'' if number == 1 else f'-{number}'}.json"
+        path = folder / f"{stamp}{'' if number == 1 else f'-{number}'}{suffix}"
         try:
             path.open("x").close()
         except FileExistsError:

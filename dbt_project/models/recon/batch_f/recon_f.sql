@@ -118,7 +118,7 @@ counted as (
         count(l.gate_id) as rows
     from limits
     left join looked_at as l on limits.gate_id = l.gate_id
-    where limits.gate_id not in ('F-03', 'F-04')
+    where limits.gate_id not in ('F-03', 'F-04', 'G-03', 'G-05', 'G-06')
     group by limits.gate_id
 ),
 
@@ -140,6 +140,10 @@ growth as (
 
 log as (
     select count(*) as rows from {{ source('bridge', 'ingest_event_log') }}
+),
+
+guardrails as materialized (
+    select * from {{ ref('recon_guardrails') }}
 ),
 
 measured as (
@@ -179,6 +183,16 @@ measured as (
         (select count(*) from second_rows) as value,
         null as detail
     from log
+
+    union all
+
+    select
+        gate_id,
+        numerator,
+        denominator,
+        value,
+        detail
+    from guardrails
 ),
 
 exceptions as (
@@ -213,6 +227,18 @@ exceptions as (
         true as is_counted,
         jsonb_build_object('channel_code', channel_code) as detail
     from second_rows
+
+    union all
+
+    select
+        gate_id,
+        'guardrail' as entity,
+        guardrail as key,
+        status,
+        true as is_counted,
+        detail
+    from guardrails
+    where numerator > 0
 )
 
 {{ recon_measure_rows('measured') }}

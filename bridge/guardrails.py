@@ -1,0 +1,534 @@
+"""Guardrails (blueprint 8 and 9): what is measured while a flag of F, G or H is on, and the hard stop on a breach.
+
+The measures are SQL (sql/ops/guardrails.sql), the guardrails are rows of guardrails.csv; a limit that a gate has too is
+that gate's, in the registry. A breach holds the whole migration (`stop`), switches off the flags of the batch in
+question, tells people, and rolls the batch back with what stands on it. Each of these is looked at again every time, so
+that one that was killed or refused is taken up by the next look. Only a person lifts it: `phase2 resume`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from bridge import alerts, flags, ingestion, ledger, postgres, rollback, steps, stop, waivers, write_rollback
+from bridge.batches import BATCHES
+from bridge.errors import CouldNotRun, plain
+from bridge.flags import Flag
+from bridge.reports import draw
+from bridge.reports.write import guardrails as write_guardrails
+from bridge.settings import Databases, settings
+from bridge.shadow import at_most
+
+Status = Literal["OK", "BREACH", "TOO_LITTLE", "NOT_MEASURED"]
+Progress = Callable[[str], None]
+
+FLAGS: Mapping[str, tuple[Flag, ...]] = {
+    "F": ingestion.OURS,
+    "G": ("OPS_READ_NEW_MODEL_ENABLED",),
+    "H": ("OPS_WRITE_CORE_ENABLED",),
+}
+KEPT = timedelta(days=90)
+SETTLED = timedelta(minutes=30)  # a booking of the public web is given this long to be paid
+_PART = {"ingest": "F", "reads": "G", "writes": "H", "event": "F", "write": "H"}
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_SECONDS = 60  # the longest that a measure may take
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """One row of guardrails.csv. `stop` and `alarm`: how many of how many measurements. `chance`: a ratio over its
+    limit is a breach when the limit itself would give so many with less than this probability; 1: whenever it is over.
+    """
+
+    name: str
+    title: str
+    gate: str
+    threshold: float
+    unit: str
+    chance: float
+    least: int
+    stop: tuple[int, int]
+    alarm: tuple[int, int]
+    batch: str  # F, G, H; `part`: that of the part that failed; `latest`: the last with a flag on
+    measure: str
+    check: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measurement. `batch` is the one in question."""
+
+    guardrail: str
+    at: datetime
+    status: Status
+    words: str
+    value: float | None = None
+    numerator: int | None = None
+    denominator: int | None = None
+    batch: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What one look found and did. `active`: batches with a flag on; `blind`: guardrails that cannot be measured."""
+
+    at: datetime
+    active: tuple[str, ...]
+    readings: tuple[Reading, ...]
+    stops: tuple[stop.Stop, ...]
+    stopped: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+    page: Path | None = None
+
+
+@cache
+def guardrails() -> Mapping[str, Guardrail]:
+    """The rows of guardrails.csv, by name, each with the limit of its gate where it has one."""
+
+    def times(text: str) -> tuple[int, int]:
+        few, many = text.split(" of ")
+        return int(few), int(many)
+
+    def made(row: dict[str, str]) -> Guardrail:
+        gate = waivers.registered(row["gate"]) if row["gate"] else None
+        return Guardrail(
+            name=row["guardrail"],
+            title=row["title"],
+            gate=row["gate"],
+            threshold=float(gate["threshold"] if gate else row["threshold"]),
+            unit=row["unit"],
+            chance=float(row["chance"]),
+            least=int(row["least"]),
+            stop=times(row["stop"]),
+            alarm=times(row["alarm"]),
+            batch=row["batch"],
+            measure=row["measure"],
+            check=row["check"],
+        )
+
+    with (Path(__file__).parent / "guardrails.csv").open(encoding="utf-8", newline="") as file:
+        return {row["guardrail"]: made(row) for row in csv.DictReader(file)}
+
+
+def active(conn: psycopg.Connection) -> tuple[str, ...]:
+    """The batches of F, G and H with a flag on, in their order."""
+    rows = flags.read(conn)
+    return tuple(code for code, ours in FLAGS.items() if any(flags.in_force(flag, rows).enabled for flag in ours))
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def measure(dbs: Databases, *, at: datetime | None = None) -> tuple[Reading, ...]:
+    """Measure every guardrail, and keep what was found. One that cannot be measured says so; nothing is raised."""
+    with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
+        conn.execute("select set_config('statement_timeout', %s, false)", (f"{_SECONDS}s",))
+        moment = at or datetime.now(UTC)
+        on, since = active(conn), _since(conn)
+        found = tuple(
+            _judged(guardrails()[name], moment, lambda one=one: one(conn, dbs, moment, since), on)
+            for name, one in _MEASURES.items()
+        )
+        _keep(conn, found)
+    return found
+
+
+def _since(conn: psycopg.Connection) -> datetime:
+    """When a person last lifted a stop: what was before that is not held against us again."""
+    lifted = ledger.latest(conn, "resume")
+    return lifted.at if lifted else _LONG_AGO
+
+
+@dataclass(frozen=True)
+class _Count:
+    """What a measure counted. `limit`: at what share of failures the limit lies, where that is not the threshold."""
+
+    failed: int
+    of: int | None
+    part: str = ""
+    limit: float | None = None
+    value: float | None = None
+    too_little: str = ""
+    words: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Blind(Exception):
+    """It cannot be measured, and why."""
+
+
+def _judged(
+    guardrail: Guardrail, at: datetime, counted: Callable[[], Sequence[_Count]], on: Sequence[str] = ()
+) -> Reading:
+    """The reading of a guardrail: of its parts the worst."""
+    try:
+        parts = [(_status(guardrail, part), part) for part in counted()]
+    except (_Blind, CouldNotRun) as why:
+        return Reading(guardrail.name, at, "NOT_MEASURED", str(why))
+    except psycopg.Error as error:
+        return Reading(guardrail.name, at, "NOT_MEASURED", plain(error))
+    order = {"BREACH": 0, "OK": 1, "TOO_LITTLE": 2}
+    status, worst = min(parts, key=lambda one: (order[one[0]], -(_value(guardrail, one[1]) or 0)))
+    # over its limit, but maybe by chance: nothing is right, and nothing is wrong yet
+    doubtful = [p for s, p in parts if s == "TOO_LITTLE" and (_value(guardrail, p) or 0) > guardrail.threshold]
+    if status == "OK" and doubtful:
+        status, worst = "TOO_LITTLE", doubtful[0]
+    batch = {"part": _PART.get(worst.part, "F"), "latest": on[-1] if on else "F"}.get(guardrail.batch, guardrail.batch)
+    words = worst.too_little or worst.words
+    if status == "TOO_LITTLE" and not worst.too_little:
+        words += "; too few to tell it from chance"
+    return Reading(
+        guardrail.name,
+        at,
+        status,
+        f"{worst.part}: {words}" if worst.part else words,
+        _value(guardrail, worst),
+        worst.failed,
+        worst.of,
+        batch,
+        worst.detail,
+    )
+
+
+def _value(guardrail: Guardrail, counted: _Count) -> float | None:
+    if counted.value is not None:
+        return counted.value
+    if guardrail.unit == "count":
+        return float(counted.failed)
+    return counted.failed / counted.of if counted.of else None
+
+
+def _status(guardrail: Guardrail, counted: _Count) -> Status:
+    value = _value(guardrail, counted)
+    if counted.too_little or value is None:
+        return "TOO_LITTLE"
+    if value <= guardrail.threshold:
+        return "OK"
+    if guardrail.unit == "count" or guardrail.chance >= 1:
+        return "BREACH"
+    limit = guardrail.threshold if counted.limit is None else counted.limit
+    by_chance = 1 - at_most(counted.failed - 1, counted.of or 0, limit)
+    return "BREACH" if by_chance < guardrail.chance else "TOO_LITTLE"
+
+
+def _api(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
+    rows = conn.execute("select * from phase2.guardrail_api(%s, %s)", ([at], since)).fetchall()
+    if not any(heard for _, _, heard, _, _ in rows):
+        raise _Blind("no process of the core API has counted its answers for 15 minutes: is it up, on this database?")
+    return [api_count(part, requests, errors) for _, part, _, requests, errors in rows]
+
+
+def api_count(part: str, requests: int, errors: int) -> _Count:
+    """One part of the core path in 15 minutes."""
+    words = f"{errors} of {requests} answers in 15 minutes were server errors"
+    return _Count(errors, requests, part, too_little="" if requests else "no request in 15 minutes", words=words)
+
+
+# Of the newest bookings; they are many, and nothing but the primary key tells where the last days begin.
+_BOOKINGS = """
+select
+    to_jsonb(date_bin('5 minutes', b.created_at, timestamp '2000-01-01') at time zone 'UTC') as at,
+    b.status_v2::text, b.status, p.payments, count(*), min(b.booking_id)
+from public."Booking" as b
+cross join lateral (
+    select coalesce(jsonb_agg(distinct jsonb_build_array(p.payment_status_v2::text, p.payment_status)), '[]')
+    from public."Payment" as p where p.booking_id = b.booking_id
+) as p (payments)
+where
+    b.booking_id >= %(first)s and b.created_at > %(at)s::timestamptz at time zone 'UTC' - interval '9 days'
+    and b.created_at <= %(at)s::timestamptz at time zone 'UTC'
+group by 1, 2, 3, 4
+"""
+_FIRST = """
+select (l.detail ->> 'first')::bigint from phase2.guardrail_log as l
+where l.guardrail = 'public-booking-success' and l.detail ? 'first' and l.at < %s order by l.at desc limit 1
+"""
+
+
+def _bookings(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
+    at -= SETTLED
+    known = conn.execute(_FIRST, (at,)).fetchone()
+    groups = booking_groups(dbs.balisnap, at, known[0] if known else 0)
+    first = min((group.pop("first") for group in groups), default=0)
+    rows = conn.execute("select * from phase2.guardrail_bookings(%s, %s, %s)", (Jsonb(groups), [at], since)).fetchall()
+    return [booking_count(*row[1:], detail={"first": first}) for row in rows]
+
+
+def booking_groups(balisnap: str, at: datetime, first: int = 0) -> list[dict[str, Any]]:
+    """Bookings of the nine days up to a moment, from a booking id on: by five minutes and what their statuses say."""
+    with postgres.connect(balisnap, application_name="phase2-guardrails", read_only=True) as source:
+        source.execute("select set_config('statement_timeout', %s, false)", (f"{_SECONDS}s",))
+        rows = source.execute(_BOOKINGS, {"at": at, "first": first}).fetchall()
+    names = ("at", "v2", "status", "payments", "bookings", "first")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def booking_count(
+    hours: int, bookings: int, failed: int, baseline: int, baseline_failed: int, detail: Mapping[str, Any] = {}
+) -> _Count:
+    """The bookings of one window against those of seven days."""
+    guardrail = guardrails()["public-booking-success"]
+    window = "hour" if hours == 1 else "day"
+    usual = 1 - baseline_failed / baseline if baseline else 0.0
+    if baseline < guardrail.least or not usual:
+        few = f"a baseline of {baseline} bookings in 7 days, {usual:.0%} of them paid"
+        return _Count(failed, bookings, too_little=few, detail=detail)
+    if not bookings:
+        expected = baseline / 168 * hours
+        none = f"no booking in the last {window}, where {expected:.0f} are usual"
+        return _Count(0, 0, too_little=none, detail=detail)
+    rate = 1 - failed / bookings
+    return _Count(
+        failed,
+        bookings,
+        limit=1 - usual * (1 - guardrail.threshold),
+        value=max(0.0, 1 - rate / usual),
+        words=f"{rate:.1%} of {bookings} bookings of the last {window} were paid, {usual:.1%} of {baseline} in 7 days",
+        detail=detail,
+    )
+
+
+def _duplicates(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
+    rows = conn.execute("select d.key::text from dbt_recon.recon_duplicate_bookings as d order by 1 limit 101")
+    return [_listed(rows.fetchall(), "bookings are there twice")]
+
+
+def _dead_letters(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
+    rows = conn.execute("select * from phase2.guardrail_dead_letters(%s, %s)", ([at], since)).fetchall()
+    return [dead_letter_count(*row[1:]) for row in rows]
+
+
+def dead_letter_count(came: int, went: int, decreased: bool) -> _Count:
+    """The dead letters of one hour."""
+    growth = 0 if decreased else max(0, came - went)
+    falling = ", fewer again in a quarter of it" if decreased else ""
+    words = f"{came} events became dead letters in an hour, {went} left them{falling}"
+    return _Count(growth, None, words=words)
+
+
+def _payments(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
+    row = conn.execute("select * from phase2.guardrail_payments(%s, %s)", (at, since)).fetchone()
+    sampled, keys = row or (0, [])
+    least = guardrails()["payment-mismatch"].least
+    few = f"{sampled} bookings changed in a day, {least} are needed" if sampled < least else ""
+    words = f"payments contradict {len(keys)} of {sampled} bookings that changed in a day"
+    detail = {"keys": [str(key) for key in keys]}
+    return [_Count(len(keys), sampled, too_little=few, words=words, detail=detail)]
+
+
+def _lost(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
+    rows = conn.execute("select l.what, l.key::text from phase2.guardrail_lost() as l order by 1, 2").fetchall()
+    named = {"event": "events are lost", "write": "writes have not ended on both sides"}
+    return [_listed([key for what, *key in rows if what == part], words, part) for part, words in named.items()]
+
+
+def _second_rows(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
+    rows = conn.execute("select s.event_key::text from dbt_recon.recon_second_rows as s order by 1 limit 101")
+    return [_listed(rows.fetchall(), "events were taken twice")]
+
+
+def _listed(rows: Sequence[Sequence[str]], words: str, part: str = "") -> _Count:
+    detail = {"keys": [key for (key,) in rows[:100]]}
+    return _Count(len(rows), None, part, words=f"{len(rows)} {words}", detail=detail)
+
+
+_MEASURES: Mapping[str, Callable[[psycopg.Connection, Databases, datetime, datetime], list[_Count]]] = {
+    "public-booking-success": _bookings,
+    "api-5xx": _api,
+    "duplicate-bookings": _duplicates,
+    "dead-letter-growth": _dead_letters,
+    "payment-mismatch": _payments,
+    "lost-events": _lost,
+    "idempotency": _second_rows,
+}
+
+
+def _keep(conn: psycopg.Connection, readings: Iterable[Reading]) -> None:
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into phase2.guardrail_log (guardrail, at, status, value, threshold, numerator, denominator, batch,"
+            " words, detail) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (guardrail, at) do nothing",
+            [
+                (
+                    one.guardrail,
+                    one.at,
+                    one.status,
+                    None if one.value is None else round(Decimal(one.value), 9),
+                    guardrails()[one.guardrail].threshold,
+                    one.numerator,
+                    one.denominator,
+                    one.batch,
+                    one.words,
+                    Jsonb(dict(one.detail)),
+                )
+                for one in readings
+            ],
+        )
+        cursor.execute("delete from phase2.guardrail_log as l where l.at < now() - %s", (KEPT,))
+
+
+# --- acting --------------------------------------------------------------------------------------------------------
+
+
+def watch(dbs: Databases, *, at: datetime | None = None, progress: Progress = lambda _: None) -> Watch:
+    """One look: measure while a flag is on, stop on a breach, and see that every stop of ours is in force."""
+    with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
+        on = active(conn)
+    readings = measure(dbs, at=at) if on else ()
+    done: list[str] = []
+    with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
+        standing = {one.subject for one in stop.standing(conn)}
+        stopped = []
+        for one in readings:
+            guardrail = guardrails()[one.guardrail]
+            if one.guardrail not in standing and _so_often(conn, guardrail, "BREACH", guardrail.stop):
+                reason = f"{guardrail.title}: {one.words}; the limit is {limit_of(guardrail)}"
+                stop.ask(conn, reason, subject=one.guardrail, batch=one.batch, actor="guardrails")
+                stopped.append(one.guardrail)
+        blind = tuple(
+            one.guardrail
+            for one in readings
+            if one.status == "NOT_MEASURED"
+            and _so_often(conn, guardrails()[one.guardrail], "NOT_MEASURED", guardrails()[one.guardrail].alarm)
+        )
+        ours = [one for one in stop.standing(conn) if one.subject in guardrails()]
+        for one in ours:
+            done += _switch_off(conn, one)
+        page = write_page(conn) if stopped else None
+        for one in ours:
+            done += _tell(conn, one, page)
+        for name in blind:
+            _tell_blind(conn, name, readings)
+    for one in ours:
+        done += _roll_back(dbs, one, progress)
+    for line in done:
+        progress(line)
+    return Watch(at or datetime.now(UTC), on, readings, tuple(ours), tuple(stopped), blind, tuple(done), page)
+
+
+def limit_of(guardrail: Guardrail) -> str:
+    """Its limit in words: `2 %`, `100`."""
+    return draw.percent(guardrail.threshold) if guardrail.unit == "ratio" else f"{guardrail.threshold:g}"
+
+
+_OFTEN = """
+select count(*) filter (where l.status = %s) from (
+    select l.status from phase2.guardrail_log as l where l.guardrail = %s and l.at > %s order by l.at desc limit %s
+) as l
+"""
+
+
+def _so_often(conn: psycopg.Connection, guardrail: Guardrail, status: Status, times: tuple[int, int]) -> bool:
+    """Whether so many of the last measurements, since a person last lifted a stop, said that."""
+    row = conn.execute(_OFTEN, (status, guardrail.name, _since(conn), times[1])).fetchone()
+    return bool(row) and row[0] >= times[0]
+
+
+def _switch_off(conn: psycopg.Connection, one: stop.Stop) -> list[str]:
+    """The flags of the batch in question, also one that somebody has switched on under a stop."""
+    rows, done = flags.read(conn), []
+    for flag in FLAGS.get(one.batch or "", ()):
+        if flags.in_force(flag, rows).enabled:
+            flags.change(conn, flag, False, reason=f"hard stop, entry {one.entry}: {one.subject}", actor="guardrails")
+            done.append(f"{flag} is off")
+    return done
+
+
+def _tell(conn: psycopg.Connection, one: stop.Stop, page: Path | None) -> list[str]:
+    guardrail = guardrails()[one.subject or ""]
+    said = {
+        "words": one.reason,
+        "batch": one.batch,
+        "since": one.at,
+        "check": guardrail.check,
+        "lift": stop.HOW_TO_LIFT,
+        "page": page and page.name,
+    }
+    told = alerts.tell(conn, "phase2.guardrail.stop", guardrail.name, f"entry {one.entry}", said)
+    return [f"told: {one.reason}"] if told else []
+
+
+_SEEN = """
+select coalesce(max(l.at)::text, 'ever') from phase2.guardrail_log as l
+where l.guardrail = %s and l.status <> 'NOT_MEASURED'
+"""
+
+
+def _tell_blind(conn: psycopg.Connection, name: str, readings: Sequence[Reading]) -> None:
+    """Once for as long as it lasts."""
+    row = conn.execute(_SEEN, (name,)).fetchone()
+    reading = next(one for one in readings if one.guardrail == name)
+    said = {"words": f"{guardrails()[name].title} cannot be measured: {reading.words}", "since": row and row[0]}
+    alerts.tell(conn, "phase2.guardrail.blind", name, f"not measured since {row and row[0]}", said)
+
+
+def _roll_back(dbs: Databases, one: stop.Stop, progress: Progress) -> list[str]:
+    """The batch in question and what stands on it, the last first; a refusal is told, and tried again next time."""
+    done = []
+    run = steps.prepare(progress=progress)
+    try:
+        with run.connect() as conn:
+            states = dict(conn.execute("select b.batch, b.status from phase2.batch_state as b").fetchall())
+        codes = [c for c in reversed(FLAGS) if c >= (one.batch or "F")]
+        standing = [c for c in codes if states.get(c, "PENDING") not in ("PENDING", "ROLLED_BACK")]
+        if standing:
+            with steps.only_runner(run):
+                for code in standing:
+                    roll_back(run, code, f"hard stop, entry {one.entry}: {one.subject}")
+                    done.append(f"batch {code} is rolled back")
+    except CouldNotRun as refused:
+        words = f"the rollback after {one.subject} could not run, it is tried again: {refused.what}"
+        with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
+            alerts.tell(
+                conn, "phase2.guardrail.rollback", one.subject or "", f"rollback, entry {one.entry}", {"words": words}
+            )
+        done.append(words)
+    return done
+
+
+def roll_back(run: steps.Run, code: str, reason: str) -> None:
+    """The rollback path of one batch, by its letter. CouldNotRun when it is refused."""
+    if code in BATCHES:
+        rollback.roll_back(run, BATCHES[code])
+    elif code == "H":
+        write_rollback.roll_back(run.databases.ops, reason=reason)
+
+
+# --- history -------------------------------------------------------------------------------------------------------
+
+_HISTORY = """
+select l.guardrail, l.at, l.status, l.value::float8, l.words from phase2.guardrail_log as l
+where l.at > %s order by l.guardrail, l.at
+"""
+
+
+def history(conn: psycopg.Connection, days: float = 7.0) -> dict[str, list[tuple[datetime, Status, float | None, str]]]:
+    """What each guardrail measured in the last days, in order."""
+    found: dict[str, list[tuple[datetime, Status, float | None, str]]] = {name: [] for name in guardrails()}
+    for name, *rest in conn.execute(_HISTORY, (datetime.now(UTC) - timedelta(days=days),)):
+        found.setdefault(name, []).append(tuple(rest))  # type: ignore[arg-type]
+    return found
+
+
+def write_page(conn: psycopg.Connection) -> Path:
+    """One page: the stops that stand, what to check, and a week of every guardrail, drawn."""
+    kept, rows = history(conn), guardrails()
+    content = {
+        "stops": [one for one in stop.standing(conn) if one.subject in rows],
+        "guardrails": rows,
+        "limits": {name: limit_of(one) for name, one in rows.items()},
+        "lines": {name: draw.line(kept[name], one.threshold) for name, one in rows.items()},
+    }
+    return write_guardrails(content, datetime.now(UTC), settings().phase2_reports)

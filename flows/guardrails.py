@@ -1,0 +1,41 @@
+"""What stops the migration by itself: the guardrails, every 5 minutes. prefect.yaml says when."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.events import emit_event
+
+from bridge import guardrails, steps
+from bridge.errors import CouldNotRun, GateFailed
+from bridge.settings import databases
+from flows.migration import say
+
+
+@flow(name="guardrails")
+async def guardrails_flow() -> None:
+    """Measure the guardrails while a flag of F, G or H is on; a breach stops the migration.
+
+    Fails when a hard stop of theirs stands, or one cannot be measured. Emits `phase2.guardrail.stop` when it stops
+    something, `phase2.guardrail.blind` as long as it cannot measure.
+    """
+    dbs = databases()
+    steps.bootstrap(dbs.ops)
+    seen = guardrails.watch(dbs, progress=say)
+    for one in seen.stops:
+        if one.subject in seen.stopped:
+            emit_event(
+                event="phase2.guardrail.stop",
+                resource={
+                    "prefect.resource.id": f"phase2.guardrail.{one.subject}",
+                    "prefect.resource.name": one.subject,
+                    "phase2.batch": one.batch or "",
+                },
+                payload={"reason": one.reason, "since": one.at.isoformat()},
+            )
+    if seen.stops:
+        raise GateFailed(seen.stops[0].batch or "F", [one.subject or "" for one in seen.stops])
+    if seen.blind:
+        for name in seen.blind:
+            emit_event(event="phase2.guardrail.blind", resource={"prefect.resource.id": f"phase2.guardrail.{name}"})
+        words = [f"{one.guardrail}: {one.words}" for one in seen.readings if one.guardrail in seen.blind]
+        raise CouldNotRun("a guardrail cannot be measured", where="; ".join(words), todo="docs/guardrails.md")
