@@ -22,6 +22,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from bridge import fingerprint, follow, measure, postgres, runlog, sources, steps, warehouse
+from bridge.errors import CouldNotRun
 from tests.oracle import histories
 from tests.oracle.histories import BALISNAP, BSTADMIN, SCHEMAS, Tables
 from tests.pipeline import Pipeline, fresh
@@ -470,15 +471,15 @@ def _written(pipeline: Pipeline) -> dict[str, int]:
 
 
 def test_a_booking_that_the_closure_missed_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole run after the one that followed writes nothing; and does where one way to other bookings is cut."""
+    """A whole run after the one that followed writes nothing; where the ways to other bookings are cut, it is seen."""
     monkeypatch.setattr(follow, "WORTH_IT", 1.0)
-    whole_statements = follow.run_file
+    run_file = follow.run_file
 
-    def without_names(conn: psycopg.Connection, name: str, **parameters: object) -> int:
+    def cut_short(conn: psycopg.Connection, name: str, **parameters: object) -> int:
         if name != "close":
-            return whole_statements(conn, name, **parameters)
+            return run_file(conn, name, **parameters)
         cut = "delete from phase2.touched_bookings where round > 0"
-        found = whole_statements(conn, name, **parameters)
+        found = run_file(conn, name, **parameters)
         conn.execute(cut)
         return found if parameters["round"] == 0 else 0
 
@@ -488,10 +489,17 @@ def test_a_booking_that_the_closure_missed_would_be_seen(monkeypatch: pytest.Mon
         pipeline.run("A", "E", as_of, gates=False)
         for number, cut in enumerate((True, False)):
             _move(pipeline, 10 * number)
+            seen = False
             with monkeypatch.context() as patched:
                 if cut:
-                    patched.setattr(follow, "run_file", without_names)
-                pipeline.run("C", "E", as_of, gates=False, full=False)
-            assert _written(pipeline), "the moves change nothing"
+                    patched.setattr(follow, "run_file", cut_short)
+                try:
+                    pipeline.run("C", "E", as_of, gates=False, full=False)
+                    assert _written(pipeline), "the moves change nothing"
+                except CouldNotRun as error:  # the batch's own tests count what is bridged
+                    seen = cut and "is_bridged_or_queued" in str(error)
+                    if not seen:
+                        raise
             pipeline.run("C", "E", as_of, gates=False)
-            assert bool(_written(pipeline)) == cut, _written(pipeline)
+            seen = seen or bool(_written(pipeline))
+            assert seen == cut, _written(pipeline)
