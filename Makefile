@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench bench-cutover bench-ingest serve drill docs clean
+.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench bench-cutover bench-ingest serve console-shots drill docs runbooks clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -113,10 +113,14 @@ bench-ingest: setup ## Events accepted and applied a second, latencies, where th
 	@$(VENV)/bin/python -m tests.bench_ingest --bookings $(BOOKINGS) --events $(EVENTS) --seconds $(SECONDS) $(ARGS)
 serve: setup ## API and worker on the embedded parts, flags of ingestion on, until Ctrl-C (CORE_API_PORT=4000)
 	@$(PHASE2) serve
+console-shots: setup ## The pictures of docs/console.md, by the system's Chromium
+	@CONSOLE_SHOTS=write $(VENV)/bin/pytest -n0 tests/test_console.py -k pictures
 drill: setup ## What batch F has to show, on a copy of the ops database: duplicates, order, burst, replay, rollback
 	@$(PHASE2) drill
 docs: setup ## dbt docs, with the rulebook
 	@eval "$$($(PHASE2) env)" && $(VENV)/bin/dbt docs generate --project-dir dbt_project --profiles-dir .
+runbooks: setup ## Write docs/runbooks/ anew, of the plan, the alert rules and the guardrails
+	@$(VENV)/bin/python -m bridge.runbooks
 clean: ## Remove the embedded databases, dbt's target and the reports; copies (.phase2/backups) stay
 	@test ! -x $(PHASE2) || $(PHASE2) down
 	@find .phase2 -mindepth 1 -maxdepth 1 ! -name backups -exec rm -rf {} + 2>/dev/null || true

@@ -46,10 +46,12 @@ STATE = (
     "booking_event_times",
     "booking_freshness",
     "booking_source_times",
+    "conflicts",
     "paid_bookings",
     "review_snapshot",
     "source_leftovers",
     "status_snapshot",
+    "tickets",
 )
 
 
@@ -186,6 +188,7 @@ def restore(run: Run, file: str) -> ledger.Entry:
             with postgres.connect(scratch, read_only=True) as source, conn.transaction():
                 hold_as_copied(conn, present)
                 replaced = _replace(source, conn, _content(copy))
+                _write_again(source, conn)
                 _close_doors(source, conn, run, copy)
                 return ledger.append(
                     conn, "restore", subject="ops", run_id=run.run_id, body={"copy": copy.no, "rows": replaced}
@@ -406,6 +409,20 @@ def _replace(source: psycopg.Connection, ops: psycopg.Connection, content: dict[
     ):
         raise CouldNotRun(f"not restored: {'; '.join(lines[:3])}", where="ops", todo="Nothing was changed.")
     return sum(content[table].rows for table in wanted)
+
+
+# Writes of the back office are a log, and stay: what the core had got since the copy it gets once more, in its order.
+_BEHIND = """
+update phase2.write_intents as i
+set core_status = 'BEHIND', core_error = 'restored from a copy'
+where i.core_status = 'DONE' and not i.intent_id = any(%s)
+"""
+
+
+def _write_again(source: psycopg.Connection, ops: psycopg.Connection) -> None:
+    there = source.execute("select to_regclass('phase2.write_intents') is not null").fetchone() == (True,)
+    done = "select i.intent_id from phase2.write_intents as i where i.core_status = 'DONE'"
+    ops.execute(_BEHIND, ([key for (key,) in source.execute(done.encode()).fetchall()] if there else [],))
 
 
 def _close_doors(source: psycopg.Connection, ops: psycopg.Connection, run: Run, copy: ledger.Entry) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 Kind = Literal[
     "sources", "script", "rerun", "legacy", "land", "snapshot", "audit", "dbt", "service", "flag", "emit", "retention",
+    "parity",
     "guardrails",
 ]  # fmt: skip
 
@@ -47,7 +48,7 @@ class Batch:
 
     @property
     def switches(self) -> bool:
-        """Whether it switches flags on: its rollback switches them off, and removes no row."""
+        """Whether it switches flags on: its rollback switches them off, and removes no canonical row."""
         return any(step.kind == "flag" for step in self.steps)
 
 
@@ -189,6 +190,52 @@ BATCHES: dict[str, Batch] = {
                 "switch off queue, webhook, replay and both emitters, and wait until the service says so",
                 "keep every event: pending and failed ones wait in the log, to be applied or replayed later",
                 "count the events before and after, and note how long it took (gate G-04)",
+            ),
+        ),
+        Batch(
+            code="G",
+            focus="Ops read cutover",
+            output="the back office's pages from the new model, for the testers; then step by step (bridge/rollout.py)",
+            prechecks=(
+                _LAND,
+                Step("service", "reads", "Does the service answer the back office, with bstadmin behind it"),
+            ),
+            steps=(
+                Step("script", "020_add_ops_read_indexes.sql", "Index what the pages look for"),
+                Step("dbt", "ops_read", "Build the read model, and what compares it with bstadmin"),
+                Step("parity", "bookings", "Compare every booking and field with bstadmin"),
+                Step("flag", "OPS_READ_NEW_MODEL_ENABLED", "Switch the reads on, for the testers"),
+                Step("service", "pages", "The main pages: by the new model for a tester, by bstadmin for another"),
+            ),
+            postchecks=(_measure("g"),),
+            gates=("BG-01", "BG-02", "BG-03", "BG-04"),
+            rollback=(
+                "switch the reads off, wait until the service answers from bstadmin, and note how long it took (G-04)",
+                "drop the read model (schema ops_read) and the indexes of script 020",
+            ),
+        ),
+        Batch(
+            code="H",
+            focus="Controlled write cutover",
+            output="notes and meeting points written by the core API, for the testers; then step by step"
+            " (bridge/rollout.py)",
+            prechecks=(
+                Step("service", "ladder", "Are the reads on for all: batch G stands at the top of its ladder"),
+                Step("service", "writer", "Can bstadmin be written, by a writer with its rights and no other database"),
+            ),
+            steps=(
+                Step(
+                    "flag", "OPS_WRITE_CORE_ENABLED", "Switch writes on for the testers, note and meeting point alone"
+                ),
+                Step("service", "write", "A note as it stands: a tester's on both sides, another's the old way"),
+                Step("service", "compare", "Compare both sides of what was written, and emitters with the log"),
+            ),
+            postchecks=(_measure("h"),),
+            gates=("H-01", "H-02", "H-03", "H-04"),
+            rollback=(
+                "switch writes through the core off, for all; bstadmin alone is written then",
+                "wait until open writes have reached bstadmin and due events are applied",
+                "count what is lost (gate H-02), and note how long it took (H-04, G-04)",
             ),
         ),
     )

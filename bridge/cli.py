@@ -19,6 +19,7 @@ from bridge import batches, postgres
 from bridge.commands import (  # noqa: F401  (a topic's commands register themselves)
     conflicts,
     cutover,
+    daily,
     door,
     drills,
     emitters,
@@ -29,8 +30,10 @@ from bridge.commands import (  # noqa: F401  (a topic's commands register themse
     operating,
     rehearsal,
     reversibility,
+    rollout,
     serve,
     signoff,
+    ui,
 )
 from bridge.commands.base import (
     AsOf,

@@ -179,6 +179,14 @@ class Check:
         return self.mismatched / self.checked if self.checked else 0.0
 
 
+_WORDS = ("note", "meeting_point")  # a customer's, or about one
+
+
+def shown(name: str, value: Any) -> Any:
+    """A conflict's value as anybody may see it: of a person's words how long they are."""
+    return f"{len(value)} characters" if name in _WORDS and isinstance(value, str) else value
+
+
 def reconcile(databases: Databases, *, until: datetime | None = None, settle: timedelta = SETTLE) -> Check:
     """Compare both sides of every booking written since the last time (else an hour); open what the playbook knows.
 
@@ -212,7 +220,10 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         conn.execute(
             "insert into phase2.write_checks (check_id, window_from, window_to, checked, mismatched, detail)"
             " values (%s, %s, %s, %s, %s, %s)",
-            (uuid7(), since, to, checked, len(mismatched), Jsonb({"rules": found, "not_ended": len(late)})),
+            (
+                *(uuid7(), since, to, checked, len(mismatched)),
+                Jsonb({"rules": found, "not_ended": len(late), "bookings": sorted(map(str, mismatched))}),
+            ),
         )
     return check
 

@@ -56,9 +56,16 @@ class CoreSettings(BaseSettings):
         None, description="the back office's writes to bstadmin; unset: bstadmin's own URL, where the policy is local"
     )
 
+    console_users: SecretStr | None = Field(
+        None, description="who may sign in to the console: JSON, as `phase2 console-user` writes it"
+    )
+    console_session_hours: float = Field(8.0, gt=0, le=24, description="then a session of the console is over")
+
     ops_read_timeout_seconds: float = Field(2.0, gt=0, description="then the read model is late: bstadmin answers")
 
     ops_shadow_percentage: float = Field(5.0, ge=0, le=100, description="of the reads run on the other side too")
+
+    ops_testers: str = Field("", description="for whom reads and writes are switched first: x-actor names, commas")
 
     phase2_kill: str = Field("", description="flags that are off here whatever else says on: names, commas; or `all`")
     ingest_webhook_enabled: bool = False
@@ -118,8 +125,11 @@ def core_settings() -> CoreSettings:
 
 @contextmanager
 def instead(chosen: CoreSettings) -> Iterator[None]:
-    """Call the service of these settings, as to address and tokens, in place of that of the environment."""
+    """Call the service of these settings, as to address and tokens, in place of that of the environment; and write to
+    the bstadmin that it writes to, if it does."""
     given = {name.upper(): getattr(chosen, name).get_secret_value() for name in _MADE} | {"CORE_API_URL": chosen.url}
+    if chosen.bstadmin_write_db_url:
+        given["BSTADMIN_WRITE_DB_URL"] = chosen.bstadmin_write_db_url.get_secret_value()
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     core_settings.cache_clear()

@@ -42,6 +42,11 @@ _OF_BATCH: dict[str, tuple[str, ...]] = {
     "D": ("models/*/booking/*", "models/intermediate/payment/*", "models/recon/batch_d/*", "data-tests/booking_*"),
     "E": ("models/bridge/payment/*", "models/recon/batch_e/*", "data-tests/payment_*"),
     "F": ("models/recon/batch_f/*",),
+    "G": (
+        *("models/ops_read/*", "models/shadow/*", "models/recon/batch_g/*"),
+        *("macros/read_differences.sql", "seeds/approved_differences.csv"),
+    ),
+    "H": ("models/recon/batch_h/*",),
 }
 _NOT_CODE = ("target", "logs", "dbt_packages", "__pycache__")
 

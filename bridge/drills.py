@@ -1,4 +1,4 @@
-"""The drills of batch F (blueprint 6.7, required tests and rollback): on a copy, with a service of its own.
+"""The drills of batch F (blueprint 6.7) and the rollback of H (6.9): on a copy, with a service of its own.
 
     copy of the ops database → API, worker and Valkey on it → drills → evidence in the ops database → copy dropped
 
@@ -34,7 +34,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
-from bridge import clone, flags, ledger, postgres, runlog, steps, stop
+from bridge import clone, flags, ledger, postgres, runlog, steps, stop, write_drill
 from bridge.core_settings import CoreSettings
 from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.flags import Flag
@@ -43,13 +43,13 @@ from bridge.policy import policy
 from bridge.reports.write import drill as write_report
 from bridge.settings import ROOT, settings
 
-_BATCH = "F"  # whose gates ask for them
+_BATCH = "F"  # whose gates ask for them, but for the one of H
 INGESTION: tuple[Flag, ...] = ("INGEST_WEBHOOK_ENABLED", "INGEST_QUEUE_ENABLED", "INGEST_REPLAY_ENABLED")
 TIMES_THE_PEAK = 10
 LEAST_PEAK = 200  # events a minute: what the burst is taken from where the log has seen less, or nothing yet
 CONNECTIONS = 50
 _ACTOR = "drill"
-_NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a service opens no source
+_NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a service opens no real source
 _START_SECONDS = 60.0
 _DONE_SECONDS = 60.0  # the longest that a drill waits for what it has sent
 _TOGETHER = 8  # parallel deliveries of one event
@@ -66,6 +66,7 @@ class Service:
     settings: CoreSettings
     client: httpx.Client
     ask: Callable[[], None] = lambda: None  # raises Stopped: called where a drill may end
+    bstadmin: str | None = None  # what stands in for it
 
     def connect(self) -> psycopg.Connection:
         return postgres.connect(self.ops, application_name="phase2 drill", autocommit=True)
@@ -82,14 +83,15 @@ class Service:
         """The event under this key, or one of its own."""
         return send(self.client, signed(self.settings, event, key or secrets.token_hex(16)))
 
-    def admin(self, method: str, path: str, **body: Any) -> httpx.Response:
-        """A call of an admin's."""
+    def admin(self, method: str, path: str, *, key: str | None = None, **body: Any) -> httpx.Response:
+        """A call of an admin's; `key` is a write's idempotency key."""
         token = self.settings.core_api_admin_token
         assert token is not None
         headers = {
             "authorization": f"Bearer {token.get_secret_value()}",
             "x-admin-role": "MANAGER",
             "x-actor": _ACTOR,
+            **({"x-idempotency-key": key} if key else {}),
         }
         return self.client.request(method, self.settings.url + path, headers=headers, json=body or None)
 
@@ -101,12 +103,18 @@ class Service:
 
 @contextmanager
 def served(
-    ops_url: str, *, on: Sequence[Flag] = INGESTION, ask: Callable[[], None] = lambda: None
+    ops_url: str,
+    *,
+    on: Sequence[Flag] = INGESTION,
+    ask: Callable[[], None] = lambda: None,
+    bstadmin_url: str | None = None,
+    writes: bool = False,
 ) -> Iterator[Service]:
     """API and worker on this copy, with a Valkey, a port, tokens and a queue of their own; ended whatever happens.
 
-    `on`: the flags of ingestion that are on; the others are off. Raises CouldNotRun: it is no copy made to be dropped,
-    the tables are not there, or the service does not start.
+    `on`: the flags of ingestion that are on; the others are off. `bstadmin_url`: what it reads as bstadmin, or what
+    stands in for it; written only with `writes`, whatever the environment says. Raises CouldNotRun: it is no copy made
+    to be dropped, the tables are not there, or the service does not start.
     """
     with postgres.connect(ops_url, application_name="phase2 drill", autocommit=True) as conn:
         if not postgres.refuse_a_stranger(conn, postgres.database_name(ops_url)):
@@ -124,16 +132,18 @@ def served(
             "core_api_host": "127.0.0.1",
             "core_api_port": port,
             "core_api_url": url,
+            "bstadmin_write_db_url": SecretStr(bstadmin_url) if bstadmin_url and writes else None,
             **{f"{name}_previous": None for name in given},
             **{name: SecretStr(value) for name, value in given.items()},
         }
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         with httpx.Client(timeout=30, limits=limits, trust_env=False) as client:
-            service = Service(ops_url, CoreSettings().model_copy(update=told), client, ask)
+            service = Service(ops_url, CoreSettings().model_copy(update=told), client, ask, bstadmin_url)
             service.switch(True, *on)
             service.switch(False, *(flag for flag in INGESTION if flag not in on))
-            with _running(ops_url, port, given) as (process, log):
-                _until(partial(_started, process, client, url), _START_SECONDS)
+            theirs = (bstadmin_url or _NOWHERE, bstadmin_url if bstadmin_url and writes else _NOWHERE)
+            with _running(ops_url, theirs, port, given) as (process, log):
+                until(partial(_started, process, client, url), _START_SECONDS)
                 if process.poll() is None and _answers(client, url):
                     yield service
                     return
@@ -146,14 +156,17 @@ def served(
 
 
 @contextmanager
-def _running(ops_url: str, port: int, given: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def _running(
+    ops_url: str, bstadmin: tuple[str, str], port: int, given: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """`core_api serve` behind a tether, and its log; gone when this ends, or when this process does."""
     home = Path(tempfile.mkdtemp(prefix="phase2-drill-"))
     log = home / "service.log"
     environment = os.environ | {
         "OPS_DB_URL": ops_url,
         "BALISNAP_DB_URL": _NOWHERE,
-        "BSTADMIN_DB_URL": _NOWHERE,
+        "BSTADMIN_DB_URL": bstadmin[0],
+        "BSTADMIN_WRITE_DB_URL": bstadmin[1],  # never that of the environment: the copy holds real writes
         "PHASE2_ENV": policy().environment,
         "PHASE2_HOME": str(home),
         "PHASE2_KILL": "",
@@ -193,7 +206,7 @@ def _answers(client: httpx.Client, url: str) -> bool:
         return False
 
 
-def _until(true: Callable[[], Any], seconds: float, every: float = 0.05) -> bool:
+def until(true: Callable[[], Any], seconds: float, every: float = 0.05) -> bool:
     """Wait for it; whether it came in time."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -287,7 +300,7 @@ def _ended(service: Service, keys: Sequence[str]) -> bool:
     """Wait until none of these events is pending; whether that came in time. Raises Stopped."""
     given = [UUID(key) for key in keys]
     began = time.monotonic()
-    while not _until(lambda: not service.one(_PENDING, keys=given), 2, 0.1):
+    while not until(lambda: not service.one(_PENDING, keys=given), 2, 0.1):
         if time.monotonic() - began > _DONE_SECONDS:
             return False
         service.ask()
@@ -488,7 +501,7 @@ def burst(service: Service, *, events: int | None = None) -> Outcome:
     `events`: how many instead of a minute's worth, at the same pace at least.
     """
     out = Outcome()
-    limits = _limits(service)
+    known = limits(service)
     busiest = service.one(_PEAK)
     pace = TIMES_THE_PEAK * max(busiest, LEAST_PEAK)  # events a minute
     count = events or pace
@@ -529,7 +542,7 @@ def burst(service: Service, *, events: int | None = None) -> Outcome:
         "median_seconds": _rounded(median),
         "p95_seconds": _rounded(p95),
         "max_seconds": _rounded(longest),
-        "limits": {gate: limits.get(gate) for gate in _WITHIN},
+        "limits": {gate: known.get(gate) for gate in _WITHIN},
     }
     out.check(f"sent at {TIMES_THE_PEAK} times the peak or faster", rate >= pace, f"{rate:.0f} a minute, asked {pace}")
     out.check("every event is accepted", len(keys) == count, f"{len(keys)} of {count}")
@@ -539,7 +552,7 @@ def burst(service: Service, *, events: int | None = None) -> Outcome:
         ("F-02", median, " s"),
         ("F-02-P95", p95, " s"),
     ):
-        limit = limits.get(gate)
+        limit = known.get(gate)
         if limit is None or measured is None:
             out.check(_WITHIN[gate], False, "no limit in the registry" if limit is None else "nothing measured")
             continue
@@ -559,7 +572,7 @@ where g.gate_id in ('F-01', 'F-02', 'F-02-P95', 'G-04')
 """
 
 
-def _limits(service: Service) -> dict[str, float]:
+def limits(service: Service) -> dict[str, float]:
     """The registry's limits by gate, as far as it has them; seconds, F-01 a ratio."""
     with service.connect() as conn:
         return dict(conn.execute(_LIMITS).fetchall())
@@ -720,7 +733,7 @@ _PATIENCE = 300.0  # for a flag to be in force, where the registry has no limit
 def rollback(service: Service) -> Outcome:
     """The flags go off while events come in: how long until the old path serves, and that nothing is lost."""
     out = Outcome()
-    limit = _limits(service).get("G-04")
+    limit = limits(service).get("G-04")
     ref = _ref()
     with _refused(service, ref):
         failing = _data(service.send(_event(ref))).get("eventId")
@@ -728,12 +741,12 @@ def rollback(service: Service) -> Outcome:
     buried = service.one(_BURIED, key=failing)
     try:
         with _Traffic(service) as traffic:
-            _until(lambda: traffic.settled(202, _SETTLED), _DONE_SECONDS)
+            until(lambda: traffic.settled(202, _SETTLED), _DONE_SECONDS)
             service.ask()
             toggled = time.monotonic()
             # in the blueprint's order: the queue, then the webhook
             service.switch(False, "INGEST_QUEUE_ENABLED", "INGEST_WEBHOOK_ENABLED")
-            off = _until(lambda: traffic.settled(503, _SETTLED), limit or _PATIENCE)
+            off = until(lambda: traffic.settled(503, _SETTLED), limit or _PATIENCE)
             last = max((at for at, status, _ in traffic.answers if status != 503), default=toggled)
             first = min((at for at, status, _ in traffic.answers if status == 503 and at >= last), default=None)
             old = (first or time.monotonic()) - toggled
@@ -744,7 +757,7 @@ def rollback(service: Service) -> Outcome:
             # first the webhook alone: what comes now waits in the log
             toggled = time.monotonic()
             service.switch(True, "INGEST_WEBHOOK_ENABLED")
-            on = _until(lambda: traffic.settled(202, _SETTLED), limit or _PATIENCE)
+            on = until(lambda: traffic.settled(202, _SETTLED), limit or _PATIENCE)
             new = time.monotonic() - toggled - _SETTLED
             waiting = service.one(_PENDING, keys=[UUID(key) for key in traffic.accepted()])
             service.switch(True, "INGEST_QUEUE_ENABLED")
@@ -778,12 +791,20 @@ def rollback(service: Service) -> Outcome:
     return out
 
 
+def write_rollback(service: Service) -> Outcome:
+    """The flag of writes goes off while people write: no write fails, and bstadmin has all of them."""
+    out = Outcome()
+    write_drill.rollback(service, out)
+    return out
+
+
 DRILLS: dict[str, Callable[[Service], Outcome]] = {
     "duplicate": duplicate,
     "out_of_order": out_of_order,
     "burst": burst,
     "replay": replay,
     "rollback": rollback,
+    "write_rollback": write_rollback,
 }
 TITLES = {
     "duplicate": "Duplicate delivery",
@@ -791,16 +812,22 @@ TITLES = {
     "burst": "Burst of ten times the peak",
     "replay": "Replay of a failed event",
     "rollback": "Rollback: flags off while events come in",
+    "write_rollback": "Rollback of writes: the flag off while people write",
 }
+# As what its evidence is kept, and for whose gate, where that is not its name and F.
+_KEPT_AS = {"write_rollback": ("rollback", "H")}
 
 
 # --- a run of drills, and its evidence -----------------------------------------------------------------------------
 
-# What waits in the log is the ops database's to apply: in the copy it would only be in the way.
+# What waits in the log, or is open, is the ops database's to apply: in the copy it would only be in the way.
 _PARK = """
 update public.ingest_event_log as e
 set process_status = 'FAILED', next_retry_at = null
-where phase2.is_pending(e.process_status, e.next_retry_at)
+where phase2.is_pending(e.process_status, e.next_retry_at);
+update phase2.write_intents as i
+set core_status = 'REFUSED', legacy_status = 'REFUSED'
+where i.core_status in ('PENDING', 'BEHIND') or i.legacy_status = 'PENDING'
 """
 _KEEP = """
 insert into phase2.drills (drill_id, drill, passed, measured, started_at, ended_at, run_id)
@@ -829,7 +856,8 @@ def ground(run: steps.Run) -> Iterator[Ground]:
         run.progress(f"a copy of the ops database by {copy.how}, {copy.seconds:.1f} s")
         with postgres.connect(copy.run.databases.ops, application_name="phase2 drill", autocommit=True) as conn:
             conn.execute(_PARK)
-        with served(copy.run.databases.ops, ask=ask) as service:
+        ops = copy.run.databases.ops
+        with write_drill.stand_in(ops) as bstadmin, served(ops, ask=ask, bstadmin_url=bstadmin, writes=True) as service:
             run.progress(f"a service of its own answers at {service.settings.url}")
             yield Ground(run, copy, service)
 
@@ -857,8 +885,10 @@ def drill(there: Ground, name: str, how: Callable[[Service], Outcome] | None = N
 def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledger.Entry:
     """The report, the row, and the entry that tells of both."""
     run, ended = there.run, runlog.utc_now()
+    kind, batch = _KEPT_AS.get(name, (name, _BATCH))
     content = {
-        "drill": name,
+        "drill": kind,
+        "batch": batch,
         "drill_id": runlog.uuid7(),
         "title": TITLES[name],
         "result": "PASS" if outcome.passed else "FAIL",
@@ -879,9 +909,9 @@ def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledg
                 _KEEP,
                 {
                     "id": content["drill_id"],
-                    "drill": name,
+                    "drill": kind,
                     "passed": outcome.passed,
-                    "measured": Jsonb(outcome.measured),
+                    "measured": Jsonb({"batch": batch, **outcome.measured}),
                     "started": started,
                     "ended": ended,
                     "run": run.run_id,
@@ -894,7 +924,7 @@ def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledg
                 **{part: content[part] for part in ("result", "seconds", "copy", "checks")},
                 files=ledger.files(written.html, written.md, written.json),
             )
-            entry = ledger.latest(conn, "drill", subject=name)
+            entry = ledger.latest(conn, "drill", batch=batch, subject=kind)
             assert entry is not None
     failed = sum(not check.passed for check in outcome.checks)
     run.progress(
@@ -933,4 +963,4 @@ def table(entries: Sequence[ledger.Entry]) -> list[dict[str, str]]:
 def raise_unless_passed(entries: Sequence[ledger.Entry]) -> None:
     """GateFailed with what the drills that failed say."""
     if problems := [line for entry in entries for line in failures(entry)]:
-        raise GateFailed(_BATCH, problems)
+        raise GateFailed(str(entries[-1].batch), problems)

@@ -81,6 +81,7 @@ class _Mark:
     at: datetime
     rollout: dict[str, Any] = field(default_factory=dict)
     skipped_from: datetime | None = None
+    since: datetime | None = None  # where it began: what changed before that never became an event
 
 
 def emit_web(dbs: Databases, *, progress: Progress = lambda _: None) -> Emitted:
@@ -181,7 +182,7 @@ def _all(
             times = [at.replace(tzinfo=UTC) for at, _ in changes]
             skipped = _emit_some(run, [document for _, document in changes])
             left_out = [*(times[place] for place in skipped), *([mark.skipped_from] if mark.skipped_from else [])]
-            mark = _Mark(max(mark.at, times[-1]), mark.rollout, min(left_out, default=None))
+            mark = _Mark(max(mark.at, times[-1]), mark.rollout, min(left_out, default=None), mark.since)
             _write_mark(emitter, ops, mark)
             counts = run.counts
             progress(
@@ -197,7 +198,8 @@ def _emit_some(run: _Run, documents: list[str]) -> list[int]:
     places = list(range(len(documents)))
     for _ in range(_ROUNDS):
         to_send = []
-        for place, event in zip(places, _events(run, [documents[place] for place in places]), strict=True):
+        asked = [documents[place] for place in places]
+        for place, event in zip(places, _events(run.ops, run.emitter, asked), strict=True):
             if event["is_known"]:
                 run.counts["known"] += 1
             elif not flags.is_on(run.emitter.flag, run.rows, actor=event["ref"], channel=event["channel"]):
@@ -229,10 +231,10 @@ def _emit_some(run: _Run, documents: list[str]) -> list[int]:
     )
 
 
-def _events(run: _Run, documents: list[str]) -> list[dict[str, Any]]:
+def _events(ops: psycopg.Connection, emitter: _Emitter, documents: list[str]) -> list[dict[str, Any]]:
     """The events of these documents, in their order: what the second statement of the emitter selects."""
-    with psycopg.RawCursor(run.ops, row_factory=dict_row) as cursor:
-        cursor.execute(run.emitter.sql("_events"), [f"[{','.join(documents)}]"])
+    with psycopg.RawCursor(ops, row_factory=dict_row) as cursor:
+        cursor.execute(emitter.sql("_events"), [f"[{','.join(documents)}]"])
         return cursor.fetchall()
 
 
@@ -306,9 +308,10 @@ def _begin(emitter: _Emitter, row: flags.Row, ops: psycopg.Connection) -> _Mark:
     rollout = row.rollout.model_dump(mode="json")
     mark = _read_mark(ops, emitter)
     if mark is None:
-        mark = _Mark(_first(ops, emitter), rollout)
+        first = _first(ops, emitter)
+        mark = _Mark(first, rollout, since=first)
     elif mark.rollout != rollout:
-        mark = _Mark(min(mark.at, mark.skipped_from or mark.at), rollout)
+        mark = _Mark(min(mark.at, mark.skipped_from or mark.at), rollout, since=mark.since)
     else:
         return mark
     _write_mark(emitter, ops, mark)
@@ -330,17 +333,80 @@ def _first(ops: psycopg.Connection, emitter: _Emitter) -> datetime:
 
 def _read_mark(ops: psycopg.Connection, emitter: _Emitter) -> _Mark | None:
     row = ops.execute(
-        "select w.at, w.detail -> 'rollout', (w.detail ->> 'skipped_from')::timestamptz from phase2.watermarks as w"
-        " where w.name = %s",
+        "select w.at, w.detail -> 'rollout', (w.detail ->> 'skipped_from')::timestamptz,"
+        " (w.detail ->> 'since')::timestamptz from phase2.watermarks as w where w.name = %s",
         (f"emit_{emitter.name}",),
     ).fetchone()
-    return _Mark(row[0], row[1] or {}, row[2]) if row else None
+    return _Mark(row[0], row[1] or {}, row[2], row[3]) if row else None
 
 
 def _write_mark(emitter: _Emitter, ops: psycopg.Connection, mark: _Mark) -> None:
-    detail = {"rollout": mark.rollout, "skipped_from": mark.skipped_from and mark.skipped_from.isoformat()}
+    detail = {
+        "rollout": mark.rollout,
+        "skipped_from": mark.skipped_from and mark.skipped_from.isoformat(),
+        "since": mark.since and mark.since.isoformat(),
+    }
     ops.execute(
         "insert into phase2.watermarks (name, at, detail) values (%s, %s, %s)"
         " on conflict (name) do update set at = excluded.at, detail = excluded.detail, updated_at = now()",
         (f"emit_{emitter.name}", mark.at, Jsonb(detail)),
     )
+
+
+# --- what was emitted, and is not in the log (gate H-02) -------------------------------------------------------------
+
+_LOOK_BACK = timedelta(days=1)
+_IN_THE_LOG = timedelta(days=34)  # the retention takes an event a day later
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What an emitter's watermark has left behind for good: how many changes have their event, and which have none."""
+
+    emitter: str
+    compared: int
+    missing: tuple[tuple[str, str], ...]  # table and key in the source
+
+
+def unlogged(dbs: Databases) -> list[Looked]:
+    """The day behind each watermark, and behind its overlap, which the next run reads again: is all of it in the log?
+
+    Left out is what the rollout leaves out, and what was refused. An emitter that never ran says nothing. Raises
+    CouldNotRun.
+    """
+    found = []
+    try:
+        with postgres.connect(dbs.ops, application_name="phase2-emit-look", read_only=True, autocommit=True) as ops:
+            for emitter in (WEB, MAIL):
+                if mark := _read_mark(ops, emitter):
+                    found.append(_look(emitter, mark, ops, getattr(dbs, emitter.source)))
+    except psycopg.Error as error:
+        raise CouldNotRun(
+            f"emitters and log cannot be compared: {plain(error)}", where="ops database, sources"
+        ) from None
+    return found
+
+
+def _look(emitter: _Emitter, mark: _Mark, ops: psycopg.Connection, source_url: str) -> Looked:
+    to = mark.at - emitter.overlap
+    since = max(mark.since or _first(ops, emitter), to - _LOOK_BACK, datetime.now(UTC) - _IN_THE_LOG)
+    rows: dict[str, flags.Row] = {emitter.flag: flags.Row(True, flags.rollout_of(mark.rollout))}
+    compared, missing = 0, []
+    with (
+        _snapshot(emitter, source_url) as source,
+        psycopg.RawServerCursor(source, f"look_{emitter.name}") as cursor,
+    ):
+        cursor.execute(emitter.sql(), [since.replace(tzinfo=None)])
+        while changes := cursor.fetchmany(_TOGETHER):
+            documents = [document for at, document in changes if at.replace(tzinfo=UTC) < to]
+            for event in _events(ops, emitter, documents):
+                if event["problem"] or not flags.is_on(
+                    emitter.flag, rows, actor=event["ref"], channel=event["channel"]
+                ):
+                    continue
+                compared += 1
+                if not event["is_known"]:
+                    missing.append((event["source_table"], event["source_pk"]))
+            if len(documents) < len(changes):
+                break
+    return Looked(emitter.name, compared, tuple(missing))

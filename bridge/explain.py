@@ -46,6 +46,9 @@ PROOF = (
     "a payment with a capture id",
 )
 
+# By what a package's candidate was found (mapping 3.2).
+LEVELS = {0: "by a person", 1: "legacy id", 2: "slug", 3: "name"}
+
 MAPPED = "mapped to it"  # what sql/explain/catalog_sources.sql says of a package that supplies a product or variant
 
 _ADDRESS = re.compile(r"(balisnap|bstadmin):(\w+):(\d{1,9})")
@@ -444,7 +447,6 @@ def _tell_what_is_carried(
 
 def _outcome(row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """A package and its candidates: one product, several, or none (mapping 3.2 to 3.4)."""
-    levels = {0: "by a person", 1: "legacy id", 2: "slug", 3: "name"}
     candidates = []
     for candidate in row["candidates"] or []:
         won: bool | None = candidate.get("product_key") == str(row["product_key"])
@@ -456,7 +458,7 @@ def _outcome(row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
             why = "a person decided otherwise"
         else:
             why = f"level {candidate.get('level')}: a stronger level decided"
-        candidates.append({**candidate, "by": levels.get(candidate.get("level"), "?"), "won": won, "why": why})
+        candidates.append({**candidate, "by": LEVELS.get(candidate.get("level"), "?"), "won": won, "why": why})
     return {
         "row": _of_package(row),
         "outcome": row["outcome"],

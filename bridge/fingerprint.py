@@ -41,7 +41,7 @@ _BOOKKEEPING: dict[str, frozenset[str]] = {
     "phase2.review_snapshot": frozenset({"created_at", "updated_at"}),
     "phase2.paid_bookings": frozenset({"run_id", "noted_at"}),
     "phase2.audit_sample": frozenset({"line_no"}),
-    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cdef"},
+    **{f"dbt_recon.recon_{code}_reading": frozenset({"read_at", "run_id"}) for code in "cdefgh"},
 }
 
 # What ran, when, and what came of it. A rollback adds to a log, and takes nothing from it.
@@ -54,6 +54,7 @@ _LOGS = frozenset(
         "phase2.exceptions",
         "phase2.gate_inputs",
         "phase2.gate_results",
+        "phase2.incidents",
         "phase2.landed_changes",
         "phase2.landing_ranges",
         "phase2.landing_runs",
@@ -62,7 +63,12 @@ _LOGS = frozenset(
         "phase2.legacy_query_results",
         "phase2.measured_ranges",
         "phase2.model_changes",
+        "phase2.ops_reads",
+        "phase2.parity_bookings",
+        "phase2.parity_runs",
         "phase2.run_context",
+        "phase2.shadow_differences",
+        "phase2.shadow_reads",
         "phase2.since_crash",
         "phase2.step_log",
         "phase2.touched_bookings",
@@ -72,6 +78,8 @@ _LOGS = frozenset(
         "phase2.unmapped_queue_dump",
         "phase2.warehouse_state",
         "phase2.watermarks",
+        "phase2.write_checks",
+        "phase2.write_intents",
     }
 )
 

@@ -43,6 +43,7 @@ class Rollout(BaseModel):
     emails: tuple[str, ...] = Field((), description="in whatever the percentage says; lower case")
     channels: tuple[str, ...] = Field((), description="only these channels; none named: all")
     modules: tuple[str, ...] = Field((), description="only these modules; none named: all")
+    whole: tuple[str, ...] = Field((), description="of these modules everybody, whatever the percentage says")
     strict: bool = Field(False, description="no fallback to the old path")
 
 
@@ -83,7 +84,8 @@ def is_on(
         return False
     if actor in to.actors or (email or "").lower() in to.emails:
         return True
-    return to.percentage >= 100 or (actor is not None and _position(flag, actor) < to.percentage)
+    percentage = 100 if module in to.whole else to.percentage
+    return percentage >= 100 or (actor is not None and _position(flag, actor) < percentage)
 
 
 def in_force(flag: Flag, rows: Mapping[str, Row]) -> Row:
@@ -103,6 +105,7 @@ def words(row: Row) -> str:
     parts += [f"always {len(to.emails)} e-mail addresses"] if to.emails else []
     parts += [f"channels {', '.join(to.channels)}"] if to.channels else []
     parts += [f"modules {', '.join(to.modules)}"] if to.modules else []
+    parts += [f"all of {', '.join(to.whole)}"] if to.whole else []
     parts += ["no fallback"] if to.strict else []
     parts += [row.fault] if row.fault else []
     return "; ".join(parts)

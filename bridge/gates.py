@@ -249,6 +249,29 @@ order by g.gate_result_id
 """
 
 
+_HISTORY = """
+with evaluations as (
+    select distinct g.evaluated_at from phase2.gate_results as g
+    where g.batch = %(batch)s
+    order by g.evaluated_at desc
+    limit %(most)s
+)
+
+select
+    g.gate_id, g.evaluated_at, g.status, g.value::float8 as value, g.threshold::float8 as threshold, g.comparator,
+    g.numerator::float8 as numerator, g.denominator::float8 as denominator, g.note, g.run_id
+from phase2.gate_results as g
+join evaluations as e on g.evaluated_at = e.evaluated_at
+where g.batch = %(batch)s
+order by g.gate_id, g.evaluated_at
+"""
+
+
+def history(conn: psycopg.Connection, batch: str, most: int = 30) -> list[dict[str, Any]]:
+    """The results of a batch's last evaluations, gate by gate, the oldest first."""
+    return conn.cursor(row_factory=dict_row).execute(_HISTORY, {"batch": batch, "most": most}).fetchall()
+
+
 # --- inputs that only the run can see ----------------------------------------------------------------------------
 
 

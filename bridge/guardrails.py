@@ -20,7 +20,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg.types.json import Jsonb
 
-from bridge import alerts, flags, ingestion, ledger, postgres, rollback, steps, stop, waivers, write_rollback
+from bridge import alerts, flags, ingestion, ledger, postgres, rollback, steps, stop, waivers
 from bridge.batches import BATCHES
 from bridge.errors import CouldNotRun, plain
 from bridge.flags import Flag
@@ -486,7 +486,7 @@ def _roll_back(dbs: Databases, one: stop.Stop, progress: Progress) -> list[str]:
         if standing:
             with steps.only_runner(run):
                 for code in standing:
-                    roll_back(run, code, f"hard stop, entry {one.entry}: {one.subject}")
+                    roll_back(run, code)
                     done.append(f"batch {code} is rolled back")
     except CouldNotRun as refused:
         words = f"the rollback after {one.subject} could not run, it is tried again: {refused.what}"
@@ -498,12 +498,9 @@ def _roll_back(dbs: Databases, one: stop.Stop, progress: Progress) -> list[str]:
     return done
 
 
-def roll_back(run: steps.Run, code: str, reason: str) -> None:
+def roll_back(run: steps.Run, code: str) -> None:
     """The rollback path of one batch, by its letter. CouldNotRun when it is refused."""
-    if code in BATCHES:
-        rollback.roll_back(run, BATCHES[code])
-    elif code == "H":
-        write_rollback.roll_back(run.databases.ops, reason=reason)
+    rollback.roll_back(run, BATCHES[code])
 
 
 # --- history -------------------------------------------------------------------------------------------------------

@@ -60,11 +60,17 @@ class Service:
     settings: CoreSettings
     client: httpx.Client
 
-    def get(self, path: str, **query: Any) -> httpx.Response:
-        return self._call("GET", path, params=query)
+    def get(self, path: str, *, actor: str = "phase2 run", shadow: bool = False, **query: Any) -> httpx.Response:
+        """As whoever `actor` is; `shadow`: a read that is run on the other side too."""
+        headers = {"x-actor": actor} | ({"x-shadow": "always"} if shadow else {})
+        return self._call("GET", path, headers, params=query)
 
     def post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
-        return self._call("POST", path, json=body)
+        return self._call("POST", path, {}, json=body)
+
+    def patch(self, path: str, body: Mapping[str, Any], *, actor: str, key: str) -> httpx.Response:
+        """A write of whoever `actor` is, under this idempotency key."""
+        return self._call("PATCH", path, {"x-actor": actor, "x-idempotency-key": key}, json=body)
 
     def emit(self, event: Mapping[str, Any], *, forged: bool = False) -> tuple[httpx.Response, Request]:
         """Send it under a key of its own; `forged`: signed with a secret that nobody has."""
@@ -73,9 +79,9 @@ class Service:
             request = Request(request.url, {**request.headers, "x-signature": "0" * 64}, request.body)
         return send(self.client, request), request
 
-    def _call(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _call(self, method: str, path: str, given: Mapping[str, str], **more: Any) -> httpx.Response:
         token = self.settings.core_api_admin_token
-        headers = {"x-admin-role": "ADMIN", "x-actor": "phase2 run"}
+        headers = {"x-admin-role": "ADMIN", "x-actor": "phase2 run", **given}
         if token:
             headers["authorization"] = f"Bearer {token.get_secret_value()}"
         try:
@@ -97,8 +103,8 @@ def look(run: Run, what: str) -> dict[str, Any]:
     Raises CouldNotRun (nobody answers, or it works on another ops database) and Unfit; both after what was seen is
     kept for the gates.
     """
-    with _client() as client:
-        return _LOOKS[what](Service(run, core_settings(), client))
+    with client() as http:
+        return _LOOKS[what](Service(run, core_settings(), http))
 
 
 def switch_on(run: Run, flag: Flag) -> dict[str, Any]:
@@ -108,9 +114,9 @@ def switch_on(run: Run, flag: Flag) -> dict[str, Any]:
         if row is None or not row.enabled:
             flags.change(conn, flag, True, reason="batch F", rollout=FIRST.get(flag, Rollout()))
         standing = flags.in_force(flag, flags.read(conn))
-    with _client() as client:
-        service = Service(run, core_settings(), client)
-        follows = standing.enabled and (flag not in _FOLLOWS or _in_time(lambda: _FOLLOWS[flag](service)))
+    with client() as http:
+        service = Service(run, core_settings(), http)
+        follows = standing.enabled and (flag not in _FOLLOWS or in_time(lambda: _FOLLOWS[flag](service)))
     _keep(run, "F-00", [(flag, follows, {"is": flags.words(standing) or "off"})])
     if not standing.enabled:
         raise Unfit(f"{flag} is killed here: PHASE2_KILL names it")
@@ -140,7 +146,7 @@ def emit(run: Run, which: str) -> dict[str, Any]:
             time.sleep(1)
     waiting = "select count(*) from public.ingest_event_log where created_at >= %s and process_status = 'RECEIVED'"
     with run.connect() as conn:
-        taken = _in_time(lambda: conn.execute(waiting, (began,)).fetchone() == (0,), WORK_SECONDS)
+        taken = in_time(lambda: conn.execute(waiting, (began,)).fetchone() == (0,), WORK_SECONDS)
     return {"emitted": {**asdict(emitted), "watermark": str(emitted.watermark)}, "all taken": taken}
 
 
@@ -151,12 +157,12 @@ def switched_off(run: Run, began: float, before: Mapping[str, int]) -> dict[str,
     is measured. Raises CouldNotRun when it does not follow, or an event is missing.
     """
     found: dict[str, Any] = {"before": before}
-    with _client() as client:
-        service = Service(run, core_settings(), client)
+    with client() as http:
+        service = Service(run, core_settings(), http)
         try:
-            shut = _in_time(lambda: _is_shut(service))
+            shut = in_time(lambda: _is_shut(service))
             found["seconds_to_old_path"] = round(time.monotonic() - began, 2)
-            stopped = shut and _in_time(lambda: _queue(service)["enabled"] is False)
+            stopped = shut and in_time(lambda: _queue(service)["enabled"] is False)
         except (CouldNotRun, Unfit) as away:
             found["not measured"] = str(away)
             shut = stopped = True
@@ -208,7 +214,7 @@ def _keys(service: Service) -> dict[str, Any]:
     keys = ("ingest_service_token", "ingest_service_secret", "core_api_admin_token")
     killed = chosen.killed & set(OURS)
     alive, depends = service.get("/health"), service.get("/health/db")
-    said = _data(depends)
+    said = data_of(depends)
     cron = _schedule()
     # every day of every month and week, at whatever hours
     daily = cron is not None and cron.split()[2:] == ["*"] * 3
@@ -233,7 +239,7 @@ def _closed(service: Service) -> dict[str, Any]:
             return {"open": "the flag is on already: what runs is not interrupted"}
         if row is None:  # the environment may say on
             flags.change(conn, "INGEST_WEBHOOK_ENABLED", False, reason="batch F begins with the endpoint shut")
-    if not _in_time(lambda: _is_shut(service)):
+    if not in_time(lambda: _is_shut(service)):
         answer = service.emit({})[0]
         raise CouldNotRun(
             f"INGEST_WEBHOOK_ENABLED is off, and a signed request is answered {answer.status_code}, not 503",
@@ -269,8 +275,8 @@ def _smoke(service: Service) -> dict[str, Any]:
     return _require(
         service,
         [
-            ("token and secret are the emitters'", judged, {"answer": _words(right)}),
-            ("a wrong signature is refused", refused, {"answer": _words(wrong)}),
+            ("token and secret are the emitters'", judged, {"answer": words_of(right)}),
+            ("a wrong signature is refused", refused, {"answer": words_of(wrong)}),
             ("nothing was written", not written, None),
         ],
     )
@@ -287,11 +293,11 @@ def _worker(service: Service) -> dict[str, Any]:
         " where a.datname = current_database() and a.application_name = %s"
     )
     with service.run.connect() as conn:
-        there = _in_time(lambda: conn.execute(sessions, (WORKER,)).fetchone() != (0,))
+        there = in_time(lambda: conn.execute(sessions, (WORKER,)).fetchone() != (0,))
         waiting = (conn.execute(due).fetchone() or (0,))[0]
         done = "select count(*) from public.ingest_event_log where process_status <> 'RECEIVED'"
         before = conn.execute(done).fetchone()
-        works = not waiting or _in_time(
+        works = not waiting or in_time(
             lambda: conn.execute(done).fetchone() != before or conn.execute(due).fetchone() == (0,), WORK_SECONDS
         )
     queue = _queue(service)
@@ -324,8 +330,8 @@ def _replay(service: Service) -> dict[str, Any]:
     return _require(
         service,
         [
-            ("replay answers", nothing.status_code == 202, {"answer": _words(nothing)}),
-            ("dead letters are listed", letters.status_code == 200, {"answer": _words(letters)}),
+            ("replay answers", nothing.status_code == 202, {"answer": words_of(nothing)}),
+            ("dead letters are listed", letters.status_code == 200, {"answer": words_of(letters)}),
         ],
     )
 
@@ -350,7 +356,7 @@ _FOLLOWS: Mapping[Flag, Callable[[Service], bool]] = {
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _client() -> httpx.Client:
+def client() -> httpx.Client:
     return httpx.Client(timeout=30, trust_env=False)
 
 
@@ -362,12 +368,12 @@ def _queue(service: Service) -> dict[str, Any]:
     """Of `metrics/queue` the queue; Unfit when the admin token is not the service's."""
     answer = service.get("/v1/ingest/metrics/queue")
     if answer.status_code != 200:
-        item = ("the admin token is the service's", False, {"answer": _words(answer)})
+        item = ("the admin token is the service's", False, {"answer": words_of(answer)})
         _require(service, [item])
-    return _data(answer).get("queue", {"enabled": None, "connected": None})
+    return data_of(answer).get("queue", {"enabled": None, "connected": None})
 
 
-def _data(answer: httpx.Response, part: str = "data") -> dict[str, Any]:
+def data_of(answer: httpx.Response, part: str = "data") -> dict[str, Any]:
     """The data (or `error`) of an answer; empty when it is none of the core API's."""
     try:
         said = answer.json()[part]
@@ -377,10 +383,10 @@ def _data(answer: httpx.Response, part: str = "data") -> dict[str, Any]:
 
 
 def _word(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, str(_data(answer, "error").get("code", ""))
+    return answer.status_code, str(data_of(answer, "error").get("code", ""))
 
 
-def _words(answer: httpx.Response) -> str:
+def words_of(answer: httpx.Response) -> str:
     return " ".join(str(part) for part in _word(answer) if part)
 
 
@@ -422,7 +428,7 @@ def _keep(run: Run, gate_id: str, items: Iterable[Item]) -> None:
         gates.record_inputs(conn, run.run_id, gate_id, items)
 
 
-def _in_time(true: Callable[[], bool], seconds: float | None = None) -> bool:
+def in_time(true: Callable[[], bool], seconds: float | None = None) -> bool:
     """Wait for it, by default as long as a flag may take; whether it came in time."""
     deadline = time.monotonic() + (FOLLOWS_SECONDS if seconds is None else seconds)
     while not true():

@@ -11,7 +11,9 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,9 +49,14 @@ MIRRORED: dict[str, tuple[str, str, str]] = {
     "gate": ("phase2", "gate_results", "gate_result_id"),
     "script": ("public", "migration_run_log", "run_key"),
     "drill": ("phase2", "drills", "drill_id"),
+    "incident": ("phase2", "incidents", "incident_id"),
 }
 
-_BATCH_OF = {"script": sql.SQL("r.said ->> 'batch_code'"), "drill": sql.SQL("'F'")}
+_BATCH_OF = {
+    "script": sql.SQL("r.said ->> 'batch_code'"),
+    "incident": sql.SQL("'G'"),
+    "drill": sql.SQL("coalesce(r.said #>> '{measured,batch}', 'F')"),
+}
 
 # Words of people: nobody can take a phone number out of the chain again, and bundles hand it over.
 _WORDS = ("reason", "note", "evidence", "error")
@@ -95,9 +102,22 @@ order by v.batch, v.entry_no desc
 """
 
 
+_acting: ContextVar[str | None] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def acting(name: str) -> Iterator[None]:
+    """Within it `name` acts: a service does what somebody has asked it for who has signed in there."""
+    before = _acting.set(name)
+    try:
+        yield
+    finally:
+        _acting.reset(before)
+
+
 def who() -> str:
-    """Who acts: PHASE2_ACTOR, or the user of the operating system."""
-    named = settings().phase2_actor
+    """Who acts: whoever has signed in, PHASE2_ACTOR, or the user of the operating system."""
+    named = _acting.get() or settings().phase2_actor
     if named:
         return named
     try:
@@ -151,7 +171,7 @@ def mirror(conn: psycopg.Connection, kind: str, keys: Iterable[Any], **more: Any
         table=sql.Identifier(schema, table),
         key=sql.Identifier(key),
         batch=_BATCH_OF.get(kind, sql.SQL("r.said ->> 'batch'")),
-        subject=sql.Literal({"gate": "gate_id", "script": "script_name"}.get(kind, kind)),
+        subject=sql.Literal({"gate": "gate_id", "script": "script_name", "incident": "severity"}.get(kind, kind)),
     )
     conn.execute(statement, {"kind": kind, "who": who(), "keys": list(keys), "more": Jsonb(more, dumps=_dumps)})
 
@@ -194,6 +214,26 @@ def entries(
         " and (%(run_id)s::uuid is null or l.run_id = %(run_id)s)"
         " and l.entry_no > %(after)s order by l.entry_no",
         {"kinds": list(kinds), "batch": batch, "subject": subject, "run_id": run_id, "after": after},
+    ).fetchall()
+    return [_entry(row) for row in rows]
+
+
+def newest(
+    conn: psycopg.Connection,
+    *kinds: str,
+    batch: str | None = None,
+    actor: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Entry]:
+    """At most `limit` entries, the last first, of those before entry number `before`; no kinds: of every kind."""
+    rows = conn.execute(
+        "select l.entry_no, l.entry, l.digest from phase2.ledger as l"
+        " where (%(kinds)s::text[] = '{}' or l.kind = any(%(kinds)s))"
+        " and (%(batch)s::text is null or l.batch = %(batch)s)"
+        " and (%(actor)s::text is null or l.actor = %(actor)s)"
+        " and (%(before)s::bigint is null or l.entry_no < %(before)s) order by l.entry_no desc limit %(limit)s",
+        {"kinds": list(kinds), "batch": batch, "actor": actor, "before": before, "limit": limit},
     ).fetchall()
     return [_entry(row) for row in rows]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,11 +31,12 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from bridge import core_settings, fingerprint, gates, ledger, lockwatch, runlog, scripts, stop
+from bridge import core_settings, fingerprint, flags, gates, ledger, lockwatch, runlog, scripts, stop
 from bridge.batches import BATCHES, GLOBAL_GATES, Batch, after, before
 from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.fingerprint import Fingerprint
 from bridge.policy import Criterion, Policy, policy
+from bridge.reads import READS
 from bridge.settings import settings
 
 if TYPE_CHECKING:  # steps opens its door by this module's criteria: what rehearses imports it when it does
@@ -142,11 +143,11 @@ def _rehearse(copy: Clone, one: Batch, ask: Callable[[], None]) -> dict[str, Any
     }
     ask()
     try:
-        with _service(copy.run, one):
+        with _service(copy.run, one) as calling:
             _make_ready(copy.run, one, body["made_ready"])
             if copy.how != "template" and one.code != "A":
                 _print_views_anew(copy.run)
-            _round_trip(copy.run, one, body, ask)
+            _round_trip(calling, one, body, ask)
         _conditions(copy.run, one, body)
     except Stopped:
         raise
@@ -156,18 +157,27 @@ def _rehearse(copy: Clone, one: Batch, ask: Callable[[], None]) -> dict[str, Any
 
 
 @contextmanager
-def _service(run: Run, one: Batch) -> Iterator[None]:
-    """A service of its own on the copy, switched off, where batch F is rehearsed or has to be rolled back before."""
-    from bridge import drills
+def _service(run: Run, one: Batch) -> Iterator[Run]:
+    """A service of its own on the copy, switched off, where a batch that switches is rehearsed or has to be rolled back
+    before; and the run that calls it. Reads (G) have bstadmin behind them, writes (H) what stands in for it."""
+    from bridge import drills, write_drill
 
     with run.connect() as conn:
         states = dict(conn.execute("select s.batch, s.status from phase2.batch_state as s").fetchall())
     standing = [code for code in after(one.code) if states.get(code, "PENDING") not in ("PENDING", "ROLLED_BACK")]
-    if not any(BATCHES[code].switches for code in (one.code, *standing)):
-        yield
+    codes = {one.code, *standing}
+    if not any(BATCHES[code].switches for code in codes):
+        yield run
         return
-    with drills.served(run.databases.ops, on=()) as service, core_settings.instead(service.settings):
-        yield
+    ops, writes = run.databases.ops, one.code == "H"
+    bstadmin = run.databases.bstadmin if codes & {"G", "H"} else None
+    with ExitStack() as stack:
+        if writes:
+            bstadmin = stack.enter_context(write_drill.stand_in(ops))
+            run.progress(f"H  {write_drill.fill(ops, bstadmin)} bookings in what stands in for bstadmin")
+        served = drills.served(ops, on=(), bstadmin_url=bstadmin, writes=writes)
+        stack.enter_context(core_settings.instead(stack.enter_context(served).settings))
+        yield replace(run, databases=replace(run.databases, bstadmin=bstadmin or run.databases.bstadmin))
 
 
 def _make_ready(run: Run, one: Batch, done: list[str]) -> None:
@@ -186,6 +196,10 @@ def _make_ready(run: Run, one: Batch, done: list[str]) -> None:
             done.append(f"{code} run: {verdict.result}")
             if verdict.result != "PASS":
                 raise CouldNotRun(f"batch {code} does not pass before it: {', '.join(verdict.blocked_by)}")
+    if one.code == "H":  # whose first step asks for that
+        with run.connect() as conn:
+            flags.change(conn, READS, True, reason="rehearsal of batch H", rollout=flags.Rollout())
+        done.append("reads switched on for all")
 
 
 def _print_views_anew(run: Run) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import psycopg
 
-from bridge import backup, ingestion, ledger, postgres, runlog, scripts
+from bridge import backup, ingestion, ledger, postgres, reads, runlog, scripts, write_cutover
 from bridge.batches import Batch, after
 from bridge.errors import CouldNotRun
 from bridge.steps import Run, Step, forget_what_is_settled, mark_error, set_state
@@ -63,13 +65,12 @@ def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
             if batch.code == "A":  # it drops dbt's schemas: forgotten first, so that a kill in between costs a rebuild
                 conn.execute("delete from phase2.warehouse_state where part <> 'state'")
             set_state(conn, run, batch.code, "RUNNING")
-            events, began = ingestion.events_by_status(conn) if batch.switches else {}, time.monotonic()
             try:
                 # looked at once more in the script's own transaction, where nobody can write any more
                 hold = partial(backup.hold_as_copied, copy=copy) if copy else None
-                result = scripts.run_script(run.databases.ops, step.target, first=hold)
-                if batch.switches:
-                    entry.detail |= ingestion.switched_off(run, began, events)
+                script = partial(scripts.run_script, run.databases.ops, step.target, first=hold)
+                result, found = _OFF[batch.code](run, script) if batch.switches else (script(), {})
+                entry.detail |= found
             except CouldNotRun as refused:
                 mark_error(run, batch, refused)
                 raise
@@ -78,6 +79,23 @@ def roll_back(run: Run, batch: Batch, *, on_a_copy: bool = False) -> None:
             set_state(conn, run, batch.code, "ROLLED_BACK")
             body = {"rows": entry.rows, "copy": copy.no if copy else None}
             ledger.append(conn, "rollback", batch=batch.code, run_id=run.run_id, body=body)
+
+
+Script = Callable[[], scripts.ScriptResult]
+
+
+def _ingestion_off(run: Run, script: Script) -> tuple[scripts.ScriptResult, dict[str, Any]]:
+    with run.connect() as conn:
+        events, began = ingestion.events_by_status(conn), time.monotonic()
+    return script(), ingestion.switched_off(run, began, events)
+
+
+# Of a batch that switches flags: how its script runs, with what proves that the old path serves; what that measured.
+_OFF: dict[str, Callable[[Run, Script], tuple[scripts.ScriptResult, dict[str, Any]]]] = {
+    "F": _ingestion_off,
+    "G": reads.switch_off,
+    "H": write_cutover.switch_off,
+}
 
 
 def _copied(conn: psycopg.Connection, run: Run, batch: Batch) -> ledger.Entry:

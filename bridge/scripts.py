@@ -63,6 +63,8 @@ _ROLLBACK_TABLES: dict[str, tuple[str, ...]] = {
     ),
     "E": ("payment_event", "ops_finance_bridge", "unmapped_queue"),
     "F": (),  # flags alone: every event stays
+    "G": (),  # a flag, views and indexes
+    "H": (),  # a flag alone: every write stays
 }
 
 

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     phase2_stop_file: Path | None = Field(
         None, description="while it is there nothing starts; default: stop, in the home"
     )
+    phase2_ui_pages: Path = Field(ROOT / "ui_pages.yml", description="what the UI release gate pictures (G-07)")
     phase2_alert_url: SecretStr | None = Field(None, description="where alerts are posted; unset: they are only logged")
     phase2_alert_secret: SecretStr | None = Field(None, description="signs them (HMAC-SHA256)")
     phase2_max_blocking_seconds: float = Field(
@@ -47,7 +48,7 @@ class Settings(BaseSettings):
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
     phase2_disk_used_bytes: int | None = None
 
-    @field_validator("phase2_home", "phase2_reports", "phase2_stop_file")
+    @field_validator("phase2_home", "phase2_reports", "phase2_stop_file", "phase2_ui_pages")
     @classmethod
     def _below_the_project(cls, value: Path | None) -> Path | None:
         """A relative path is one of the project's, wherever the command is called."""

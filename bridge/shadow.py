@@ -27,7 +27,12 @@ _CONFIDENCE = 0.95
 _SINCE = """
 select greatest(
     now() - interval '1 day',
-    (select f.changed_at from phase2.flags as f where f.flag = 'OPS_READ_NEW_MODEL_ENABLED')
+    (select f.changed_at from phase2.flags as f where f.flag = 'OPS_READ_NEW_MODEL_ENABLED'),
+    -- a rollout that grows does not change since when the flag is on
+    (
+        select max((l.entry::jsonb ->> 'at')::timestamptz) from phase2.ledger as l
+        where l.kind = 'flag' and l.subject = 'OPS_READ_NEW_MODEL_ENABLED'
+    )
 )
 """
 _COUNTED = """

@@ -32,6 +32,7 @@ from bridge import (
     legacy,
     measure,
     postgres,
+    reads,
     rehearsal,
     reports,
     runlog,
@@ -39,6 +40,7 @@ from bridge import (
     stop,
     warehouse,
     watch,
+    write_cutover,
 )
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted, plain
@@ -637,18 +639,28 @@ def _audit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: 
 
 
 def _service(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
-    """A look at the service, or a flag; GateFailed (F-00) when something there is not as it must be."""
-    work = ingestion.switch_on if step.kind == "flag" else ingestion.look
+    """A look at the service, or a flag; GateFailed (of F by F-00) when something there is not as it must be."""
+    work: Any = {"F": ingestion, "G": reads, "H": write_cutover}[batch.code]
+    look = work.switch_on if step.kind == "flag" else work.look
     try:
-        entry.detail |= work(run, step.target)  # type: ignore[arg-type]
+        entry.detail |= look(run, step.target)
     except ingestion.Unfit as unfit:
-        run.progress(f"{batch.code}  F-00: {unfit}")
-        set_state(conn, run, batch.code, "FAIL", blocked_by=["F-00"], error=f"F-00: {unfit}")
-        raise GateFailed(batch.code, [f"F-00: {unfit}"]) from None
+        blocked = "F-00" if batch.code == "F" else step.name
+        run.progress(f"{batch.code}  {blocked}: {unfit}")
+        set_state(conn, run, batch.code, "FAIL", blocked_by=[blocked], error=f"{blocked}: {unfit}")
+        raise GateFailed(batch.code, [f"{blocked}: {unfit}"]) from None
 
 
 def _emit(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
     entry.detail |= ingestion.emit(run, step.target)
+
+
+def _parity(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
+    """What it finds is gate BG-01's to judge."""
+    from bridge import parity
+
+    found = parity.compare(run)
+    entry.rows, entry.detail["compared"] = found.counts["bookings"], dict(found.counts)
 
 
 def _retention(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
@@ -674,13 +686,15 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
     nodes = refresh(run, conn, "ground", entry.checksum)
     if step.target.startswith("gates_"):
         nodes += refresh(run, conn, "recon", entry.checksum)
+    if step.target == "ops_read":
+        nodes += refresh(run, conn, "ops_read", entry.checksum)
     bridge = fingerprint.versions(conn) if step.target.startswith("batch_") else ""
     read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
     if bridge and _is_settled(run, conn, step.target, entry, bridge):
         entry.detail["unchanged"] = "what it reads and what it wrote are as after its last run: not built again"
     elif read_of and _reading_stands(run, conn, step.target, read_of):
         entry.detail["unchanged"] = "what it measures is as it was when it was read last: the same numbers stand"
-    elif step.target != "ground":
+    elif step.target not in ("ground", "ops_read"):
         if step.target in measure.BATCHES:
             nodes += _measure(run, conn, step.target, entry)
         else:
@@ -969,6 +983,7 @@ _KINDS: dict[str, Callable[[Run, Batch, Step, psycopg.Connection, runlog.Entry],
     "flag": _service,
     "emit": _emit,
     "retention": _retention,
+    "parity": _parity,
     "guardrails": _guardrails,
 }
 

@@ -9,18 +9,25 @@ from datetime import datetime
 import psycopg
 
 from bridge import flags, postgres
-from bridge.flags import FRESH_SECONDS
+from bridge.flags import FRESH_SECONDS, Flag
 
-# Of a frozen booking nothing is taken on: it waits for a person, and is told apart.
+FLAG: Flag = "OPS_WRITE_CORE_ENABLED"
+
+# Of a frozen booking nothing is taken on: it waits for a person, and is told apart. A write of the minute before shows
+# that there was traffic: without any there is nothing by which the time could be told.
 _LEFT = """
 select
     count(*) filter (where i.is_open and not i.is_frozen),
     count(*) filter (where i.is_open and i.is_frozen),
     count(*) filter (where i.core_status = 'BEHIND' and i.legacy_status = 'DONE'),
-    coalesce(extract(epoch from max(i.accepted_at) filter (where i.mode = 'DUAL') - %(at)s::timestamptz), 0)
+    extract(epoch from greatest(
+        max(i.accepted_at) filter (where i.mode = 'DUAL') - %(at)s::timestamptz,
+        case when count(*) filter (where i.is_recent) > 0 then interval '0' end
+    ))
 from (
     select
         w.mode, w.core_status, w.legacy_status, w.accepted_at,
+        w.accepted_at > %(at)s::timestamptz - interval '1 minute' as is_recent,
         w.legacy_status = 'PENDING' or w.core_status = 'PENDING' as is_open,
         phase2.is_frozen(w.booking_key) as is_frozen
     from phase2.write_intents as w
@@ -30,35 +37,64 @@ from (
 ) as i
 """
 
+# Events from before that are due, while the queue is on; one that waits for a retry holds those behind it.
+_EVENTS = """
+select count(*)
+from public.ingest_event_log as e
+left join public.booking_core as c
+    on c.channel_code = e.channel_code and c.external_booking_ref = e.external_booking_ref
+where
+    e.created_at <= %(at)s
+    and phase2.is_pending(e.process_status, e.next_retry_at)
+    and exists (select 1 from phase2.flags as f where f.flag = 'INGEST_QUEUE_ENABLED' and f.enabled)
+    and not coalesce(phase2.is_frozen(c.booking_key), false)
+    and not exists (
+        select 1 from public.ingest_event_log as b
+        where
+            b.source_enum = e.source_enum and b.external_booking_ref = e.external_booking_ref
+            and phase2.is_pending(b.process_status, b.next_retry_at) and b.next_retry_at > now()
+    )
+"""
+
 
 @dataclass(frozen=True)
 class RolledBack:
-    """How it went. `left`: writes that bstadmin has not got yet (0, or nobody takes them there: is the worker up?)."""
+    """How it went. `left`: writes that bstadmin has not got yet (0, or nobody takes them there: is the worker up?).
+
+    `seconds_to_old_path` is how long after the change the last write still took the new path; None: nobody wrote.
+    """
 
     switched_at: datetime
-    seconds_to_old_path: float
+    seconds_to_old_path: float | None
     left: int
     frozen: int
     behind: int  # the core gets these when the flag is on again
+    events: int  # due before the change, and not applied yet
 
 
 def roll_back(ops_url: str, *, reason: str, wait_seconds: float = 60.0) -> RolledBack:
-    """Switch writes through the core off, and wait until every process has seen it and nothing is open any more.
-
-    `seconds_to_old_path` is how long after the change the last write still took the new path.
-    """
+    """Switch writes through the core off, and wait until every process has seen it and nothing is open any more."""
     with postgres.connect(ops_url, application_name="phase2-rollback", autocommit=True) as conn:
-        (at,) = conn.execute("select clock_timestamp()").fetchone() or (None,)
-        assert at is not None
-        flags.change(conn, "OPS_WRITE_CORE_ENABLED", False, reason=reason)
-        time.sleep(FRESH_SECONDS)  # by then each process has looked again
-        deadline = time.monotonic() + wait_seconds
-        while (left := _left(conn, at))[0] and time.monotonic() < deadline:
-            time.sleep(0.2)
-    return RolledBack(at, max(0.0, round(float(left[3]), 2)), left[0], left[1], left[2])
+        at = now(conn)
+        flags.change(conn, FLAG, False, reason=reason)
+        return drained(conn, at, wait_seconds)
 
 
-def _left(conn: psycopg.Connection, at: datetime) -> tuple[int, int, int, float]:
-    row = conn.execute(_LEFT, {"at": at}).fetchone()
+def drained(conn: psycopg.Connection, at: datetime, wait_seconds: float = 60.0) -> RolledBack:
+    """After the flag went off at `at`: wait for every process, for open writes and for events that are due."""
+    time.sleep(FRESH_SECONDS)  # by then each process has looked again
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        left, frozen, behind, seconds = conn.execute(_LEFT, {"at": at}).fetchone() or (0, 0, 0, None)
+        (events,) = conn.execute(_EVENTS, {"at": at}).fetchone() or (0,)
+        if not (left or events) or time.monotonic() > deadline:
+            taken = None if seconds is None else max(0.0, round(float(seconds), 2))
+            return RolledBack(at, taken, left, frozen, behind, events)
+        time.sleep(0.2)
+
+
+def now(conn: psycopg.Connection) -> datetime:
+    """The ops database's clock, by which writes are accepted."""
+    row = conn.execute("select clock_timestamp()").fetchone()
     assert row is not None
-    return row[0], row[1], row[2], row[3]
+    return row[0]

@@ -64,9 +64,11 @@ class Queue(Protocol):
 
 @dataclass
 class Core:
-    """What the routes work with; `request.app.state.core`."""
+    """What the routes work with; `request.app.state.core`. The URLs are for functions of the bridge."""
 
     settings: CoreSettings
+    ops_url: str
+    bstadmin_url: str | None
     pool: database.Pool
     flags: Flags
     metrics: Metrics
@@ -91,6 +93,7 @@ def create_app(
     Our own state (`steps.bootstrap`) has to be there. Without a queue events wait in the log for the sweeper.
     """
     from core_api import mappings, operations
+    from core_api.console import frame, session
     from core_api.ingest import dead_letter_routes, routes
     from core_api.ops import reads, writes
     from core_api.ops.intents import Writing
@@ -110,6 +113,8 @@ def create_app(
             await writing.open()
         core = Core(
             core_settings(),
+            ops,
+            bstadmin,
             pool,
             Flags(),
             metrics,
@@ -121,6 +126,7 @@ def create_app(
             writing,
         )
         app.state.core = core
+        session.users(core.settings)
         await core.flags.is_on("INGEST_WEBHOOK_ENABLED", pool)
         chores = [asyncio.create_task(_chores(core)), asyncio.create_task(sides.keep_flushing(pool))]
         try:
@@ -152,11 +158,12 @@ def create_app(
     )
     # Found before its declaration among the routers, which documents it: it reads its request itself, and FastAPI's way
     # to it costs a fifth of the API's CPU.
-    app.router.routes.append(_Direct(routes.PATH, routes.take, methods=["POST"]))
+    app.router.routes.append(Direct(routes.PATH, routes.take, methods=["POST"]))
     app.state.routes = []
     for part in (routes, dead_letter_routes, mappings, operations, reads, writes):
         app.include_router(part.router)
         app.state.routes += part.router.routes
+    app.router.routes.extend(frame.routes())
     # FastAPI's own way to another document is to assign the method
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Observed)
@@ -168,7 +175,7 @@ def create_app(
     return app
 
 
-class _Direct(Route):
+class Direct(Route):
     """A route of Starlette that says, as FastAPI's do, that it was taken."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

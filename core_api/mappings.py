@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -32,6 +33,7 @@ from core_api.app import (
 )
 from core_api.audit import Why
 from core_api.auth import Admin
+from core_api.database import Pool
 from core_api.errors import Refused
 
 router = APIRouter(prefix="/v1/channel-mappings", tags=["mappings"])
@@ -121,6 +123,43 @@ where
     and r.external_ref in (rulebook.norm_ref(%(ref)s), rulebook.norm_text(%(ref)s))
 """
 )
+_ALIKE = """
+select
+    q.queue_type as "queueType", q.reason_code as "reasonCode", q.channel_code as "channelCode",
+    q.reason_detail as "reasonDetail", count(*) as rows, min(q.created_at) as oldest
+from public.unmapped_queue as q
+where q.status in ('OPEN', 'IN_REVIEW')
+group by q.queue_type, q.reason_code, q.channel_code, q.reason_detail
+order by rows desc, oldest
+limit 30
+"""
+_DESCRIBED = {
+    "PRODUCT": """
+select
+    p.product_key as "entityKey", p.name, p.slug, p.is_active as "isActive",
+    (
+        select string_agg(v.code, ', ' order by v.code) from public.catalog_variant as v
+        where v.product_key = p.product_key
+    ) as variants,
+    (
+        select string_agg(r.external_ref_kind || ' ' || r.external_ref, ', ' order by r.external_ref_kind)
+        from public.channel_external_refs as r
+        where r.entity_type = 'PRODUCT' and r.entity_key = p.product_key
+    ) as refs
+from public.catalog_product as p
+where p.product_key = any(%s)
+order by p.name, p.product_key
+""",
+    "VARIANT": """
+select
+    v.variant_key as "entityKey", v.name, v.code as slug, v.is_active as "isActive", p.name as variants,
+    null::text as refs
+from public.catalog_variant as v
+join public.catalog_product as p on p.product_key = v.product_key
+where v.variant_key = any(%s)
+order by v.name, v.variant_key
+""",
+}
 _ENTITIES = {
     "PRODUCT": "select 1 from public.catalog_product where product_key = %s",
     "VARIANT": "select 1 from public.catalog_variant where variant_key = %s",
@@ -223,7 +262,8 @@ async def mappings(
         "after": cursor,
         "limit": most(limit) + 1,
     }
-    return answer(request, page(await _rows(request, _MAPPINGS, values), most(limit), "externalRefKey"))
+    rows = await _rows(request.app.state.core.pool, _MAPPINGS, values)
+    return answer(request, page(rows, most(limit), "externalRefKey"))
 
 
 @router.get(
@@ -240,15 +280,16 @@ async def unmapped(
     cursor: Cursor = None,
 ) -> Response:
     """The unmapped queue, the newest rows first."""
-    values = {
-        "status": status,
-        "queue_type": queueType,
-        "channel": channelCode,
-        "reason": reasonCode,
-        "before": cursor,
-        "limit": most(limit) + 1,
-    }
-    return answer(request, page(await _rows(request, _ROWS, values), most(limit), "queueKey"))
+    found = await queue(
+        request.app.state.core.pool,
+        status=status,
+        queue_type=queueType,
+        channel=channelCode,
+        reason_code=reasonCode,
+        limit=limit,
+        cursor=cursor,
+    )
+    return answer(request, found)
 
 
 @router.post(
@@ -319,13 +360,67 @@ async def decide(
     core: Core = request.app.state.core
     decision = await content_of(request, Decision)
     async with core.pool.connection() as conn, conn.transaction():
-        row = await _one(conn, _ROW + "where q.queue_key = %s for update", id)
-        if row is not None:
-            return answer(request, await _move(conn, admin, row, decision))
+        if (moved := await _decide(conn, admin, id, decision)) is not None:
+            return answer(request, moved)
         mapping = await _one(conn, _MAPPING + "where r.external_ref_key = %s for update", id)
         if mapping is None:
             raise not_found()
         return answer(request, await _give(conn, admin, mapping, decision))
+
+
+async def queue(
+    pool: Pool,
+    *,
+    status: str | None = None,
+    queue_type: str | None = None,
+    channel: str | None = None,
+    reason_code: str | None = None,
+    limit: int = 50,
+    cursor: UUID | None = None,
+) -> dict[str, Any]:
+    """A page of the queue (`items`, `nextCursor`), the newest rows first."""
+    values = {
+        "status": status,
+        "queue_type": queue_type,
+        "channel": channel,
+        "reason": reason_code,
+        "before": cursor,
+        "limit": most(limit) + 1,
+    }
+    return page(await _rows(pool, _ROWS, values), most(limit), "queueKey")
+
+
+async def queue_row(pool: Pool, key: UUID) -> dict[str, Any]:
+    """A row of the queue. Raises Refused (404)."""
+    async with pool.connection() as conn:
+        row = await _one(conn, _ROW + "where q.queue_key = %s", key)
+    if row is None:
+        raise not_found()
+    return row
+
+
+async def alike(pool: Pool) -> list[dict[str, Any]]:
+    """Open rows counted by what they have in common, the most first: what may be decided together."""
+    return await _rows(pool, _ALIKE)
+
+
+async def entities(pool: Pool, entity_type: str, keys: Sequence[UUID]) -> list[dict[str, Any]]:
+    """What tells products or variants apart for a person, in the order of their names."""
+    return await _rows(pool, _DESCRIBED[entity_type], (list(keys),))
+
+
+async def decide_all(pool: Pool, admin: Admin, keys: Sequence[UUID], decision: Decision) -> None:
+    """The same decision for each of these rows, or for none of them. Raises Refused (404, 409, 422)."""
+    async with pool.connection() as conn, conn.transaction():
+        for key in sorted(set(keys)):  # in one order: two people at once do not wait for each other in a circle
+            if await _decide(conn, admin, key, decision) is None:
+                raise not_found()
+
+
+async def _decide(conn: AsyncConnection[Any], admin: Admin, key: UUID, decision: Decision) -> dict[str, Any] | None:
+    """The row after its decision; None when the key is none of a queue row."""
+    row = await _one(conn, _ROW + "where q.queue_key = %s for update", key)
+    return None if row is None else await _move(conn, admin, row, decision)
 
 
 async def _move(
@@ -411,9 +506,8 @@ async def _entity(conn: AsyncConnection[Any], entity_type: str, key: UUID) -> No
         raise Refused(404, "NOT_FOUND", f"entityKey: there is no {entity_type.lower()} with this key")
 
 
-async def _rows(request: Request, query: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    core: Core = request.app.state.core
-    async with core.pool.connection() as conn:
+async def _rows(pool: Pool, query: str, values: Any = None) -> list[dict[str, Any]]:
+    async with pool.connection() as conn:
         return await (await conn.cursor(row_factory=dict_row).execute(query, values)).fetchall()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,28 @@ class Metrics:
             "ingest_oldest_pending_seconds", "How long ago the oldest of them was accepted", registry=self.registry
         )
         self.in_flight = Gauge("core_api_requests_in_flight", "Requests being answered", registry=self.registry)
+        self.stops = Gauge("phase2_stops", "Stops of the migration that nobody has lifted", registry=self.registry)
+        self.flags = Gauge(
+            "phase2_flag_enabled", "Whether a flag is on, for whomever", ["flag"], registry=self.registry
+        )
+        self.gates = Gauge(
+            "phase2_gates_failed", "Gates that failed at the latest verdict", ["batch"], registry=self.registry
+        )
+        self.guardrail_value = Gauge(
+            "phase2_guardrail_value", "As it was last measured", ["guardrail"], registry=self.registry
+        )
+        self.guardrail_limit = Gauge(
+            "phase2_guardrail_limit", "What it stops at", ["guardrail"], registry=self.registry
+        )
+        self.guardrail_breached = Gauge(
+            "phase2_guardrail_breached", "Whether it is over its limit", ["guardrail"], registry=self.registry
+        )
+        self.guardrail_blind = Gauge(
+            "phase2_guardrail_not_measured", "Whether it could not be measured", ["guardrail"], registry=self.registry
+        )
+        self.guardrail_measured = Gauge(
+            "phase2_guardrail_measured_timestamp_seconds", "When that was", ["guardrail"], registry=self.registry
+        )
         self._minutes: dict[int, dict[tuple[str, str], _Cell]] = {}
 
     def record(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -72,6 +95,27 @@ class Metrics:
         cell.client_errors += 400 <= status < 500
         cell.server_errors += status >= 500
         cell.latencies[math.ceil(math.log(max(seconds, 1e-5)) / _STEP)] += 1
+
+    def show(
+        self,
+        flags: Mapping[str, bool],
+        stops: int,
+        gates: Mapping[str, int],
+        guardrails: Iterable[tuple[str, str, float | None, float, float]],
+    ) -> None:
+        """How the migration stands; `guardrails`: name, status, value, limit, seconds of the epoch."""
+        self.stops.set(stops)
+        for flag, is_on in flags.items():
+            self.flags.labels(flag).set(is_on)
+        for batch, failed in gates.items():
+            self.gates.labels(batch).set(failed)
+        for name, status, value, limit, at in guardrails:
+            if value is not None:
+                self.guardrail_value.labels(name).set(value)
+            self.guardrail_limit.labels(name).set(limit)
+            self.guardrail_breached.labels(name).set(status == "BREACH")
+            self.guardrail_blind.labels(name).set(status == "NOT_MEASURED")
+            self.guardrail_measured.labels(name).set(at)
 
     def window(self, minutes: int) -> dict[str, Any]:
         """The last minutes (the current one too): in all and by route; latencies in ms, within 10 %."""

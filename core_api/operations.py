@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from psycopg.rows import dict_row
 from pydantic import BaseModel
 
+from bridge import flags
 from core_api import audit
 from core_api.app import Answer, Core, Limit, Page, answer, as_admin, most, refusals
 from core_api.auth import Admin
@@ -34,6 +35,32 @@ join (
     select l.batch, max(l.evaluated_at) as evaluated_at from phase2.gate_results as l group by l.batch
 ) as latest on g.batch = latest.batch and g.evaluated_at = latest.evaluated_at
 order by g.batch, g.gate_id
+"""
+
+
+# entries since the last lifting, as bridge/stop.py counts them; a stop file that no run has seen is not here
+_STOPS = """
+select count(*) from phase2.ledger as l
+where
+    l.kind = 'stop' and l.entry_no > (
+        select coalesce(max(r.entry_no), 0) from phase2.ledger as r
+        where r.kind = 'resume' and trim(coalesce(r.body ->> 'reason', '')) <> ''
+    )
+"""
+_FAILED = """
+select g.batch, count(*) filter (where g.status = 'FAIL')
+from phase2.gate_results as g
+join (
+    select l.batch, max(l.evaluated_at) as evaluated_at from phase2.gate_results as l group by l.batch
+) as latest on g.batch = latest.batch and g.evaluated_at = latest.evaluated_at
+group by g.batch
+"""
+_GUARDRAILS = """
+select distinct on (l.guardrail)
+    l.guardrail, l.status, l.value::float8, l.threshold::float8, extract(epoch from l.at)::float8
+from phase2.guardrail_log as l
+where l.at > now() - interval '1 day'
+order by l.guardrail, l.at desc
 """
 
 
@@ -163,6 +190,7 @@ async def prometheus(request: Request) -> Response:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             by_status, (pending, oldest) = await dead_letters.depths(core.pool)
+            await _migration(core)
         for status in dead_letters.STATUSES:
             core.metrics.dead_letters.labels(status).set(by_status.get(status, 0))
         core.metrics.pending.set(pending)
@@ -179,6 +207,21 @@ async def prometheus(request: Request) -> Response:
         for state in _STATES if counts.get("connected") else ():  # else the last that was seen
             core.metrics.queue_jobs.labels(state).set(counts[state])
     return Response(generate_latest(core.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _migration(core: Core) -> None:
+    """Flags, stops, gates and guardrails, as they stand."""
+    rows = await core.flags.rows(core.pool)
+    async with core.pool.connection() as conn:
+        stops = await (await conn.execute(_STOPS)).fetchone()
+        gates = await (await conn.execute(_FAILED)).fetchall()
+        guardrails = await (await conn.execute(_GUARDRAILS)).fetchall()
+    core.metrics.show(
+        {flag: flags.in_force(flag, rows).enabled for flag in flags.FLAGS},
+        stops[0] if stops else 0,
+        dict(gates),
+        guardrails,
+    )
 
 
 @router.get(

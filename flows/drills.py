@@ -1,4 +1,4 @@
-"""The drills of batch F as flows: on one copy, a task for each."""
+"""The drills of batches F and H as flows: on one copy, a task for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridge import drills, ledger, steps
 from bridge.policy import policy
 from flows.migration import say
 
-Which = Literal["all", "duplicate", "out_of_order", "burst", "replay", "rollback"]
+Which = Literal["all", "duplicate", "out_of_order", "burst", "replay", "rollback", "write_rollback"]
 
 
 @task(task_run_name="drill {name}", cache_policy=NO_CACHE)
@@ -23,7 +23,7 @@ def drill(ground: drills.Ground, name: str) -> ledger.Entry:
 
 @flow(name="drill", flow_run_name="drill {which}")
 def drill_flow(which: Which = "all") -> None:
-    """Drill ingestion on a copy of the ops database, which is dropped; fails when a drill does.
+    """Drill ingestion and writes on a copy of the ops database, which is dropped; fails when a drill does.
 
     Args:
         which: One drill, or all of them, one after the other.

@@ -13,7 +13,7 @@ from bridge import readiness, recon, rehearsal, rollback, steps, stop
 from bridge.batches import Batch, Step, batch, between
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted
 
-Code = Literal["A", "B", "C", "D", "E", "F"]
+Code = Literal["A", "B", "C", "D", "E", "F", "G", "H"]
 OnFail = Literal["hold", "rollback"]
 
 
@@ -51,7 +51,7 @@ async def rollback_flow(code: Code) -> None:
     """Roll one batch back, as the blueprint says; refuses when a later batch is in.
 
     Args:
-        code: Which batch. Roll back in reverse order: F before E.
+        code: Which batch. Roll back in reverse order: H before G.
     """
     run = steps.prepare(progress=say)
     with steps.only_runner(run):
@@ -85,7 +85,7 @@ async def migration_flow(
 
     Args:
         from_batch: The first batch; every batch before it must have passed.
-        to_batch: The last batch; F needs the core API to be up.
+        to_batch: The last batch; F and later need the core API to be up.
         as_of: The day, in Bali, that statuses are computed for; empty: today.
         on_fail: When a gate fails: `hold` leaves the batch as it is, to be looked at; `rollback` undoes it at once.
         full: Compare every row, also where nothing that the batch reads or wrote has changed.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from prefect import flow
+from prefect.artifacts import create_table_artifact
 
-from bridge import recon, retention
+from bridge import daily, postgres, recon, retention, steps
 from bridge.errors import GateFailed
 from bridge.policy import policy
+from bridge.settings import databases
 from flows.migration import publish, rehearsal_flow, say
 
 Which = Literal["latest", "all"]
@@ -30,6 +32,20 @@ async def reconciliation_flow(which: Which = "all") -> None:
             failed.append(GateFailed(code, list(outcome.verdict.blocked_by), str(outcome.report.html)))
     if failed:  # the first in the plan's order: those after it are often its consequence
         raise failed[0]
+
+
+@flow(name="report of the day")
+async def daily_flow() -> None:
+    """Write the reconciliation report of the day, and show it as an artifact."""
+    dbs = databases()
+    steps.bootstrap(dbs.ops)
+    with postgres.connect(dbs.ops, application_name="phase2-daily", autocommit=True) as conn:
+        made = daily.make(conn)
+    said = made.document
+    say(f"{made.html}: {said['new']} new exceptions, {said['closed']} gone, {len(said['failed'])} gates fail")
+    names = ("batch", "id", "status", "value", "day_before", "new", "closed", "open")
+    table = [{name: gate[name] for name in names} for gate in said["gates"]]
+    await create_table_artifact(key="phase2-daily", table=table, description=said["day"])
 
 
 @flow(name="retention", retries=3, retry_delay_seconds=600)

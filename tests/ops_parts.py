@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import date
 
 import httpx
+import psycopg
+from psycopg import sql
 
 from bridge import flags, postgres, sources, warehouse
 from bridge.settings import SQL, Databases
@@ -51,3 +53,27 @@ def items(client: httpx.Client, path: str = "/v1/ops/bookings", actor: str = "ne
         if page["nextCursor"] is None:
             return found
         asked["cursor"] = page["nextCursor"]
+
+
+def shadow_reads(conn: psycopg.Connection, read: str, count: int, *, slow: float = 1.0, **columns: object) -> None:
+    """So many shadow reads, as the service keeps them."""
+    row = {
+        "read_name": read,
+        "path": "/v1/ops",
+        "kind": "shadow",
+        "served_by": "legacy",
+        "served_seconds": 0.1,
+        "shadow_seconds": 0.1 * slow,
+        "outcome": "same",
+        "money": 1,
+        "dates": 1,
+        "heads": 1,
+        **columns,
+    }
+    every = [sql.Identifier(name) for name in row]
+    conn.execute(
+        sql.SQL(
+            "insert into phase2.shadow_reads (shadow_id, {}) select gen_random_uuid(), {} from generate_series(1, {})"
+        ).format(sql.SQL(", ").join(every), sql.SQL(", ").join(map(sql.Placeholder, row)), sql.Literal(count)),
+        row,
+    )

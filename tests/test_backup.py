@@ -349,7 +349,8 @@ def test_what_rollbacks_change_beside_the_canonical_tables_is_put_back_too() -> 
     for code in BACKFILL:
         text = (SQL / "phase2" / "rollback" / f"{code}.sql").read_text()
         changed |= set(re.findall(r"(?:delete from|update|truncate)\s+phase2\.(\w+)", text))
-    assert changed - {"warehouse_state"} <= set(backup.STATE)
+    # writes are a log: what they left out of the canonical rows is written again
+    assert changed - {"warehouse_state", "write_intents"} <= set(backup.STATE)
     assert changed, "no rollback was read"
 
 

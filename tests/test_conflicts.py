@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
-from bridge import conflicts, ledger, postgres, reversibility, warehouse
+from bridge import conflicts, ledger, postgres, reversibility, runlog, warehouse, write_cutover
 from bridge.cli import app
 from bridge.commands import conflicts as commands
 from bridge.commands import reversibility as reversibility_command
@@ -29,7 +29,7 @@ def _nothing_before(sides) -> None:
     sides.flag(False)
     sides.sql(
         "truncate phase2.write_intents, phase2.conflicts, phase2.tickets, phase2.booking_event_times,"
-        " phase2.booking_freshness, public.ingest_event_log cascade"
+        " phase2.booking_freshness, phase2.ingest_keys, phase2.gate_inputs, public.ingest_event_log cascade"
     )
 
 
@@ -315,31 +315,70 @@ def gates(sides: Sides) -> dict[str, tuple[str, int]]:
     }
 
 
+def statuses(sides: Sides) -> dict[str, str]:
+    return {gate: status for gate, (status, _) in gates(sides).items()}
+
+
+DRILLED = """
+insert into phase2.drills (drill_id, drill, passed, measured, started_at)
+values (gen_random_uuid(), 'rollback', true, '{"batch": "H", "seconds_to_old_path": 2}', now())
+"""
+
+
 def test_gates_of_h_and_the_fault_that_fails_each(sides, databases):
     warehouse.build(sides.ops, "recon")
     sides.sql("truncate phase2.write_checks, phase2.drills")
-    assert gates(sides) == {"H-01": ("FAIL", 0), "H-02": ("N/A", 0), "H-03": ("N/A", 0), "H-04": ("FAIL", 0)}
+    # nobody has compared, emitted or drilled: no gate passes by that
+    assert gates(sides) == {"H-01": ("FAIL", 1), "H-02": ("FAIL", 1), "H-03": ("N/A", 0), "H-04": ("FAIL", 0)}
     booking = sides.booking()
     sides.write(booking, note="ours")
     check(databases)
-    sides.sql(
-        "insert into phase2.drills (drill_id, drill, passed, measured, started_at)"
-        " values (gen_random_uuid(), 'rollback', true, '{\"batch\": \"H\"}', now())"
-    )
-    assert {gate: status for gate, (status, _) in gates(sides).items()} == {
-        "H-01": "PASS", "H-02": "N/A", "H-03": "N/A", "H-04": "PASS",
-    }  # fmt: skip
+    assert write_cutover.count_losses(runlog.uuid7(), databases) == 0
+    sides.sql(DRILLED)
+    assert statuses(sides) == {"H-01": "PASS", "H-02": "PASS", "H-03": "N/A", "H-04": "PASS"}
     sides.behind(booking, note="theirs")
     check(databases)
     sides.sql("update phase2.drills set passed = false")
     sides.sql("update phase2.conflicts set detected_at = now() - interval '25 hours'")
-    sides.sql("update phase2.write_intents set legacy_status = 'PENDING', accepted_at = now() - interval '2 hours'")
-    with postgres.connect(sides.ops, autocommit=True) as conn:
-        accept(conn, Event("CREATED", at=0), "GYG", "LOST1")
-    sides.sql("update public.ingest_event_log set process_status = 'FAILED'")
-    assert gates(sides) == {"H-01": ("FAIL", 1), "H-02": ("FAIL", 2), "H-03": ("FAIL", 1), "H-04": ("FAIL", 1)}
+    assert gates(sides) == {"H-01": ("FAIL", 1), "H-02": ("PASS", 0), "H-03": ("FAIL", 1), "H-04": ("FAIL", 1)}
     found = conflicts.reconcile(databases, settle=NOW)
     assert conflicts.watch(databases, found)[1] == ["H-01", "H-03"]
+    borne_out = (
+        "select h.gate_id from dbt_recon.recon_h as h where h.kind = 'measure' and h.gate_id <> 'H-04'"
+        " and h.gate_id like 'H-%' and h.numerator <> (select count(*) from dbt_recon.recon_h_exceptions as e"
+        " where e.gate_id = h.gate_id and e.is_counted)"
+    )
+    assert sides.sql(borne_out) == []
+
+
+@pytest.mark.parametrize(
+    ("plant", "status"),
+    [
+        ("update public.ingest_event_log set process_status = 'FAILED'", "LOST"),
+        ("delete from public.ingest_event_log", "NOT_IN_THE_LOG"),
+        ("update public.ingest_event_log set created_at = now() - interval '61 minutes'", "NOT_PROCESSED"),
+        ("update phase2.write_intents set legacy_status = 'PENDING', accepted_at = now() - interval '2 hours'",
+         "NOT_ENDED"),
+        ("update phase2.gate_inputs set recorded_at = now() - interval '3 hours'", "NOT_COMPARED"),
+    ],
+)  # fmt: skip
+def test_each_loss_fails_h_02_by_its_name(sides, databases, plant, status):
+    """Accepted and not processed, accepted and gone from the log, a write that never ended, an hour without a look."""
+    sides.sql("update phase2.write_intents set core_status = 'DONE', legacy_status = 'DONE'")
+    sides.write(sides.booking(), note="ours")
+    write_cutover.count_losses(runlog.uuid7(), databases)
+    exceptions = "select e.status from dbt_recon.recon_h_exceptions as e where e.gate_id = 'H-02' and e.is_counted"
+    with postgres.connect(sides.ops, autocommit=True) as conn, conn.transaction(force_rollback=True):
+        conn.execute("delete from public.ingest_event_log; delete from phase2.ingest_keys")
+        conn.execute(
+            "insert into phase2.flags (flag, enabled, reason, changed_by, changed_at)"
+            " values ('INGEST_QUEUE_ENABLED', true, 'x', 'x', now() - interval '1 day')"
+            " on conflict (flag) do update set enabled = true, changed_at = excluded.changed_at"
+        )
+        accept(conn, Event("CREATED", at=0), "GYG", "LOST1")
+        assert conn.execute(exceptions).fetchall() == []
+        conn.execute(plant.encode())
+        assert set(conn.execute(exceptions).fetchall()) == {(status,)}
 
 
 def test_what_a_rollback_would_owe(sides):

@@ -30,6 +30,8 @@ SCHEDULES = {
     "drill-weekly": "0 20 * * 0",
     "retention": "0 19 * * *",
     "dual-write-hourly": "20 * * * *",
+    "shadow-hourly": "40 * * * *",
+    "daily": "0 21 * * *",
     "guardrails": "*/5 * * * *",
 }
 

@@ -16,7 +16,7 @@ from bridge.cli import app
 from bridge.core_settings import CoreSettings
 from bridge.settings import DBT_PROJECT, ROOT, Settings
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), DBT_PROJECT / "models" / "overview.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), DBT_PROJECT / "models" / "overview.md"]
 RULES = ROOT / "docs" / "mapping-rules.md"
 ENVIRONMENT = ROOT / ".env.example"
 TESTS = ROOT / "tests"

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from bridge import clone, drills, ledger, postgres, runlog, steps, stop
+from bridge import clone, drills, ledger, postgres, runlog, steps, stop, write_drill
 from bridge.cli import app
 from bridge.core_settings import core_settings
 from bridge.drills import Check, Outcome, Service
@@ -47,11 +47,12 @@ def ops() -> Iterator[str]:
 def service(ops: str) -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drills, "_SETTLED", 0.4)
+        patch.setattr(write_drill, "_SETTLED", 0.4)
         patch.setattr(drills, "LEAST_PEAK", 20)  # whatever else this machine does meanwhile
         patch.setenv("INGEST_SWEEP_SECONDS", "0.3")
         patch.setenv("INGEST_RECOVER_SECONDS", "0.5")
         core_settings.cache_clear()
-        with drills.served(ops) as one:
+        with write_drill.stand_in(ops) as bstadmin, drills.served(ops, bstadmin_url=bstadmin, writes=True) as one:
             yield one
     core_settings.cache_clear()
 
@@ -135,7 +136,7 @@ def test_duplicate_sees_a_second_row(service: Service) -> None:
         try:
             outcome = drills.duplicate(service)
         finally:
-            drills._until(lambda: not service.one(PENDING), 10)
+            drills.until(lambda: not service.one(PENDING), 10)
             conn.execute(ONE_OF_EACH)
             conn.execute(INDEX)
     assert {
@@ -228,6 +229,22 @@ def test_rollback_sees_that_it_takes_too_long(service: Service) -> None:
     with limited(service, "G-04", 0.2):
         outcome = drills.rollback(service)
     assert "the old path serves in time (G-04)" in failed(outcome)
+
+
+def test_rollback_of_writes_sees_what_bstadmin_never_got(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_drill, "_PATIENCE", 1.0)
+    with planted(
+        replace(service, ops=service.bstadmin or ""),
+        "if new.note = 'drill 2' then raise exception 'planted'; end if; return new;",
+        "before update on public.bookings",
+    ):
+        outcome = drills.write_rollback(service)
+    assert {
+        "nothing is left open",
+        "each write is in bstadmin, once",
+        "bstadmin has the last word of each booking",
+    } <= failed(outcome)
+    assert outcome.measured["left"]
 
 
 @pytest.mark.parametrize("name", DRILLS)

@@ -408,6 +408,30 @@ def test_keys_make_what_comes_twice_harmless(shop: Pipeline, ops: Ops, balisnap:
     assert ops.execute("select count(*) from public.ingest_event_log").fetchone() == events
 
 
+def test_what_was_emitted_and_is_not_in_the_log_is_found(shop: Pipeline, ops: Ops, balisnap: Ops) -> None:
+    """Gate H-02: of what the watermark has left behind for good; what the next run reads again may yet be sent."""
+    one = alone(shop)[0]
+    edit(balisnap, one, NOW - timedelta(minutes=40), number_of_adult=21)
+    assert emitters.emit_web(shop.databases).new == 1
+    drain(ops)
+    begun = 'update phase2.watermarks set at = at + %s, detail = detail || \'{"since": "2000-01-01"}\''
+    ops.execute(f"{begun} where name = 'emit_web'", (timedelta(hours=2),))
+    [web] = [looked for looked in emitters.unlogged(shop.databases) if looked.emitter == "web"]
+    assert web.compared > 0
+    assert web.missing == ()
+    key = ops.execute("select idempotency_key from public.ingest_event_log order by created_at desc limit 1").fetchone()
+    ops.execute("create temporary table gone as select * from public.ingest_event_log where idempotency_key = %s", key)
+    ops.execute("delete from phase2.ingest_keys where idempotency_key = %s", key)
+    ops.execute("delete from public.ingest_event_log where idempotency_key = %s", key)
+    [web] = [looked for looked in emitters.unlogged(shop.databases) if looked.emitter == "web"]
+    assert web.missing == (("Booking", str(one)),)
+    flags.change(ops, WEB, True, reason="test", rollout=Rollout(percentage=0), actor="test")  # of the mark's it was
+    assert [looked.missing for looked in emitters.unlogged(shop.databases) if looked.emitter == "web"] == [web.missing]
+    flags.change(ops, WEB, True, reason="test", rollout=Rollout(), actor="test")
+    ops.execute("insert into public.ingest_event_log select * from gone; drop table gone")
+    ops.execute("update phase2.watermarks set at = at - %s where name = 'emit_web'", (timedelta(hours=2),))
+
+
 def test_one_at_a_time_and_nothing_while_the_flag_is_off(shop: Pipeline, ops: Ops, balisnap: Ops) -> None:
     with postgres.connect(shop.databases.ops, autocommit=True) as other:
         other.execute("select pg_advisory_lock(hashtextextended('phase2 emit web', 0))")

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from bridge import parity, postgres, steps, warehouse
@@ -26,7 +25,7 @@ from core_api import database
 from core_api.ops import shadow, sides
 from core_api.ops.sides import Breaker
 from tests import serving
-from tests.ops_parts import AS_OF, admin, items, shop, switch
+from tests.ops_parts import AS_OF, admin, items, shadow_reads, shop, switch
 
 SETTINGS = {"OPS_SHADOW_PERCENTAGE": "0", "OPS_READ_TIMEOUT_SECONDS": "0.5"}
 TIE = "2026-01-02 03:04:05.678"
@@ -617,30 +616,6 @@ def test_how_high_a_rate_may_be(different, compared, expected):
     assert upper_bound(different, compared) == pytest.approx(expected, abs=2e-5)
 
 
-def fill(conn: psycopg.Connection, read: str, count: int, *, slow: float = 1.0, **columns: object) -> None:
-    """So many shadow reads, as the service keeps them."""
-    row = {
-        "read_name": read,
-        "path": "/v1/ops",
-        "kind": "shadow",
-        "served_by": "legacy",
-        "served_seconds": 0.01,
-        "shadow_seconds": 0.01 * slow,
-        "outcome": "same",
-        "money": 1,
-        "dates": 1,
-        "heads": 1,
-        **columns,
-    }
-    every = [sql.Identifier(name) for name in row]
-    conn.execute(
-        sql.SQL(
-            "insert into phase2.shadow_reads (shadow_id, {}) select gen_random_uuid(), {} from generate_series(1, {})"
-        ).format(sql.SQL(", ").join(every), sql.SQL(", ").join(map(sql.Placeholder, row)), sql.Literal(count)),
-        row,
-    )
-
-
 def gates(ops: str) -> dict[str, tuple]:
     """What recon_g measures: value, numerator, denominator; and how many exceptions it lists."""
     with postgres.connect(ops) as conn:
@@ -668,21 +643,21 @@ def test_a_step_up_waits_for_enough_samples_and_stops_at_differences(dbs):
     with postgres.connect(dbs.ops, autocommit=True) as conn:
         conn.execute("truncate phase2.shadow_reads cascade")
         for read in ("bookings", "booking", "assignments", "finance"):
-            fill(conn, read, 298)
+            shadow_reads(conn, read, 298)
         waits = judge(conn)
         assert not waits.may_step_up
         assert {reason.split(":")[0].split(" was")[0] for reason in waits.reasons} == {
             "bookings", "booking", "assignments", "finance", "bstadmin",
         }  # fmt: skip
         for read in ("bookings", "booking", "unassigned", "finance"):
-            fill(conn, read, 1)
-        fill(conn, "bookings", 20, kind="calibration")
+            shadow_reads(conn, read, 1)
+        shadow_reads(conn, "bookings", 20, kind="calibration")
         assert judge(conn).may_step_up
-        fill(conn, "booking", 1, outcome="failed", error="late")
+        shadow_reads(conn, "booking", 1, outcome="failed", error="late")
         assert judge(conn).may_step_up, "what could not be compared is told, not counted"
-        fill(conn, "booking", 12, money_wrong=1)
+        shadow_reads(conn, "booking", 12, money_wrong=1)
         assert [reason.split(":")[0] for reason in judge(conn).reasons] == ["money"]
-        fill(conn, "booking", 3, outcome="different")
+        shadow_reads(conn, "booking", 3, outcome="different")
         assert [reason.split(":")[0] for reason in judge(conn).reasons] == ["booking", "money"]
         conn.execute("update phase2.flags set changed_at = now() where flag = 'OPS_READ_NEW_MODEL_ENABLED'")
         assert judge(conn).lines[0].compared == 0, "each step needs samples of its own"
@@ -718,8 +693,8 @@ def test_what_is_a_month_old_is_forgotten(dbs):
 
     with postgres.connect(dbs.ops, autocommit=True) as conn:
         conn.execute("truncate phase2.shadow_reads cascade")
-        fill(conn, "booking", 2, compared_at="2026-01-01T00:00:00Z")
-        fill(conn, "booking", 3)
+        shadow_reads(conn, "booking", 2, compared_at="2026-01-01T00:00:00Z")
+        shadow_reads(conn, "booking", 3)
         asyncio.run(forgotten())
         assert conn.execute("select count(*) from phase2.shadow_reads").fetchone() == (3,)
         conn.execute("truncate phase2.shadow_reads cascade")
@@ -745,13 +720,13 @@ def test_gate_bg_04_compares_both_sides_times_for_the_same_reads(measured):
     with postgres.connect(measured.ops, autocommit=True) as conn:
         conn.execute("truncate phase2.shadow_reads cascade")
         for read in ("bookings", "booking", "assignments"):
-            fill(conn, read, 100)
-        fill(conn, "finance", 99)
+            shadow_reads(conn, read, 100)
+        shadow_reads(conn, "finance", 99)
         assert (gates(measured.ops)["BG-04"][0], gates(measured.ops)["BG-04"][3]) == (None, 1), "too few"
-        fill(conn, "finance", 1)
+        shadow_reads(conn, "finance", 1)
         value, _, denominator, listed = gates(measured.ops)["BG-04"]
         assert (float(value), denominator, listed) == (1.0, 4, 0)
-        fill(conn, "finance", 10, slow=1.5)
+        shadow_reads(conn, "finance", 10, slow=1.5)
         value, _, _, listed = gates(measured.ops)["BG-04"]
         assert (float(value), listed) == (1.5, 1)
         conn.execute("truncate phase2.shadow_reads cascade")

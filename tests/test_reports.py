@@ -88,6 +88,7 @@ def conn(database: str):
     with postgres.connect(database, autocommit=True) as opened:
         opened.execute((SQL / "state.sql").read_bytes())
         opened.execute((SQL / "ledger.sql").read_bytes())
+        opened.execute((SQL / "ingest" / "state.sql").read_bytes())
         yield opened
 
 

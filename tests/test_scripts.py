@@ -64,6 +64,7 @@ def ops(server: str, made: dict[str, str]) -> str:
         "grant usage on schema public to public",
     )
     state = [SQL / "state.sql", SQL / "ingest" / "state.sql", SQL / "ingest" / "apply.sql"]
+    state += sorted((SQL / "ops").glob("*.sql"))
     execute(made[server], "set check_function_bodies = off", *(file.read_text() for file in state))
     return made[server]
 

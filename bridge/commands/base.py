@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""
-Move two Postgres applications into one canonical bridge, batch by batch (A to F), each through its gates.
+Move two Postgres applications into one canonical bridge, batch by batch (A to H), each through its gates.
 
 Without settings everything happens in embedded databases below `.phase2/`. Set `OPS_DB_URL`, `BALISNAP_DB_URL` and
 `BSTADMIN_DB_URL` to work on real ones; the sources are only ever read.
@@ -37,7 +37,7 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-BatchCode = Annotated[str, typer.Option("--batch", "-b", help="Which batch: A, B, C, D, E or F.", metavar="LETTER")]
+BatchCode = Annotated[str, typer.Option("--batch", "-b", help="Which batch: A to H.", metavar="LETTER")]
 AsOf = Annotated[
     datetime | None,
     typer.Option("--as-of", formats=["%Y-%m-%d"], help="The day, in Bali, that statuses are computed for (today)."),

@@ -29,7 +29,6 @@ Id = Annotated[UUID, typer.Argument(help="Of the conflict, as the list shows it.
 One = Annotated[UUID | None, typer.Option("--id", help="Only this one.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the ledger with your name.", metavar="WORDS")]
 Keep = Annotated[str | None, typer.Option("--keep", help="As a person would settle it: core, legacy or both.")]
-_WORDS = ("note", "meeting_point")  # a customer's, or about one: how long it is
 
 
 @commands.callback(invoke_without_command=True)
@@ -165,18 +164,12 @@ def _amounts(counted: Counter[str]) -> dict[str, str]:
 
 
 def _changes(side: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
-    return {name: (_mask(name, before), _mask(name, after)) for name, (before, after) in side.items()}
+    shown = playbook.shown
+    return {name: (shown(name, before), shown(name, after)) for name, (before, after) in side.items()}
 
 
 def _masked(fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {"field": f["field"], "core": _mask(f["field"], f["core"]), "legacy": _mask(f["field"], f["legacy"])}
-        for f in fields
-    ]
-
-
-def _mask(name: str, value: Any) -> Any:
-    return f"{len(value)} characters" if name in _WORDS and isinstance(value, str) else value
+    return [f | {side: playbook.shown(f["field"], f[side]) for side in ("core", "legacy")} for f in fields]
 
 
 def _clock(left: timedelta) -> str:

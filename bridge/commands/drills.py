@@ -16,19 +16,20 @@ from bridge.errors import CouldNotRun
 @app.command()
 def drill(
     name: Annotated[
-        str | None, typer.Argument(help="duplicate, out-of-order, burst, replay or rollback; none: all of them.")
+        str | None, typer.Argument(help="duplicate, out-of-order, burst, replay, rollback, write-rollback; none: all.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Drill ingestion: what the blueprint asks of batch F (6.7), on a copy of the ops database that is dropped.
+    """Drill ingestion and writes (blueprint 6.7, 6.9), on a copy of the ops database that is dropped.
 
-    A service of its own (API, worker, Valkey) works on the copy; every booking is made up, and none reaches the ops
-    database. Drilled are duplicate deliveries, events out of order, a burst of ten times the busiest minute (of at
-    least 200 events), the replay of a failed event with its audit rows, and the rollback: flags off while events come
-    in, how long until the old path serves, and that nothing is lost.
+    A service of its own (API, worker, Valkey) works on the copy, and an empty database stands in for bstadmin; every
+    booking is made up, and none reaches the ops database. Drilled are duplicate deliveries, events out of order, a
+    burst of ten times the busiest minute (of at least 200 events), the replay of a failed event with its audit rows,
+    the rollback: flags off while events come in, how long until the old path serves, and that nothing is lost; and
+    the rollback of writes, while people write.
 
     What comes of it is a row of `phase2.drills`, an entry `drill` in the ledger, and a report below `reports/drills/`;
-    the gates F-06 and G-04 ask for the latest of each, of the last 30 days. Exit code 1: a drill failed.
+    the gates F-06, G-04 and H-04 ask for the latest of each, of the last 30 days. Exit code 1: a drill failed.
 
     Example: `phase2 drill burst`
     """

@@ -1,12 +1,16 @@
-"""`phase2 serve`, `event`, `env` and `down`: the service on this machine, and what others need to reach it."""
+"""`phase2 serve`, `console-user`, `event`, `env`, `down`: the service on this machine, and what reaching it takes."""
 
 from __future__ import annotations
 
+import getpass
+import json as jsonlib
 import shlex
+import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
+import typer
 
 from bridge import postgres, runlog
 from bridge.commands.base import Json, app, err, out, print_json, progress
@@ -15,6 +19,7 @@ from bridge.policy import policy
 from bridge.settings import databases, settings
 
 if TYPE_CHECKING:
+    from bridge.core_settings import CoreSettings
     from bridge.ingest_client import Request
 
 _SCRIPTS = (
@@ -25,6 +30,7 @@ _SCRIPTS = (
     "011_seed_status_dictionary.sql",
     "012_seed_package_ref_type_dictionary.sql",
 )
+_SHORTEST_PASSWORD = 12
 _FLAGS = ("INGEST_WEBHOOK_ENABLED", "INGEST_QUEUE_ENABLED", "INGEST_REPLAY_ENABLED")
 
 
@@ -47,6 +53,7 @@ def serve() -> None:
 
     def started() -> None:
         out.print(f"core API    {chosen.url}  (docs at /docs)")
+        out.print(f"console     {chosen.url}/console{_how_to_sign_in(chosen)}")
         if on:
             out.print(f"for local use on: {', '.join(on)}")
         if policy().environment != "local":  # a request holds the token
@@ -60,6 +67,40 @@ def serve() -> None:
             where=chosen.url,
             todo="Its last lines say why; CORE_API_PORT names another port.",
         )
+
+
+def _how_to_sign_in(chosen: CoreSettings) -> str:
+    from core_api.console import session
+
+    return f"  (any name; password {session.local_password(chosen)})" if session.is_open_house(chosen) else ""
+
+
+@app.command(name="console-user")
+def console_user(
+    name: Annotated[str, typer.Argument(help="Who signs in.")],
+    roles: Annotated[list[str], typer.Option("--role", help="What this person may sign in as; repeat it.")],
+    json: Json = False,
+) -> None:
+    """Write CONSOLE_USERS with one more person (or another password), for the environment of the core API.
+
+    Asks for the password, or reads it from standard input; only its scrypt hash is written. Restart the API then.
+
+    Example: `phase2 console-user ayu --role "Ops Lead" --role MANAGER`
+    """
+    from bridge.core_settings import CoreSettings
+    from core_api.console import access, session
+
+    if unknown := [role for role in roles if role not in access.ROLES]:
+        raise CouldNotRun(f"no such role: {', '.join(unknown)}", todo=f"Roles: {', '.join(access.ROLES)}.")
+    password = getpass.getpass("password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    if len(password) < _SHORTEST_PASSWORD:
+        raise CouldNotRun(f"a password has at least {_SHORTEST_PASSWORD} characters", todo="Choose a longer one.")
+    known = {who: user.model_dump() for who, user in session.users(CoreSettings()).items()}
+    known[" ".join(name.split())] = {"password": session.hashed(password), "roles": roles}
+    if json:
+        print_json(known)
+    else:
+        print(f"CONSOLE_USERS={shlex.quote(jsonlib.dumps(known, ensure_ascii=False))}")
 
 
 @app.command()
@@ -91,6 +132,7 @@ def env(json: Json = False) -> None:
     are yours).
     """
     from bridge.core_settings import CoreSettings, core_settings, local_secrets
+    from core_api.console import session
 
     dbs = databases()
     values = {"OPS_DB_URL": dbs.ops, "BALISNAP_DB_URL": dbs.balisnap, "BSTADMIN_DB_URL": dbs.bstadmin}
@@ -99,6 +141,8 @@ def env(json: Json = False) -> None:
     values |= postgres.dbt_environment(dbs.ops)
     if policy().environment == "local":
         values |= {"CORE_API_URL": core_settings().url} | local_secrets()
+        if session.is_open_house(core_settings()):
+            values["CONSOLE_PASSWORD"] = session.local_password(core_settings())
     else:
         values["CORE_API_URL"] = CoreSettings().url
     if json:

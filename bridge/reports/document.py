@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from importlib import metadata
@@ -13,7 +14,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from bridge import door, gates, ledger, waivers
+from bridge import door, gates, ledger, reversibility, waivers
 from bridge.batches import BATCHES, Batch
 from bridge.policy import policy
 from bridge.reports.mask import mask, mask_text
@@ -112,6 +113,7 @@ def document(conn: psycopg.Connection, verdict: gates.Verdict) -> dict[str, Any]
             **{name: _version(name) for name in ("phase2-bridge", "dbt-core", "dbt-postgres", "prefect", "psycopg")},
         },
         "waivers": [_waiver(waiver, verdict) for waiver in verdict.waivers],
+        "reversibility": _reversibility(conn),
         "door": _door(conn, batch),
         "ledger": _head(conn),
         "signoffs": {"policy": _policy(), "given": _signed(conn, batch)},
@@ -186,6 +188,18 @@ def _door(conn: psycopg.Connection, batch: Batch) -> list[dict[str, Any]]:
         }
         for line in door.criteria(conn, batch)
     ]
+
+
+def _reversibility(conn: psycopg.Connection) -> dict[str, Any]:
+    """What a rollback to bstadmin alone would owe it now, until when that can be paid, and the point of no return."""
+    read = reversibility.measure(conn)
+    return {
+        "owed": [asdict(one) for one in read.owed],
+        "until": read.until,
+        "passed": read.passed,
+        "point_of_no_return": read.point_of_no_return,
+        "steps": [{"step": step, "stands": stands, "way_back": way} for step, stands, way in read.steps],
+    }
 
 
 def _head(conn: psycopg.Connection) -> dict[str, Any]:

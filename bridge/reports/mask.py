@@ -21,6 +21,7 @@ _IMPERSONAL = re.compile(
     r"|^is_",
     re.IGNORECASE,
 )
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # pickupLocation is a pickup_location
 _EMAIL = re.compile(r"[^\s@\"'<>,;:()]+@[^\s@\"'<>,;:()]+\.[^\s@\"'<>,;:()]+")
 _PHONE = re.compile(r"(?<![\w.+-])(?:\+|00)\d[\d ().-]{6,17}\d(?!\w)|(?<![\w.+-])(?:0|62)8\d{7,11}(?!\w)")
 
@@ -49,6 +50,7 @@ def mask_text(text: str) -> str:
 
 
 def _is_personal(name: str) -> bool:
+    name = _HUMP.sub("_", name)
     return bool(_PERSONAL.search(name)) and not _IMPERSONAL.search(name)
 
 

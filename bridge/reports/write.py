@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -71,6 +71,24 @@ def guardrails(content: dict[str, Any], at: datetime, root: Path) -> Path:
     page = _place(folder, at, ".html")
     said = content | {"at": f"{at:%Y-%m-%d %H:%M:%S}", "bali": f"{at + timedelta(hours=8):%Y-%m-%d %H:%M}"}
     _replace(page, _templates(True).get_template("guardrails.html.j2").render(said))
+    return page
+
+
+def daily(document: dict[str, Any], root: Path) -> tuple[Path, Path]:
+    """Write the report of the day below `root` as daily/{day}.json and .html; the day's earlier one is replaced."""
+    folder = root / "daily"
+    folder.mkdir(parents=True, exist_ok=True)
+    record, page = folder / f"{document['day']}.json", folder / f"{document['day']}.html"
+    _replace(page, _templates(True).get_template("daily.html.j2").render(document, draw=draw))
+    _replace(record, json.dumps(plain_json(document), indent=2, ensure_ascii=False) + "\n")
+    return record, page
+
+
+def ui(compared: Sequence[Any], folder: Path) -> Path:
+    """Write the report of a check of pages beside its pictures, as index.html."""
+    page = folder / "index.html"
+    drifted = [one for one in compared if one.state != "SAME"]
+    _replace(page, _templates(True).get_template("ui.html.j2").render(compared=compared, drifted=drifted, draw=draw))
     return page
 
 

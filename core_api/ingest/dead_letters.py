@@ -385,6 +385,28 @@ where phase2.is_pending(e.process_status, e.next_retry_at)
 """
 
 
+_BY_MINUTE = """
+select
+    date_trunc('minute', e.created_at) as minute, count(*) as received,
+    count(*) filter (where e.process_status = 'DONE') as done,
+    count(*) filter (
+        where e.process_status = 'FAILED' and not phase2.is_pending(e.process_status, e.next_retry_at)
+    ) as failed,
+    percentile_cont(0.95) within group (order by extract(epoch from e.processed_at - e.request_received_at))
+    filter (where e.process_status = 'DONE') as latency
+from public.ingest_event_log as e
+where e.created_at >= date_trunc('minute', now()) - %s * interval '1 minute'
+group by minute
+order by minute
+"""
+
+
+async def by_minute(pool: Pool, minutes: int) -> list[dict[str, Any]]:
+    """Of the last minutes, each that had an event: how many came, are applied, failed; seconds in which 95 % were."""
+    async with pool.connection() as conn:
+        return await (await conn.cursor(row_factory=dict_row).execute(_BY_MINUTE, (minutes,))).fetchall()
+
+
 async def depths(pool: Pool) -> tuple[dict[str, int], tuple[int, float]]:
     """Dead letters by status; events that are pending, and seconds since the oldest of them was accepted."""
     async with pool.connection() as conn:

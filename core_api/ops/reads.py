@@ -246,7 +246,10 @@ def _answered(request: Request, served: Served, data: Any) -> Response:
     response = answer(request, data)
     response.headers["x-served-by"] = served.header
     read, parameters = request.state.read
-    response.background = BackgroundTask(core.shadow.offer, core.pool, read, _path(request), parameters, served)
+    always = request.headers.get("x-shadow") == "always"  # who validates a page does not wait for chance
+    response.background = BackgroundTask(
+        core.shadow.offer, core.pool, read, _path(request), parameters, served, always=always
+    )
     return response
 
 

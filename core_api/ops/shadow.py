@@ -106,9 +106,11 @@ class Shadow:
             if side:
                 await side.pool.close(timeout=1.0)
 
-    async def offer(self, pool: Pool, read: str, path: str, parameters: Mapping[str, Any], served: Served) -> None:
-        """Perhaps run an answered read on the other side too; comes back at once. `pool` keeps the results."""
-        if self._legacy is None or random.uniform(0, 100) >= self._percentage:
+    async def offer(
+        self, pool: Pool, read: str, path: str, parameters: Mapping[str, Any], served: Served, *, always: bool = False
+    ) -> None:
+        """Perhaps (`always`) run a read that was answered on the other side too; comes back at once."""
+        if self._legacy is None or not (always or random.uniform(0, 100) < self._percentage):
             return
         if len(self._running) >= CONCURRENCY:
             self.outcomes.labels(read, "dropped").inc()

@@ -288,7 +288,9 @@ async def perform(
     """One write, as the flag says for this actor: the answer and its HTTP status. Raises Refused, psycopg.Error."""
     why = why or audit.Why()
     modules = sorted({MODULES[name] for name in changes}) or ["booking"]
-    dual = all(flags.is_on(intents.FLAG, rows, actor=admin.actor, module=module) for module in modules)
+    dual = all(
+        flags.is_on(intents.FLAG, rows, actor=admin.actor, email=admin.actor, module=module) for module in modules
+    )
     strict = flags.in_force(intents.FLAG, rows).rollout.strict
     if not dual and changes.get("assigned_partner_id") is not None:
         raise Refused(409, "NOT_IN_LEGACY", "bstadmin has no place for a partner, and the core is not written to")

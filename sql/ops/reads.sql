@@ -84,3 +84,20 @@ create unlogged table if not exists phase2.parity_bookings (
 );
 comment on table phase2.parity_bookings is
 'Of the latest comparison: one row per booking; differences: field -> [legacy, read model, rule or null].';
+
+create table if not exists phase2.incidents (
+    incident_id uuid not null,
+    kind text not null,
+    severity text not null,
+    title text not null,
+    opened_at timestamptz not null default clock_timestamp(),
+    opened_by text not null,
+    closed_at timestamptz,
+    closed_by text,
+    close_reason text,
+    constraint incidents_pkey primary key (incident_id),
+    constraint incidents_kind_check check (kind in ('incident', 'complaint')),
+    constraint incidents_severity_check check (severity in ('critical', 'major', 'minor'))
+);
+comment on table phase2.incidents is
+'Incidents and complaints of the people of operations. An open critical one fails gate BG-03 and holds the rollout.';

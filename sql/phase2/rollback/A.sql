@@ -26,7 +26,8 @@ begin
 end
 $$;
 
--- dbt's working schemas stand on the tables; the next run makes them again
+-- dbt's working schemas and the read model stand on the tables; the next run makes them again
+drop schema if exists ops_read cascade;
 drop schema if exists dbt_recon cascade;
 drop schema if exists dbt_intermediate cascade;
 drop schema if exists dbt_staging cascade;

@@ -3,6 +3,8 @@
 -- foreign keys ask for it, and are empty.
 -- Events that were applied to these bookings are pending again, those too that made bookings of their own: when batch F
 -- switches ingestion on again, each is applied anew, and what they make of the bookings does not depend on order.
+-- Writes of the back office that bstadmin has come back with its rows; those to bookings that it does not have are open
+-- again, for when batch H switches writes on. Conflicts of bookings that are gone are closed.
 -- Refuses while ingestion is on: by a flag; or, where there are events or a worker, until a flag says that the queue is
 -- off, since the environment may say otherwise. Refuses also when a booking shows, or remembers for another date, what
 -- an event said that the retention has removed since: that could not come back. What the emitters could make no event
@@ -155,6 +157,23 @@ select
     'ingest_event_log, pending again' as table_name,
     count(*) as rows
 from pending;
+
+with open_again as (
+    update phase2.write_intents
+    set core_status = 'BEHIND', core_error = 'rollback of batch D'
+    where core_status = 'DONE' and legacy_status = 'NONE' and action <> 'playbook'
+    returning 1
+)
+
+insert into pg_temp.rolled_back (table_name, rows)
+select
+    'write_intents, open again' as table_name,
+    count(*) as rows
+from open_again;
+
+update phase2.conflicts
+set status = 'GONE', ended_at = now(), ended_by = current_user, reason = 'rollback of batch D'
+where status = 'OPEN';
 
 truncate
 public.booking_core,

@@ -39,6 +39,8 @@ on conflict (flag) do update
         changed_by = excluded.changed_by,
         changed_at = now();
 
+drop table if exists dbt_recon.recon_f_reading;
+
 select
     'phase2.flags' as table_name,
     count(l.entry_no) as rows

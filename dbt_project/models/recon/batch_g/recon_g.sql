@@ -1,4 +1,4 @@
--- What the verdict of batch G reads of the cutover of reads (BG-01, BG-02, BG-04), and the global gates. A comparison
+-- What the verdict of batch G reads of the cutover of reads (BG-01 to BG-04), and the global gates. A comparison
 -- of other rows than those that are landed now, or one whose rows are gone, measures nothing: BG-01 fails.
 with{{ recon_global_ctes(['C', 'D', 'E']) }},
 
@@ -51,11 +51,20 @@ answers as materialized (
     group by r.minute, r.instance, r.read_name, r.side, r.why, r.server_error
 ),
 
+critical as (
+    select
+        incident_id,
+        kind,
+        opened_at,
+        closed_at is null as is_open
+    from {{ source('phase2', 'incidents') }}
+    where severity = 'critical'
+),
+
 latency as materialized (
     select
         l.*,
-        l.new_p95 / nullif(l.legacy_p95, 0) as ratio,
-        coalesce(not l.is_enough or l.new_p95 / nullif(l.legacy_p95, 0) > g.threshold, true) as is_failing
+        coalesce(not l.is_enough or l.ratio > g.threshold, true) as is_failing
     from {{ ref('recon_read_latency') }} as l
     inner join {{ ref('gate_registry') }} as g on g.gate_id = 'BG-04'
 ),
@@ -91,6 +100,16 @@ measured as (
     union all
 
     select
+        'BG-03' as gate_id,
+        count(*) filter (where is_open) as numerator,
+        count(*) as denominator,
+        count(*) filter (where is_open) as value,
+        null as detail
+    from critical
+
+    union all
+
+    select
         'BG-04' as gate_id,
         count(*) filter (where is_failing) as numerator,
         count(*) as denominator,
@@ -121,6 +140,18 @@ exceptions as (
     from answers as a
     cross join lateral generate_series(1, a.reads) as n
     where a.server_error
+
+    union all
+
+    select
+        'BG-03' as gate_id,
+        kind as entity,
+        incident_id::text as key,
+        'OPEN' as status,
+        true as is_counted,
+        jsonb_build_object('opened_at', opened_at) as detail
+    from critical
+    where is_open
 
     union all
 

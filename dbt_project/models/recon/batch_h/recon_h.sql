@@ -6,17 +6,35 @@ latest_check as (
     select
         checked,
         mismatched,
+        detail,
         window_from,
         window_to
     from {{ source('phase2', 'write_checks') }}
     where checked_at > now() - interval '2 hours'
-    order by window_to desc
+    order by checked_at desc
     limit 1
 ),
 
 open_conflicts as materialized (
     select * from {{ source('phase2', 'conflicts') }}
     where status = 'OPEN'
+),
+
+disputed as (
+    select
+        booking_key,
+        string_agg(rule, ', ' order by rule) as rules,
+        jsonb_agg(
+            jsonb_build_object('conflict_id', conflict_id, 'severity', severity, 'due_at', due_at) order by rule
+        ) as detail
+    from open_conflicts
+    group by booking_key
+),
+
+differing as (
+    select b.booking_key
+    from latest_check as k
+    cross join lateral jsonb_array_elements_text(k.detail -> 'bookings') as b (booking_key)
 ),
 
 -- an hour after it was accepted; one of a switched-off flag is not a dual one, and what is frozen waits for a person
@@ -41,27 +59,112 @@ open_writes as (
 ),
 
 -- accepted, and neither applied nor on its way nor among the dead letters
-lost_events as (
+buried_nowhere as (
     select
         e.event_key,
         e.channel_code,
-        e.process_status
+        'LOST' as status
     from {{ source('bridge', 'ingest_event_log') }} as e
     left join {{ source('bridge', 'ingest_dead_letter') }} as d on e.event_key = d.event_key
     where e.process_status = 'FAILED' and e.next_retry_at is null and d.event_key is null
 ),
 
--- emitted, and not in the log: only a run can compare that with the sources
-unlogged as (
-    select * from {{ ref('recon_gate_inputs') }}
+-- the first of each booking that is on its way; the others wait for it
+next_events as (
+    select distinct on (e.source_enum, e.external_booking_ref)
+        e.event_key,
+        e.channel_code,
+        e.external_booking_ref,
+        e.created_at,
+        e.next_retry_at
+    from {{ source('bridge', 'ingest_event_log') }} as e
+    where phase2.is_pending(e.process_status, e.next_retry_at)
+    order by e.source_enum asc, e.external_booking_ref asc, e.created_at asc, e.event_key asc
+),
+
+-- due for an hour while the queue is on, and nobody takes it; what is frozen waits for a person
+forgotten as (
+    select
+        n.event_key,
+        n.channel_code,
+        'NOT_PROCESSED' as status
+    from next_events as n
+    inner join {{ source('phase2', 'flags') }} as f on f.flag = 'INGEST_QUEUE_ENABLED' and f.enabled
+    left join lateral (
+        select max(e.processed_at) as at
+        from {{ source('bridge', 'ingest_event_log') }} as e
+        where e.channel_code = n.channel_code and e.external_booking_ref = n.external_booking_ref
+    ) as before_it on true
+    left join {{ source('bridge', 'booking_core') }} as c
+        on n.channel_code = c.channel_code and n.external_booking_ref = c.external_booking_ref
+    where
+        greatest(n.next_retry_at, n.created_at, before_it.at, f.changed_at) < now() - interval '1 hour'
+        and not exists (
+            select 1 from open_conflicts as k
+            where k.freezes and k.booking_key = c.booking_key
+        )
+),
+
+-- answered with 202, and gone from the log before its time; the event's key says when it came
+unlogged_answers as (
+    select distinct
+        k.event_key,
+        null as channel_code,
+        'NOT_IN_THE_LOG' as status
+    from {{ source('phase2', 'ingest_keys') }} as k
+    left join {{ source('bridge', 'ingest_event_log') }} as e on k.event_key = e.event_key
+    where
+        e.event_key is null
+        and to_timestamp(('x' || left(replace(k.event_key::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+        > now() - interval '34 days'
+),
+
+lost_events as (
+    select * from buried_nowhere
+    union all
+    select * from forgotten
+    union all
+    select * from unlogged_answers
+),
+
+-- emitted, and not in the log: only a run can compare that with the sources, and each hour does
+looked as (
+    select
+        item,
+        passed,
+        detail,
+        recorded_at
+    from {{ ref('recon_gate_inputs') }}
     where gate_id = 'H-02'
+),
+
+unlogged as (
+    select
+        item,
+        'NOT_IN_THE_LOG' as status,
+        detail
+    from looked
+    where not passed
+
+    union all
+
+    select
+        'the emitters' as item,
+        'NOT_COMPARED' as status,
+        jsonb_build_object('last', max(recorded_at)) as detail
+    from looked
+    having coalesce(max(recorded_at) < now() - interval '2 hours', true)
 ),
 
 rehearsal as (
     select
         drill_id,
-        passed,
-        ended_at
+        ended_at,
+        case
+            when not passed then 'DRILL_FAILED'
+            when ended_at < now() - interval '30 days' then 'TOO_OLD'
+            when measured ->> 'seconds_to_old_path' is null then 'NOT_MEASURED'
+        end as problem
     from {{ source('phase2', 'drills') }}
     where drill = 'rollback' and measured ->> 'batch' = 'H'
     order by ended_at desc, drill_id desc
@@ -91,16 +194,19 @@ measured as (
     select
         'H-02' as gate_id,
         l.events + w.writes + u.items as numerator,
-        log.events as denominator,
+        log.events + i.items as denominator,
         l.events + w.writes + u.items as value,
-        jsonb_build_object('open_writes', w.writes) as detail
+        jsonb_build_object('open_writes', w.writes, 'emitted', i.emitted) as detail
     from log
     cross join (select count(*) as events from lost_events) as l
     cross join (select count(*) as writes from open_writes) as w
+    cross join (select count(*) as items from unlogged) as u
     cross join (
-        select count(*) as items from unlogged
-        where not passed
-    ) as u
+        select
+            count(*) as items,
+            sum((detail ->> 'compared')::bigint) as emitted
+        from looked
+    ) as i
 
     union all
 
@@ -116,22 +222,35 @@ measured as (
 
     select
         'H-04' as gate_id,
-        count(*) filter (where passed) as numerator,
+        count(*) filter (where problem is null) as numerator,
         count(*) as denominator,
-        count(*) filter (where passed) as value,
+        count(*) filter (where problem is null) as value,
         null as detail
     from rehearsal
 ),
 
 exceptions as (
+    -- the check's own, as it found them; what is open beside them is listed apart
     select
         'H-01' as gate_id,
         'booking' as entity,
-        booking_key::text as key,
-        rule as status,
-        false as is_counted,
-        jsonb_build_object('conflict_id', conflict_id, 'severity', severity, 'due_at', due_at) as detail
-    from open_conflicts
+        coalesce(b.booking_key, d.booking_key::text) as key,
+        coalesce(d.rules, 'NOT_ENDED') as status,
+        b.booking_key is not null as is_counted,
+        d.detail
+    from differing as b
+    full join disputed as d on b.booking_key = d.booking_key::text
+
+    union all
+
+    select
+        'H-01' as gate_id,
+        'check' as entity,
+        'the last two hours' as key,
+        'NOT_COMPARED' as status,
+        true as is_counted,
+        null as detail
+    where not exists (select 1 from latest_check)
 
     union all
 
@@ -139,7 +258,7 @@ exceptions as (
         'H-02' as gate_id,
         'event' as entity,
         event_key::text as key,
-        'LOST' as status,
+        status,
         true as is_counted,
         jsonb_build_object('channel_code', channel_code) as detail
     from lost_events
@@ -161,11 +280,10 @@ exceptions as (
         'H-02' as gate_id,
         'event' as entity,
         item as key,
-        'NOT_IN_THE_LOG' as status,
+        status,
         true as is_counted,
         detail
     from unlogged
-    where not passed
 
     union all
 
@@ -185,11 +303,11 @@ exceptions as (
         'H-04' as gate_id,
         'drill' as entity,
         drill_id::text as key,
-        'DRILL_FAILED' as status,
+        problem as status,
         true as is_counted,
         jsonb_build_object('ended_at', ended_at) as detail
     from rehearsal
-    where not passed
+    where problem is not null
 )
 
 {{ recon_measure_rows('measured') }}

@@ -12,7 +12,8 @@ select distinct on (inputs.gate_id, inputs.item)
     inputs.gate_id,
     inputs.item,
     inputs.passed,
-    inputs.detail
+    inputs.detail,
+    inputs.recorded_at
 from {{ source('phase2', 'gate_inputs') }} as inputs
 inner join latest on inputs.gate_id = latest.gate_id and inputs.run_id = latest.run_id
 order by inputs.gate_id asc, inputs.item asc, inputs.gate_input_id desc

@@ -1,0 +1,202 @@
+"""Who has signed in: a signed cookie, passwords, and how often a wrong one may be tried.
+
+The cookie's key is made of CORE_API_ADMIN_TOKEN: a new token ends every session. Sessions are signed in anew at sign-in
+(another id), end after CONSOLE_SESSION_HOURS, and with the sign-out in the process that saw it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+
+from bridge.core_settings import CoreSettings
+from bridge.errors import CouldNotRun
+from bridge.policy import policy
+from core_api.console.access import ROLES
+
+NOBODY_SECONDS = 3600  # of the cookie that a sign-in form stands on
+_SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 2**26}
+_LONGEST_COOKIE = 2000
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody's visit; without a name nobody has signed in yet. `until` is in seconds since 1970."""
+
+    id: str
+    name: str
+    role: str
+    until: float
+
+
+def opened(settings: CoreSettings, name: str = "", role: str = "") -> Session:
+    """A new session, with an id that nobody has seen."""
+    seconds = settings.console_session_hours * 3600 if name else NOBODY_SECONDS
+    return Session(secrets.token_urlsafe(18), name, role, time.time() + seconds)
+
+
+def cookie_name() -> str:
+    """`__Host-`: sent over TLS only, to this host only. Local use has no TLS."""
+    return "console" if policy().environment == "local" else "__Host-console"
+
+
+def sealed(session: Session, settings: CoreSettings) -> str:
+    """The cookie's value."""
+    body = base64.urlsafe_b64encode(json.dumps(asdict(session)).encode()).decode()
+    return f"{body}.{_mark(settings, 'session', body)}"
+
+
+def read(cookie: str | None, settings: CoreSettings) -> Session | None:
+    """The session of a cookie; None when it is none of ours, over, ended, or its role is not one any more."""
+    body, _, mark = (cookie or "").partition(".")
+    if not body or len(body) > _LONGEST_COOKIE or not hmac.compare_digest(mark, _mark(settings, "session", body)):
+        return None
+    try:
+        found = Session(**json.loads(base64.urlsafe_b64decode(body)))
+    except (ValueError, TypeError, binascii.Error):
+        return None
+    if found.until < time.time() or found.id in _ended or (found.name and not _still(found, settings)):
+        return None
+    return found
+
+
+def token(session: Session, settings: CoreSettings) -> str:
+    """What each form of this session carries."""
+    return _mark(settings, "form", session.id)
+
+
+def is_token(given: str, session: Session, settings: CoreSettings) -> bool:
+    return hmac.compare_digest(given.encode(), token(session, settings).encode())
+
+
+_ended: dict[str, float] = {}
+
+
+def end(session: Session) -> None:
+    """This session counts no more, in this process."""
+    now = time.time()
+    for id_ in [id_ for id_, until in _ended.items() if until < now]:
+        del _ended[id_]
+    _ended[session.id] = session.until
+
+
+def _mark(settings: CoreSettings, purpose: str, text: str) -> str:
+    token = settings.core_api_admin_token
+    assert token is not None
+    key = hashlib.sha256(b"console:" + token.get_secret_value().encode()).digest()
+    return hmac.new(key, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
+
+
+# -- people -----------------------------------------------------------------------------------------------------------
+
+
+class _User(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    password: str
+    roles: tuple[str, ...]
+
+
+class _Users(RootModel[dict[str, _User]]):
+    pass
+
+
+@lru_cache(maxsize=4)
+def _users(given: str) -> dict[str, _User]:
+    try:
+        found = _Users.model_validate_json(given).root
+    except ValidationError as error:  # without the value: it holds what passwords are checked by
+        raise CouldNotRun(
+            f"CONSOLE_USERS cannot be read: {error.errors(include_input=False, include_url=False)[0]['msg']}",
+            where="environment",
+            todo="Let `phase2 console-user NAME --role ROLE` write it.",
+        ) from None
+    unknown = sorted({role for user in found.values() for role in user.roles} - set(ROLES))
+    if unknown:
+        raise CouldNotRun(
+            f"CONSOLE_USERS names roles that there are not: {', '.join(unknown)}",
+            where="environment",
+            todo=f"Roles: {', '.join(ROLES)}.",
+        )
+    return found
+
+
+def users(settings: CoreSettings) -> dict[str, _User]:
+    """The people of CONSOLE_USERS; CouldNotRun when it cannot be read."""
+    return _users(settings.console_users.get_secret_value()) if settings.console_users else {}
+
+
+def is_open_house(settings: CoreSettings) -> bool:
+    """Local use without people: any name signs in, in any role, with the local password."""
+    return policy().environment == "local" and not settings.console_users
+
+
+def local_password(settings: CoreSettings) -> str:
+    """The password of local use, made of the local admin token."""
+    return _mark(settings, "password", "local")[:16]
+
+
+def hashed(password: str, salt: bytes | None = None) -> str:
+    """What is kept of a password."""
+    salt = salt or os.urandom(16)
+    return f"{salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, **_SCRYPT).hex()}"  # type: ignore[call-overload]
+
+
+_DUMMY = "00" * 16 + "$" + "00" * 64
+
+
+def knows(settings: CoreSettings, name: str, password: str, role: str) -> bool:
+    """Whether this is the person's password, and the role one of theirs. Slow on purpose, also for unknown names."""
+    if is_open_house(settings):
+        return (
+            bool(name) and role in ROLES and hmac.compare_digest(local_password(settings).encode(), password.encode())
+        )
+    user = users(settings).get(name)
+    kept = user.password if user else _DUMMY
+    salt, _, _ = kept.partition("$")
+    right = hmac.compare_digest(hashed(password, bytes.fromhex(salt)).encode(), kept.encode())
+    return right and user is not None and role in user.roles
+
+
+def _still(session: Session, settings: CoreSettings) -> bool:
+    if is_open_house(settings):
+        return session.role in ROLES
+    user = users(settings).get(session.name)
+    return user is not None and session.role in user.roles
+
+
+# -- tries ------------------------------------------------------------------------------------------------------------
+
+TRIES, TRIES_OF_A_HOST, TRIES_SECONDS = 5, 20, 900.0
+_MOST_KEPT = 10_000
+_wrong: dict[tuple[str, str], list[float]] = {}
+
+
+def wait(host: str, name: str) -> int:
+    """Seconds until this name may be tried again from there; 0: now."""
+    now, longest = time.monotonic(), 0.0
+    for key, most in (((host, name.casefold()), TRIES), ((host, ""), TRIES_OF_A_HOST)):
+        recent = [at for at in _wrong.get(key, ()) if now - at < TRIES_SECONDS]
+        if len(recent) >= most:
+            longest = max(longest, TRIES_SECONDS - (now - recent[-most]))
+    return int(longest) + (longest > 0)
+
+
+def was_wrong(host: str, name: str) -> None:
+    """Remember a wrong try, of the name and of where it came from."""
+    now = time.monotonic()
+    if len(_wrong) > _MOST_KEPT:
+        for key in [key for key, tries in _wrong.items() if now - tries[-1] > TRIES_SECONDS] or list(_wrong)[:1000]:
+            del _wrong[key]
+    for key in ((host, name.casefold()), (host, "")):
+        _wrong[key] = [*(at for at in _wrong.get(key, ()) if now - at < TRIES_SECONDS), now]
