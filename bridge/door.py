@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import date
 from fnmatch import fnmatch
@@ -122,12 +124,35 @@ def bound_to(conn: psycopg.Connection, one: Batch) -> dict[str, str]:
     return code_of(one) | _sources(conn, one)
 
 
+_kept: ContextVar[dict[str, dict[str, str]] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def remembering(kept: dict[str, dict[str, str]]) -> Iterator[None]:
+    """Within it what files say of a batch is read once, into `kept`: a page asks for it many times over."""
+    before = _kept.set(kept)
+    try:
+        yield
+    finally:
+        _kept.reset(before)
+
+
 def code_of(one: Batch) -> dict[str, str]:
     """Those of them that files say: plan, dbt code, functions, gate definitions."""
+    kept = _kept.get()
+    if kept is None:
+        return _code_of(one)
+    if one.code not in kept:
+        kept[one.code] = _code_of(one)
+    return kept[one.code]
+
+
+def _code_of(one: Batch) -> dict[str, str]:
+    project = _project()
     return {
         "plan": _plan(one),
-        "dbt code": _digest(_contents(_dbt_files(one))),
-        "functions": _digest(_contents(path for path in _project() if path.parts[0] == "functions")),
+        "dbt code": _digest(_contents(_dbt_files(one, project))),
+        "functions": _digest(_contents(path for path in project if path.parts[0] == "functions")),
         "gate definitions": _digest(row for row in waivers.registry() if row["batch"] in (one.code, "*")),
     }
 
@@ -174,10 +199,10 @@ def _plan(one: Batch) -> str:
     return _digest([asdict(one), *(scripts.checksum(file) for file in files)])
 
 
-def _dbt_files(one: Batch) -> Iterable[Path]:
+def _dbt_files(one: Batch, project: list[Path] | None = None) -> Iterable[Path]:
     later = [pattern for code in ORDER[ORDER.index(one.code) + 1 :] for pattern in _OF_BATCH[code]]
     apart = ("functions/*", f"seeds/{waivers.REGISTRY.name}", *later)
-    return (path for path in _project() if not any(fnmatch(str(path), pattern) for pattern in apart))
+    return (path for path in project or _project() if not any(fnmatch(str(path), pattern) for pattern in apart))
 
 
 def _project() -> list[Path]:

@@ -1,4 +1,4 @@
-"""The drills of batch F (blueprint 6.7) and the rollback of H (6.9): on a copy, with a service of its own.
+"""The drills of batch F (blueprint 6.7) and the rollbacks of G and H (6.8, 6.9): on a copy, with its own service.
 
     copy of the ops database → API, worker and Valkey on it → drills → evidence in the ops database → copy dropped
 
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,7 +35,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
-from bridge import clone, flags, ledger, postgres, runlog, steps, stop, write_drill
+from bridge import clone, flags, ledger, parity, postgres, runlog, steps, stop, write_drill
 from bridge.core_settings import CoreSettings
 from bridge.errors import CouldNotRun, GateFailed, Stopped, plain
 from bridge.flags import Flag
@@ -52,6 +53,8 @@ _ACTOR = "drill"
 _NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a service opens no real source
 _START_SECONDS = 60.0
 _DONE_SECONDS = 60.0  # the longest that a drill waits for what it has sent
+_READS: Flag = "OPS_READ_NEW_MODEL_ENABLED"
+_PAGES = ("bookings?limit=20", "assignments?limit=20", "finance/summary")
 _TOGETHER = 8  # parallel deliveries of one event
 
 
@@ -683,11 +686,11 @@ def _replay(service: Service, ref: str, out: Outcome) -> None:
 
 
 class _Traffic:
-    """An emitter that sends an event every few hundredths of a second, and keeps what it was answered."""
+    """Somebody who asks every few hundredths of a second, and keeps what he was answered: status and word."""
 
-    def __init__(self, service: Service) -> None:
-        self.answers: list[tuple[float, int, str]] = []  # when it came, status, event's id or error's code
-        self._service = service
+    def __init__(self, once: Callable[[], tuple[int, str]]) -> None:
+        self.answers: list[tuple[float, int, str]] = []  # when it came, status, word
+        self._once = once
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._send, daemon=True)
 
@@ -702,21 +705,33 @@ class _Traffic:
     def _send(self) -> None:
         while not self._end.wait(0.03):
             try:
-                answer = self._service.send(_event(_ref()))
-                said = answer.json()
-                word = said["data"]["eventId"] if answer.status_code == 202 else said["error"]["code"]
-                self.answers.append((time.monotonic(), answer.status_code, word))
-            except CouldNotRun:
-                self.answers.append((time.monotonic(), 0, ""))
+                answer = self._once()
+            except (CouldNotRun, httpx.TransportError):
+                answer = (0, "")
+            self.answers.append((time.monotonic(), *answer))
 
     def accepted(self) -> list[str]:
         return [word for _, status, word in self.answers if status == 202]
 
-    def settled(self, status: int, seconds: float) -> bool:
-        """Whether every answer of the last seconds was this one, and there were some."""
+    def settled(self, wanted: int | str, seconds: float) -> bool:
+        """Whether every answer of the last seconds was of this status, or this word, and there were some."""
         since = time.monotonic() - seconds
-        late = [found for at, found, _ in self.answers if at >= since]
-        return len(late) > 3 and set(late) == {status}
+        late = [word if isinstance(wanted, str) else status for at, status, word in self.answers if at >= since]
+        return len(late) > 3 and set(late) == {wanted}
+
+    def switched(self, old: int | str, toggled: float) -> float:
+        """Seconds from the toggle until the first answer of the old path after which no other came."""
+        found = [(at, word if isinstance(old, str) else status) for at, status, word in self.answers]
+        last = max((at for at, one in found if one != old), default=toggled)
+        first = min((at for at, one in found if one == old and at >= last), default=None)
+        return (first or time.monotonic()) - toggled
+
+
+def _emit(service: Service) -> tuple[int, str]:
+    """An event of a booking of its own; its id, or the error's code."""
+    answer = service.send(_event(_ref()))
+    said = answer.json()
+    return answer.status_code, said["data"]["eventId"] if answer.status_code == 202 else said["error"]["code"]
 
 
 _LOGGED = "select count(*) from public.ingest_event_log as e where e.event_key = any(%(keys)s)"
@@ -740,16 +755,14 @@ def rollback(service: Service) -> Outcome:
         _ended(service, [failing] if failing else [])
     buried = service.one(_BURIED, key=failing)
     try:
-        with _Traffic(service) as traffic:
+        with _Traffic(partial(_emit, service)) as traffic:
             until(lambda: traffic.settled(202, _SETTLED), _DONE_SECONDS)
             service.ask()
             toggled = time.monotonic()
             # in the blueprint's order: the queue, then the webhook
             service.switch(False, "INGEST_QUEUE_ENABLED", "INGEST_WEBHOOK_ENABLED")
             off = until(lambda: traffic.settled(503, _SETTLED), limit or _PATIENCE)
-            last = max((at for at, status, _ in traffic.answers if status != 503), default=toggled)
-            first = min((at for at, status, _ in traffic.answers if status == 503 and at >= last), default=None)
-            old = (first or time.monotonic()) - toggled
+            old = traffic.switched(503, toggled)
             words = {word for _, status, word in traffic.answers if status == 503}
             before = traffic.accepted()
             kept = service.one(_LOGGED, keys=[UUID(key) for key in before])
@@ -791,6 +804,34 @@ def rollback(service: Service) -> Outcome:
     return out
 
 
+def read_rollback(service: Service) -> Outcome:
+    """Pages are read from the new model, and the flag goes off: how long until bstadmin answers; no request fails."""
+    out, limit, pages = Outcome(), limits(service).get("G-04"), cycle(_PAGES)
+
+    def read() -> tuple[int, str]:
+        answer = service.admin("GET", f"/v1/ops/{next(pages)}")
+        return answer.status_code, answer.headers.get("x-served-by", "nobody")
+
+    try:
+        with _Traffic(read) as traffic:
+            service.switch(True, _READS)
+            on = until(lambda: traffic.settled("new", _SETTLED), _DONE_SECONDS)
+            service.ask()
+            toggled = time.monotonic()
+            service.switch(False, _READS)
+            off = until(lambda: traffic.settled("legacy", _SETTLED), limit or _PATIENCE)
+            old = traffic.switched("legacy", toggled)
+    finally:
+        service.switch(False, _READS)
+    said = ", ".join(sorted({f"{status} by {side}" for _, status, side in traffic.answers}))
+    out.measured = {"seconds_to_old_path": round(old, 2), "reads": len(traffic.answers), "limit_seconds": limit}
+    within = f"{old:.1f} s, " + ("no limit in the registry" if limit is None else f"limit {limit:g} s")
+    out.check("the new model serves while the flag is on", on, said)
+    out.check("bstadmin serves in time (G-04)", off and limit is not None and old <= limit, within)
+    out.check("no request failed", {status for _, status, _ in traffic.answers} == {200}, said)
+    return out
+
+
 def write_rollback(service: Service) -> Outcome:
     """The flag of writes goes off while people write: no write fails, and bstadmin has all of them."""
     out = Outcome()
@@ -804,6 +845,7 @@ DRILLS: dict[str, Callable[[Service], Outcome]] = {
     "burst": burst,
     "replay": replay,
     "rollback": rollback,
+    "read_rollback": read_rollback,
     "write_rollback": write_rollback,
 }
 TITLES = {
@@ -812,10 +854,11 @@ TITLES = {
     "burst": "Burst of ten times the peak",
     "replay": "Replay of a failed event",
     "rollback": "Rollback: flags off while events come in",
+    "read_rollback": "Rollback of reads: the flag off while pages are read",
     "write_rollback": "Rollback of writes: the flag off while people write",
 }
 # As what its evidence is kept, and for whose gate, where that is not its name and F.
-_KEPT_AS = {"write_rollback": ("rollback", "H")}
+_KEPT_AS = {"read_rollback": ("rollback", "G"), "write_rollback": ("rollback", "H")}
 
 
 # --- a run of drills, and its evidence -----------------------------------------------------------------------------
@@ -874,6 +917,9 @@ def drill(there: Ground, name: str, how: Callable[[Service], Outcome] | None = N
     there.run.progress(f"drill {name}: {TITLES[name].lower()}")
     started = runlog.utc_now()
     try:
+        if name == "read_rollback":
+            with there.copy.run.connect() as conn:
+                parity.ready(there.copy.run, conn)
         outcome = (how or DRILLS[name])(there.service)
     except Stopped:
         raise

@@ -48,12 +48,14 @@ _BOOKKEEPING: dict[str, frozenset[str]] = {
 _LOGS = frozenset(
     {
         "public.migration_run_log",
+        "phase2.api_minutes",
         "phase2.batch_state",
         "phase2.bridge_ranges",
         "phase2.drills",
         "phase2.exceptions",
         "phase2.gate_inputs",
         "phase2.gate_results",
+        "phase2.guardrail_log",
         "phase2.incidents",
         "phase2.landed_changes",
         "phase2.landing_ranges",

@@ -243,12 +243,17 @@ def _judged(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Crite
 
 
 def _stood(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Criterion]:
-    """Long enough on the rung for an hour's comparison to be of it."""
+    """Long enough on the rung for an hour's comparison to be of it; and the reads are still on for all."""
     flag = ladder.rungs[max(stands, 0)].flag
     last = ledger.latest(conn, "flag", subject=flag)
     since = runlog.utc_now() - last.at if last else ladder.stands
     found = f"since {last.at:%Y-%m-%d %H:%M} UTC" if last else "the flag was never changed"
-    return [_line("time on this rung", since >= ladder.stands, found, f"Wait until {ladder.stands} have passed")]
+    reads, rows = LADDERS["G"], flags.read(conn)
+    now = reads.rungs[reads.at(rows)].name if reads.at(rows) >= 0 else "off"
+    return [
+        _line("time on this rung", since >= ladder.stands, found, f"Wait until {ladder.stands} have passed"),
+        _line("reads", reads.at(rows) + 1 == len(reads.rungs), now, "Writes follow reads: phase2 rollout G"),
+    ]
 
 
 _BESIDE: dict[str, Callable[[psycopg.Connection, Ladder, int], list[Criterion]]] = {"G": _judged, "H": _stood}

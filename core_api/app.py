@@ -468,7 +468,7 @@ class Observed:
         except Exception as error:
             late = isinstance(error, TimeoutError)
             if not late:  # the type alone: a message may quote what was sent
-                where = _last_frame(error)
+                where = last_frame(error)
                 _log.error("unforeseen: %s %s", type(error).__name__, where, extra={"said": {"requestId": request_id}})
             if not status:
                 refused = unavailable() if late else Refused(500, "INTERNAL_ERROR", "this should not have happened")
@@ -505,7 +505,8 @@ def _request_id(scope: Scope) -> str:
     return str(uuid7())
 
 
-def _last_frame(error: BaseException) -> str:
+def last_frame(error: BaseException) -> str:
+    """Where an error was raised."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

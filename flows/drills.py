@@ -12,7 +12,7 @@ from bridge import drills, ledger, steps
 from bridge.policy import policy
 from flows.migration import say
 
-Which = Literal["all", "duplicate", "out_of_order", "burst", "replay", "rollback", "write_rollback"]
+Which = Literal["all", "duplicate", "out_of_order", "burst", "replay", "rollback", "read_rollback", "write_rollback"]
 
 
 @task(task_run_name="drill {name}", cache_policy=NO_CACHE)

@@ -22,7 +22,7 @@ from bridge import backup, cli, fingerprint, ledger, postgres, rollback, runlog,
 from bridge.batches import BACKFILL, BATCHES
 from bridge.errors import CouldNotRun
 from bridge.settings import SQL, Databases, settings
-from tests.test_scripts import BATCH_A, BATCH_B, load_bookings, load_catalog, load_payments
+from tests.test_scripts import BATCH_A, BATCH_B, INTENT, load_bookings, load_catalog, load_payments
 
 # Copies and their restoring are tried on the system's older server too; the rest is the same there.
 on_our_own = pytest.mark.parametrize("server", ["embedded"], indirect=True)
@@ -387,8 +387,11 @@ def test_a_restore_of_an_older_state_says_which_batches_it_does_not_have(run: st
     load_payments(run.databases.ops)
     with run.connect() as conn:
         steps.set_state(conn, run, "E", "PASS")
+        conn.execute(INTENT)
         backup.restore(run, file)
         assert canonical(run) == without_e
+        # what was written since the copy goes to the core once more
+        assert conn.execute("select core_status from phase2.write_intents").fetchall() == [("BEHIND",)] * 2
         assert conn.execute("select status from phase2.batch_state where batch = 'E'").fetchone() == ("ROLLED_BACK",)
 
 

@@ -336,6 +336,14 @@ def test_gates_of_h_and_the_fault_that_fails_each(sides, databases):
     assert write_cutover.count_losses(runlog.uuid7(), databases) == 0
     sides.sql(DRILLED)
     assert statuses(sides) == {"H-01": "PASS", "H-02": "PASS", "H-03": "N/A", "H-04": "PASS"}
+    for damage in (
+        "update phase2.drills set ended_at = ended_at - interval '31 days'",
+        "update phase2.drills set measured = measured - 'seconds_to_old_path'",
+    ):
+        sides.sql(damage)
+        assert gates(sides)["H-04"] == ("FAIL", 1)
+        sides.sql("truncate phase2.drills")
+        sides.sql(DRILLED)
     sides.behind(booking, note="theirs")
     check(databases)
     sides.sql("update phase2.drills set passed = false")

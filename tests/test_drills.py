@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from bridge import clone, drills, ledger, postgres, runlog, steps, stop, write_drill
+from bridge import clone, drills, ledger, postgres, runlog, steps, stop, warehouse, write_drill
 from bridge.cli import app
 from bridge.core_settings import core_settings
 from bridge.drills import Check, Outcome, Service
@@ -40,6 +40,7 @@ def ops() -> Iterator[str]:
     with serving.ready(server) as url:
         with postgres.connect(server, autocommit=True) as admin:
             admin.execute(postgres.statement(OURS, postgres.database_name(url)))
+        warehouse.build(url, "ops_read")
         yield url
 
 
@@ -345,7 +346,8 @@ def test_a_drill_that_fails_or_breaks_is_evidence(run: steps.Run, ops: str) -> N
             pass
         with pytest.raises(CouldNotRun, match="another drill is under way"), clone.to_drill_on(run):
             pass
-        assert len(copies(ops)) == 1
+        assert len(copies(ops)) == 2, "of the ops database, and what stands in for bstadmin"
+        written = drills.drill(there, "write_rollback")
         entries = [
             drills.drill(there, "burst", lambda _: Outcome([Check("planted", False, "no"), Check("held", True, "")])),
             drills.drill(there, "replay", breaks),
@@ -363,7 +365,8 @@ def test_a_drill_that_fails_or_breaks_is_evidence(run: steps.Run, ops: str) -> N
         drills.raise_unless_passed(entries)
     with postgres.connect(ops) as conn:
         rows = conn.execute("select drill, passed from phase2.drills where run_id = %s", (run.run_id,)).fetchall()
-    assert sorted(rows) == [("burst", False), ("replay", False)]
+    assert sorted(rows) == [("burst", False), ("replay", False), ("rollback", True)]
+    assert (written.batch, written.subject, written.body["row"]["measured"]["batch"]) == ("H", "rollback", "H")
 
 
 def stop_entry(ops: str, kind: str, reason: str) -> None:

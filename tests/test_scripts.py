@@ -702,6 +702,34 @@ def test_rollback_twice_is_rollback_once(bridge: str) -> None:
         assert fingerprint(bridge, ("public", "phase2")) == once
 
 
+INTENT = """
+insert into phase2.write_intents (
+    intent_id, idempotency_key, request_hash, booking_key, action, modules, mode, strict, actor, role, base_version,
+    before, target, legacy_ids, legacy_target, legacy_expected, core_status, legacy_status
+)
+select
+    gen_random_uuid(), n::text, 'x', gen_random_uuid(), 'patch', '{note}', 'DUAL', false, 'ayu', 'ADMIN', 1, '{}', '{}',
+    '{}', '{}', '{}', 'DONE', (array['DONE', 'NONE'])[n]
+from generate_series(1, 2) as n
+"""
+
+
+def test_rollback_of_d_opens_writes_that_bstadmin_does_not_have_and_ends_conflicts(bridge: str) -> None:
+    execute(
+        bridge,
+        INTENT,
+        "insert into phase2.conflicts (conflict_id, booking_key, rule, rule_version, module, severity, freezes,"
+        " fields, found_by, due_at) values (gen_random_uuid(), gen_random_uuid(), 'choice', 1, 'booking', 'medium',"
+        " false, '[]', 'reconciliation', now())",
+    )
+    scripts.run_script(bridge, "rollback/D.sql")
+    assert query(bridge, "select legacy_status, core_status from phase2.write_intents order by 1") == [
+        ("DONE", "DONE"),
+        ("NONE", "BEHIND"),
+    ]
+    assert query(bridge, "select status from phase2.conflicts") == [("GONE",)]
+
+
 @pytest.mark.parametrize(
     ("code", "loads", "says"),
     [
@@ -729,6 +757,8 @@ def test_rollback_of_a_does_not_cascade_to_what_others_built(bridge: str) -> Non
 
 def test_rollback_of_a_leaves_other_tables_alone(bridge: str) -> None:
     execute(bridge, "create table public.somebody_elses (n integer)")
+    # a comparison (make parity) makes the read model without batch G
+    execute(bridge, "create schema ops_read; create view ops_read.ops_bookings as select * from public.booking_core")
     scripts.run_script(bridge, "rollback/B.sql")
     scripts.run_script(bridge, "rollback/A.sql")
     assert set(catalog(bridge)[0]) == {"somebody_elses"}

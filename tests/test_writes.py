@@ -64,6 +64,9 @@ def test_the_flag_opens_modules_and_actors(sides):
     sides.sweep()
     assert equal(sides, booking) | {"note": "e", "meeting_point": "c"} == equal(sides, booking)
     assert sides.version(booking) == 6
+    by_mail = {FLAG: Row(True, Rollout(percentage=0, emails=("made@example.com",)))}
+    made = sides.booking()
+    assert sides.write(made, rows=by_mail, admin=Admin("MANAGER", "Made@Example.com"), note="e")["core"] == "DONE"
 
 
 def test_assigned_and_unassigned(sides):

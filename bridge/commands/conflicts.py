@@ -67,7 +67,7 @@ def conflicts(context: typer.Context, rule: Rule = None, json: Json = False) -> 
 def check(json: Json = False) -> None:
     """Compare both sides of every booking that was written since the last time, and list what differs (H-01).
 
-    The hourly flow does the same. Exit code 1 when one differs.
+    The hourly flow does the same, and holds the emitters against the log. Exit code 1 when one differs.
     """
     steps.bootstrap(databases().ops)
     found = playbook.reconcile(databases())

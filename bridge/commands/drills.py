@@ -16,7 +16,10 @@ from bridge.errors import CouldNotRun
 @app.command()
 def drill(
     name: Annotated[
-        str | None, typer.Argument(help="duplicate, out-of-order, burst, replay, rollback, write-rollback; none: all.")
+        str | None,
+        typer.Argument(
+            help="duplicate, out-of-order, burst, replay, rollback, read-rollback, write-rollback; none: all."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -26,7 +29,7 @@ def drill(
     booking is made up, and none reaches the ops database. Drilled are duplicate deliveries, events out of order, a
     burst of ten times the busiest minute (of at least 200 events), the replay of a failed event with its audit rows,
     the rollback: flags off while events come in, how long until the old path serves, and that nothing is lost; and
-    the rollback of writes, while people write.
+    the rollbacks of reads and of writes, while people read and write.
 
     What comes of it is a row of `phase2.drills`, an entry `drill` in the ledger, and a report below `reports/drills/`;
     the gates F-06, G-04 and H-04 ask for the latest of each, of the last 30 days. Exit code 1: a drill failed.

@@ -19,6 +19,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "simulate": (*_WORK, "Tech Lead", "Backend Lead"),
     "resolve": _WORK,
     "flag": _BUILD,
+    "rollout": ("ADMIN", "Tech Lead", "Backend Lead", "Ops Lead"),
     "stop": tuple(role for role in ROLES if role != "STAFF"),
     "resume": ("ADMIN", "Tech Lead", "Ops Lead", "Owner"),
     "sign": LEADS,

@@ -41,6 +41,15 @@ def history(points: Sequence[dict[str, Any]], label: str) -> Markup:
     return _svg(label, _WIDE, _HIGH, parts)
 
 
+def series(readings: Sequence[tuple[Any, str, float | None, str]], threshold: float, label: str) -> Markup:
+    """A guardrail over its measurements (at, status, value, words), drawn as a gate is."""
+    points = [
+        {"value": value, "threshold": threshold, "status": "FAIL" if status == "BREACH" else status}
+        for _, status, value, _ in readings
+    ]
+    return history(points, label)
+
+
 def bars(values: Sequence[float | None], label: str, *, bad: Sequence[float] = ()) -> Markup:
     """A bar for each value, the part of `bad` in it hatched dark; the highest number stands in the label."""
     wide, high = 480, 72

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,22 +20,25 @@ from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from psycopg import IsolationLevel
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
-from bridge import ledger, postgres
+from bridge import door, ledger, postgres
 from bridge.errors import CouldNotRun, plain
 from bridge.policy import policy
 from bridge.reports import draw
-from core_api.app import Core, Direct, body_of
+from core_api.app import Core, Direct, body_of, last_frame
 from core_api.auth import Admin
 from core_api.console import access, charts
 from core_api.console import session as sessions
 from core_api.console.session import Session
 from core_api.errors import Refused
 
+_log = logging.getLogger("core_api.console")
 HERE = Path(__file__).parent
 SECONDS = 10  # the longest that a statement of a page may take
+CODE_SECONDS = 10.0  # so old may be what a page says of the project's own files: whether a verdict is stale
 BALI = timedelta(hours=8)
 
 _HEADERS = {
@@ -55,6 +60,8 @@ SAID = {
     "resolved": "Resolved. bstadmin's part goes there with the worker, within seconds.",
     "applied": "Settled by its rule, and written to the ledger.",
     "flag": "The flag is changed. Every process follows within seconds.",
+    "asked": "Asked: both sides are compared and the gates measured first. This page shows how it ends.",
+    "down": "One rung back. Every process follows within seconds.",
     "stopped": "The migration is on hold: nothing starts, and what runs stops at its next safe point.",
     "resumed": "The hold is lifted.",
     "signed": "Signed, and written to the ledger.",
@@ -104,7 +111,8 @@ class Visit:
         """A function of the bridge, in a thread of its own, as the person who has signed in."""
 
         def run() -> T:
-            with ledger.acting(self.session.name):
+            kept = _code() if self.request.method == "GET" else {}  # what is signed is of now
+            with ledger.acting(self.session.name), door.remembering(kept):
                 return work()
 
         return await asyncio.to_thread(run)
@@ -143,6 +151,17 @@ class Visit:
     def to(self, path: str, said: str = "") -> Response:
         """Another page, after an action."""
         return RedirectResponse(path + (f"?said={said}" if said else ""), 303)
+
+
+_code_kept: tuple[float, dict[str, dict[str, str]]] = (float("-inf"), {})
+
+
+def _code() -> dict[str, dict[str, str]]:
+    """What the files of the project say, read again when it is older than CODE_SECONDS."""
+    global _code_kept
+    if time.monotonic() - _code_kept[0] > CODE_SECONDS:
+        _code_kept = (time.monotonic(), {})
+    return _code_kept[1]
 
 
 Handler = Callable[[Visit], Awaitable[Response]]
@@ -215,6 +234,17 @@ def _endpoint(place: Place) -> Callable[[Request], Awaitable[Response]]:
             response = _sorry(visit, 422, f"a value cannot be read: {plain(error, 120)}")
         except psycopg.OperationalError:
             response = _sorry(visit, 503, "the database does not answer", "", "Try again in a moment; see /health/db.")
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # a page that says so, and a line for who mends it: without what was sent
+            _log.error("unforeseen: %s %s", type(error).__name__, last_frame(error))
+            response = _sorry(
+                visit,
+                500,
+                "this should not have happened",
+                "",
+                f"Tell a developer: request {request.scope['request_id']}",
+            )
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         return response

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from datetime import datetime, timezone
+import os
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from fastapi import Response
 
-from bridge import batches, conflicts, door, flags, gates, ledger, readiness, signoff, steps, stop
+from bridge import (
+    batches,
+    conflicts,
+    door,
+    flags,
+    gates,
+    guardrails,
+    ledger,
+    readiness,
+    rollout,
+    runlog,
+    signoff,
+    steps,
+    stop,
+)
 from bridge.batches import Batch
 from bridge.core_settings import core_settings
 from bridge.policy import policy
-from bridge.settings import settings
+from bridge.reports.mask import mask_text
+from bridge.settings import Databases, settings
 from core_api.console.frame import BALI, Visit, act, page
 from core_api.errors import Refused
 from core_api.ingest import dead_letters
@@ -23,6 +42,7 @@ from core_api.ingest import dead_letters
 _RUNS = ("run", "verdict", "error", "hold", "rollback", "rehearsal", "sign-off", "revocation", "decision", "waiver")
 _TYPES = {"json": "application/json", "md": "text/markdown", "html": "text/html"}
 _PAGE = 50
+_READINGS = 288  # of a guardrail: a day of them
 
 
 # -- where it stands --------------------------------------------------------------------------------------------------
@@ -72,6 +92,21 @@ async def resumed(visit: Visit) -> Response:
     reason = visit.reason
     await visit.ops(lambda conn: stop.lift(conn, reason), write=True)
     return visit.to("/console", "resumed")
+
+
+@page("/console/guardrails")
+async def guardrails_page(visit: Visit) -> Response:
+    """What is measured every five minutes while a flag of F, G or H is on: a week of it."""
+
+    def look(conn: psycopg.Connection) -> tuple[Any, ...]:
+        return guardrails.history(conn), guardrails.active(conn), stop.standing(conn)
+
+    kept, active, stops = await visit.ops(look)
+    shown = [
+        {"one": one, "limit": guardrails.limit_of(one), "readings": kept[name][-_READINGS:]}
+        for name, one in guardrails.guardrails().items()
+    ]
+    return visit.page("guardrails.html.j2", shown=shown, active=active, stops=stops)
 
 
 # -- one batch --------------------------------------------------------------------------------------------------------
@@ -251,8 +286,73 @@ async def flags_page(visit: Visit) -> Response:
         }
         for flag in flags.FLAGS
     ]
-    changes = await visit.ops(lambda conn: ledger.newest(conn, "flag", limit=15))
-    return visit.page("flags.html.j2", shown=shown, changes=changes)
+    changes = await visit.ops(lambda conn: ledger.newest(conn, "flag", "rollout", "refused", limit=15))
+    return visit.page("flags.html.j2", shown=shown, changes=changes, ladders=_ladders(rows), asked=_asked)
+
+
+def _ladders(rows: dict[str, flags.Row]) -> list[rollout.Look]:
+    """Where each ladder stands; what holds its next rung is asked when a step is."""
+    return [rollout.Look(ladder, ladder.at(rows), []) for ladder in rollout.LADDERS.values()]
+
+
+@dataclass
+class Asked:
+    """A step up that somebody has asked this process for; `outcome` is None while it is looked at."""
+
+    by: str
+    at: datetime
+    outcome: int | None = None
+    words: str = ""
+
+
+_asked: dict[str, Asked] = {}
+_running: set[asyncio.Task[None]] = set()
+
+
+def _ladder(visit: Visit) -> str:
+    code = visit.request.path_params["code"]
+    if code not in rollout.LADDERS:
+        raise Refused(404, "NOT_FOUND", f"there is no such ladder; there are {', '.join(rollout.LADDERS)}")
+    return code
+
+
+@act("/console/rollout/{code}/up", "rollout")
+async def step_up(visit: Visit) -> Response:
+    """The next rung, when nothing holds it. By the command itself, in a process of its own: it works with dbt."""
+    code, reason = _ladder(visit), visit.reason
+    if code in _asked and _asked[code].outcome is None:
+        raise Refused(409, "STEP_UNDER_WAY", f"{_asked[code].by} has asked for a step already: see how it ends")
+    asked = _asked[code] = Asked(visit.session.name, datetime.now(UTC))
+    task = asyncio.create_task(_step(asked, code, reason))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return visit.to("/console/flags", "asked")
+
+
+async def _step(asked: Asked, code: str, reason: str) -> None:
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "bridge.cli", "rollout", code, "--go", f"--reason={reason}"),
+            env=os.environ | {"PHASE2_ACTOR": asked.by, "NO_COLOR": "1", "COLUMNS": "200"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await child.communicate()
+        asked.words = mask_text(said.decode(errors="replace")[-2000:])
+        asked.outcome = child.returncode
+    except OSError as error:
+        asked.words, asked.outcome = str(error), 2
+
+
+@act("/console/rollout/{code}/down", "rollout")
+async def step_down(visit: Visit) -> Response:
+    """One rung back, at once; nothing is asked."""
+    code, reason, ops = _ladder(visit), visit.reason, visit.core.ops_url
+    databases = Databases(ops=ops, balisnap="", bstadmin=visit.core.bstadmin_url or "", channel=None)
+    run = steps.Run(runlog.uuid7(), databases, steps.today_in_bali())
+    await visit.bridge(lambda: rollout.step_down(run, code, reason))
+    return visit.to("/console/flags", "down")
 
 
 @act("/console/flags/{flag}", "flag")

@@ -36,8 +36,8 @@ async def ingestion(visit: Visit) -> Response:
     """Throughput, lag, latency, errors; htmx asks for the part that moves every five seconds."""
     core = visit.core
     enabled = await core.flags.is_on("INGEST_QUEUE_ENABLED", core.pool)
-    queue, done, minutes, (letters, pending) = await asyncio.gather(
-        dead_letters.queue_metrics(core.pool, core.queue, enabled=enabled),  # type: ignore[arg-type]
+    queue = await core.queue.counts() if core.queue else {}
+    done, minutes, (letters, pending) = await asyncio.gather(
         dead_letters.processing_metrics(core.pool, _MINUTES),
         dead_letters.by_minute(core.pool, _MINUTES),
         dead_letters.depths(core.pool),
@@ -48,6 +48,7 @@ async def ingestion(visit: Visit) -> Response:
     each = [known.get(last - timedelta(minutes=ago)) or {} for ago in range(_MINUTES, -1, -1)]
     return visit.page(
         "ingestion.html.j2",
+        enabled=enabled,
         queue=queue,
         done=done,
         each=each,
