@@ -207,8 +207,8 @@ BATCHES: dict[str, Batch] = {
                 Step("flag", "OPS_READ_NEW_MODEL_ENABLED", "Switch the reads on, for the testers"),
                 Step("service", "pages", "The main pages: by the new model for a tester, by bstadmin for another"),
             ),
-            postchecks=(_measure("g"),),
-            gates=("BG-01", "BG-02", "BG-03", "BG-04"),
+            postchecks=(_GUARDRAILS, _measure("g")),
+            gates=("BG-01", "BG-02", "BG-03", "BG-04", "G-03", "G-05", "G-06", "G-07"),
             rollback=(
                 "switch the reads off, wait until the service answers from bstadmin, and note how long it took (G-04)",
                 "drop the read model (schema ops_read) and the indexes of script 020",
@@ -230,8 +230,8 @@ BATCHES: dict[str, Batch] = {
                 Step("service", "write", "A note as it stands: a tester's on both sides, another's the old way"),
                 Step("service", "compare", "Compare both sides of what was written, and emitters with the log"),
             ),
-            postchecks=(_measure("h"),),
-            gates=("H-01", "H-02", "H-03", "H-04"),
+            postchecks=(_GUARDRAILS, _measure("h")),
+            gates=("H-01", "H-02", "H-03", "H-04", "G-03", "G-05", "G-06", "G-07"),
             rollback=(
                 "switch writes through the core off, for all; bstadmin alone is written then",
                 "wait until open writes have reached bstadmin and due events are applied",

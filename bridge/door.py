@@ -153,7 +153,9 @@ def _code_of(one: Batch) -> dict[str, str]:
         "plan": _plan(one),
         "dbt code": _digest(_contents(_dbt_files(one, project))),
         "functions": _digest(_contents(path for path in project if path.parts[0] == "functions")),
-        "gate definitions": _digest(row for row in waivers.registry() if row["batch"] in (one.code, "*")),
+        "gate definitions": _digest(
+            row for row in waivers.registry() if row["batch"] in (one.code, "*") or row["gate_id"] in one.gates
+        ),
     }
 
 

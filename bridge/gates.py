@@ -179,7 +179,7 @@ _ENTITIES = (
 _REGISTRY = """
 select gate_id, batch, title, measure, comparator, threshold, unit, counts, severity, na_when_empty, note
 from dbt_seeds.gate_registry
-where batch in (%(batch)s, '*')
+where batch in (%(batch)s, '*') or gate_id = any(%(asked)s) -- some are asked by several batches
 order by batch = '*', gate_id collate "C"
 """
 
@@ -370,7 +370,7 @@ def _read(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
             raise CouldNotRun(
                 "the gate registry is missing", where="dbt_seeds.gate_registry", todo="Run it first: make run BATCH=A"
             )
-        registry = cursor.execute(_REGISTRY, {"batch": batch}).fetchall()
+        registry = cursor.execute(_REGISTRY, {"batch": batch, "asked": list(_asked(batch))}).fetchall()
     known = {row["gate_id"] for row in registry}
     registry += [{**_UNREGISTERED, "gate_id": gate_id} for gate_id in _asked(batch) if gate_id not in known]
     registry = [_held_against_its_file(row) for row in registry]

@@ -12,7 +12,7 @@ from datetime import date
 import psycopg
 
 from bridge import guardrails, landing, postgres, steps, warehouse
-from bridge.batches import batch
+from bridge.batches import Batch, batch
 from bridge.errors import CouldNotRun
 from bridge.settings import databases
 
@@ -49,9 +49,8 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
                 "; ".join(problems), where="the landed rows", todo=f"Land them again: make run BATCH={one.code}"
             )
     run = replace(run, as_of=state[1] or run.as_of)
-    if any(step.kind == "guardrails" for step in one.plan):
-        guardrails.measure(run.databases)
     if state[0] not in _JUDGED:
+        _measure(run, one)
         return steps.conclude(run, one, opens_door=False)
     with steps.only_runner(run):
         with run.connect() as conn:
@@ -66,7 +65,14 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
             digest = warehouse.digest()
             steps.refresh(run, conn, "ground", digest)
             steps.refresh(run, conn, "recon", digest)
+        _measure(run, one)
         return steps.conclude(run, one)
+
+
+def _measure(run: steps.Run, one: Batch) -> None:
+    """The guardrails, where gates of the batch read them too."""
+    if any(step.kind == "guardrails" for step in one.plan):
+        guardrails.measure(run.databases)
 
 
 def _state(conn: psycopg.Connection, code: str) -> tuple[str, date | None] | None:

@@ -131,6 +131,13 @@ def look(run: Run, code: str) -> Look:
     ladder, one = of(code), batch(code)
     with run.connect() as conn:
         stands = ladder.at(flags.read(conn))
+        state = conn.execute("select b.status from phase2.batch_state as b where b.batch = %s", (one.code,)).fetchone()
+    if state is None or state[0] in ("PENDING", "ROLLED_BACK"):
+        raise CouldNotRun(
+            f"batch {one.code} is not in: its run takes the first rung",
+            where="phase2.batch_state",
+            todo=f"make run BATCH={one.code}",
+        )
     if stands + 1 == len(ladder.rungs):
         return Look(ladder, stands, [])
     _AFRESH[one.code](run)

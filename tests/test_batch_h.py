@@ -27,10 +27,12 @@ from bridge.reads import READS
 from bridge.runlog import uuid7
 from bridge.settings import Databases, settings
 from bridge.write_cutover import WRITES
+from core_api import minutes
 from tests import pipeline, serving
 from tests.ops_parts import AS_OF
 
 H = BATCHES["H"]
+MEASURED = ("G-03", "G-05", "G-06")
 READER = f"p2_reader_{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 DRILLED = """
 insert into phase2.drills (drill_id, drill, passed, measured, started_at)
@@ -50,6 +52,7 @@ def dbs() -> Iterator[Databases]:
                 steps.set_state(conn, run_of(ours), code, "PASS")
             flags.change(conn, READS, True, reason="G is through", rollout=Rollout())
             conn.execute(DRILLED)
+            gates.record_inputs(conn, uuid7(), "G-07", [("overview-desktop", True, None)])
         yield ours
 
 
@@ -69,6 +72,8 @@ def service(dbs: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "PHASE2_REPORTS": str(tmp_path_factory.mktemp("reports")),
     }
     with pytest.MonkeyPatch.context() as patch:
+        # what is made to fail here is no incident; tests/test_guardrails.py has those
+        patch.setattr(minutes.Minutes, "count", lambda *_: None)
         patch.setattr(write_cutover, "LATEST", timedelta(seconds=0.5))
         for name, value in given.items():
             patch.setenv(name, value)
@@ -111,7 +116,10 @@ def test_h_lets_the_testers_write_notes_and_changes_nothing_by_looking(
     conn: psycopg.Connection, first: tuple[gates.Verdict, bool]
 ) -> None:
     verdict, unchanged = first
-    assert {g.gate_id: g.status for g in verdict.gates if g.status != "PASS"} == {"H-03": "N/A"}
+    other = {g.gate_id: g.status for g in verdict.gates if g.status != "PASS"}
+    # a small shop says little of what the guardrails measure
+    assert {gate: status for gate, status in other.items() if gate not in MEASURED} == {"H-03": "N/A"}
+    assert {status for gate, status in other.items() if gate in MEASURED} <= {"N/A"}, verdict.exceptions
     assert {g.gate_id for g in verdict.gates} >= set(H.gates)
     assert (verdict.result, unchanged) == ("PASS", True)
     row = flags.read(conn)[WRITES].rollout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,12 @@ from prefect.events import DeploymentEventTrigger, Resource
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
+from bridge import rollout
 from bridge.emitters import Emitted
+from bridge.errors import GateFailed
+from bridge.policy import Criterion
 from bridge.settings import ROOT, settings
-from flows import drills, emitters, operating
+from flows import cutover, drills, emitters, operating
 
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
     deployment["name"]: deployment
@@ -166,3 +171,39 @@ def test_an_emitter_flow_runs_its_emitter_and_says_what_came_of_it(
     )
     asyncio.run({"web": emitters.emit_web_flow, "mail": emitters.emit_mail_flow}[which].fn())
     assert "is off, nothing was read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("holding", "said", "taken"),
+    [
+        ([], cutover.Go(go=True, reason="quiet"), ["quiet"]),
+        ([], cutover.Go(), []),
+        (["shadow reads"], cutover.Go(go=True, reason="all the same"), []),
+    ],
+    ids=["yes", "silence", "held"],
+)
+def test_a_rung_is_taken_when_nothing_holds_it_and_a_person_says_so(
+    monkeypatch: pytest.MonkeyPatch, holding: list[str], said: cutover.Go, taken: list[str]
+) -> None:
+    found: list[str] = []
+    lines = [Criterion(name, "HOLD", "too few", "", "", True) for name in holding]
+    seen = rollout.Look(rollout.LADDERS["G"], 0, lines)
+
+    async def nothing(**_: object) -> None:
+        """An artifact: there is no server here."""
+
+    async def answer(**_: object) -> cutover.Go:
+        return said
+
+    def step_up(run: object, code: str, reason: str) -> SimpleNamespace:
+        found.append(reason)
+        return SimpleNamespace(body={"from": "testers", "to": "5 %"}, no=1)
+
+    monkeypatch.setattr(cutover.steps, "prepare", lambda **_: None)
+    monkeypatch.setattr(cutover.rollout, "look", lambda run, code: seen)
+    monkeypatch.setattr(cutover.rollout, "step_up", step_up)
+    monkeypatch.setattr(cutover, "create_table_artifact", nothing)
+    monkeypatch.setattr(cutover, "pause_flow_run", answer)
+    with nullcontext() if taken else pytest.raises(GateFailed):
+        asyncio.run(cutover.rollout_step_flow.fn("G"))
+    assert found == taken

@@ -144,6 +144,7 @@ log as (
 
 guardrails as materialized (
     select * from {{ ref('recon_guardrails') }}
+    where gate_id <> 'G-07'
 ),
 
 measured as (

@@ -69,6 +69,10 @@ latency as materialized (
     inner join {{ ref('gate_registry') }} as g on g.gate_id = 'BG-04'
 ),
 
+guardrails as materialized (
+    select * from {{ ref('recon_guardrails') }}
+),
+
 measured as (
     select
         'BG-01' as gate_id,
@@ -116,6 +120,16 @@ measured as (
         case when bool_and(is_enough) then max(ratio) end as value,
         jsonb_object_agg(read_name, round(ratio, 3)) as detail
     from latency
+
+    union all
+
+    select
+        gate_id,
+        numerator,
+        denominator,
+        value,
+        detail
+    from guardrails
 ),
 
 exceptions as (
@@ -164,6 +178,18 @@ exceptions as (
         jsonb_build_object('pairs', pairs, 'new_p95', new_p95, 'legacy_p95', legacy_p95) as detail
     from latency
     where is_failing
+
+    union all
+
+    select
+        gate_id,
+        'guardrail' as entity,
+        guardrail as key,
+        status,
+        true as is_counted,
+        detail
+    from guardrails
+    where numerator > 0
 )
 
 {{ recon_measure_rows('measured') }}

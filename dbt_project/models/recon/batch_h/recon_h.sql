@@ -175,6 +175,10 @@ log as (
     select count(*) as events from {{ source('bridge', 'ingest_event_log') }}
 ),
 
+guardrails as materialized (
+    select * from {{ ref('recon_guardrails') }}
+),
+
 measured as (
     select
         'H-01' as gate_id,
@@ -227,6 +231,16 @@ measured as (
         count(*) filter (where problem is null) as value,
         null as detail
     from rehearsal
+
+    union all
+
+    select
+        gate_id,
+        numerator,
+        denominator,
+        value,
+        detail
+    from guardrails
 ),
 
 exceptions as (
@@ -308,6 +322,18 @@ exceptions as (
         jsonb_build_object('ended_at', ended_at) as detail
     from rehearsal
     where problem is not null
+
+    union all
+
+    select
+        gate_id,
+        'guardrail' as entity,
+        guardrail as key,
+        status,
+        true as is_counted,
+        detail
+    from guardrails
+    where numerator > 0
 )
 
 {{ recon_measure_rows('measured') }}

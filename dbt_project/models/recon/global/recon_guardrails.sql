@@ -1,5 +1,6 @@
 -- Gates that guardrails measure too (G-03, G-05, G-06): of each the latest measurement, of the last 15 minutes. What is
--- too little to judge by is nothing to measure; what could not be measured, or was not, fails. Grain: one gate.
+-- too little to judge by is nothing to measure; what could not be measured, or was not, fails. And G-07, which the
+-- pictures of the latest UI check measure. Grain: one gate.
 with latest as (
     select distinct on (guardrail)
         guardrail,
@@ -33,3 +34,20 @@ select
     jsonb_build_object('measured_at', latest.at, 'words', latest.words) as detail
 from gates
 left join latest on gates.guardrail = latest.guardrail
+
+union all
+
+select
+    'G-07' as gate_id,
+    'ui' as guardrail,
+    case when count(i.item) = 0 or bool_or(not i.passed) then 1 else 0 end as numerator,
+    count(i.item) as denominator,
+    case when count(i.item) > 0 then count(*) filter (where not i.passed) end as value,
+    case
+        when count(i.item) = 0 then 'NOT_MEASURED'
+        when bool_or(not i.passed) then 'DRIFTED'
+        else 'OK'
+    end as status,
+    jsonb_build_object('drifted', jsonb_agg(i.item) filter (where not i.passed)) as detail
+from {{ ref('recon_gate_inputs') }} as i
+where i.gate_id = 'G-07'
