@@ -1,6 +1,6 @@
 # Thin over `phase2`. Every target sets up what it needs: the virtual environment from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test lint format bench bench-cutover bench-ingest serve console-shots drill docs runbooks clean
+.PHONY: help setup up down env demo run recon model parity rehearse go-no-go rollback status bundle scenarios round-trip fault-matrix crash-matrix test test-all lint format bench bench-cutover bench-ingest serve console-shots drill docs runbooks clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -86,6 +86,8 @@ crash-matrix: setup ## Kill each step at each point and run it again: the matrix
 	  --bookings $(BOOKINGS) --only "$(ONLY)"
 test: setup ## The tests, on real databases
 	@$(VENV)/bin/pytest
+test-all: setup ## The tests, also those that take long
+	@$(VENV)/bin/pytest -m ""
 lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed since it was last clean
 	@touch $(LINTED).now
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .

@@ -16,9 +16,11 @@ for _variable in ("PGTZ", "PGDATESTYLE", "PGOPTIONS", "PGCLIENTENCODING"):
 
 # What our sessions ask for, whatever the server's defaults. Without the check of the client a statement whose client
 # was killed would go on to its end, with its locks, while the next run waits for them; a script would even commit.
+# Two landings that are serializable would get into each other's way; who needs one snapshot asks for it.
 # The runner's lock is held by an idle session: nobody may end it for that, and it must end with its host.
 SESSION = (
     "-c timezone=UTC -c search_path= -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
+    " -c default_transaction_isolation=read\\ committed"
     " -c client_connection_check_interval=1000"
     " -c idle_session_timeout=0 -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 )

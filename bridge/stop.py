@@ -111,6 +111,8 @@ def raise_if_asked(ops_url: str, batch: str) -> None:
     with postgres.connect(ops_url, application_name="phase2-stop", autocommit=True) as conn:
         _note_the_file(conn)
         stops = standing(conn)
+        if stops:
+            _note_the_file(conn)  # one that came only now: who is stopped by it leaves its entry
     if stops:
         raise Stopped(batch, "; ".join(map(str, stops)), HOW_TO_LIFT)
 

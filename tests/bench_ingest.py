@@ -188,7 +188,8 @@ def _event(kind: str, ref: str, number: int, tour_date: str) -> dict[str, Any]:
 
 async def drive(port: int, requests: Sequence[Sent], connections: int, rate: float | None) -> None:
     """Send each at its moment, `rate` a second, over the first connection that is free; None: as fast as they go."""
-    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(min(connections, len(requests)))]
+    needed = min(connections, len(requests), int(rate or connections))  # one that waits for long would be closed
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(needed)]
     waiting = iter(requests)
     start = time.time() + 0.05
     for place, request in enumerate(requests):

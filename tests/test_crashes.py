@@ -49,7 +49,12 @@ def crashes() -> Iterator[Stage]:
         assert made.sources_changed() == []
 
 
-@pytest.mark.parametrize("chain", _CHAINS)
+_OFTEN = ("A begin to dbt", "D dbt batch_d", "E gates and report")  # of the others in `make test-all` alone
+
+
+@pytest.mark.parametrize(
+    "chain", [pytest.param(name, marks=() if name in _OFTEN else pytest.mark.long) for name in _CHAINS]
+)
 def test_killed_and_run_again_ends_as_if_nothing_had_happened(crashes: Stage, chain: str) -> None:
     assert crashes.undergo(*_CHAINS[chain]) == []
 

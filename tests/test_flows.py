@@ -324,6 +324,7 @@ def test_rollback_refuses_while_later_batches_stand_on_it(shop: Shop) -> None:
     assert shop.statuses()["C"] == "PASS"
 
 
+@pytest.mark.long
 def test_rollback_of_each_batch_in_reverse_and_forward_again(shop: Shop) -> None:
     before = shop.fingerprint("ops", ["public"])
     for code in "EDCBA":
@@ -343,6 +344,7 @@ def test_rollback_of_each_batch_in_reverse_and_forward_again(shop: Shop) -> None
     assert difference(before, shop.fingerprint("ops", ["public"])) == []
 
 
+@pytest.mark.long
 def test_killed_in_mid_batch_and_run_again_ends_as_if_nothing_had_happened(
     shop: Shop, prefect_url: str, tmp_path: Path
 ) -> None:

@@ -129,32 +129,33 @@ def test_postgres_restarts(own: Own, real: Parts) -> None:
 def test_the_api_is_killed(real: Parts) -> None:
     """Before the commit, between the commit and the answer (which is while it queues), and at any moment."""
     chance = random.Random(SEED)
-    with real.worker(), ExitStack() as outer, real.emitter(event) as emitter:
-        with real.api():
-            until(lambda: len(emitter.accepted) > 30, 20)
-            time.sleep(chance.random() / 4)
-        with real.api() as api, postgres.connect(real.ops) as holder:
-            until(lambda: applied(real) > 60, 20)
-            holder.execute("lock table phase2.ingest_nonces in access exclusive mode")
-            until(lambda: real.sql(_WAITS), 5)
-            api.kill()
-            api.wait()
-        number = local.pid(real.home)
-        assert number is not None
-        with real.api() as api:
+    with real.worker():
+        with ExitStack() as outer, real.emitter(event) as emitter:
+            with real.api():
+                until(lambda: len(emitter.accepted) > 30, 20)
+                time.sleep(chance.random() / 4)
+            with real.api() as api, postgres.connect(real.ops) as holder:
+                until(lambda: applied(real) > 60, 20)
+                holder.execute("lock table phase2.ingest_nonces in access exclusive mode")
+                until(lambda: real.sql(_WAITS), 5)
+                api.kill()
+                api.wait()
+            number = local.pid(real.home)
+            assert number is not None
+            with real.api() as api:
+                before = len(emitter.accepted)
+                until(lambda: len(emitter.accepted) > before + 30, 20)
+                os.kill(number, signal.SIGSTOP)
+                time.sleep(0.3)
+                api.kill()
+                api.wait()
+                os.kill(number, signal.SIGCONT)
+                unanswered = real.sql("select count(*) from public.ingest_event_log")[0][0] - len(emitter.accepted)
+            assert 0 < unanswered <= 8
+            outer.enter_context(real.api())
             before = len(emitter.accepted)
             until(lambda: len(emitter.accepted) > before + 30, 20)
-            os.kill(number, signal.SIGSTOP)
-            time.sleep(0.3)
-            api.kill()
-            api.wait()
-            os.kill(number, signal.SIGCONT)
-            unanswered = real.sql("select count(*) from public.ingest_event_log")[0][0] - len(emitter.accepted)
-        assert 0 < unanswered <= 8
-        outer.enter_context(real.api())
-        before = len(emitter.accepted)
-        until(lambda: len(emitter.accepted) > before + 30, 20)
-    ended(real, emitter)
+        ended(real, emitter)  # while the worker is there
 
 
 _OTHERS = """

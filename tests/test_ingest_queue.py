@@ -252,6 +252,28 @@ def test_a_job_that_is_cancelled_holds_up_no_other(real: Parts) -> None:
     assert real.call(work) == "APPLIED"
 
 
+def test_an_error_that_nobody_knows_of_is_no_end_of_a_job(real: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a step gets an answer whatever breaks; the job is put off, and is taken again."""
+    (key,) = real.accept(["U-1"])
+
+    async def work(pool: Any, _: Any) -> list[str]:
+        stepper = Stepper(pool, (1.0,), 10)
+        steps = stepper._steps
+        broken = iter([RuntimeError("File descriptor 7 is used by transport")])
+
+        async def once(keys: list[UUID]) -> Any:
+            for error in broken:
+                raise error
+            return await steps(keys)
+
+        monkeypatch.setattr(stepper, "_steps", once)
+        outcomes = [(await asyncio.wait_for(stepper.step(key), 5)).outcome for _ in range(2)]
+        await stepper.close()
+        return outcomes
+
+    assert real.call(work) == ["AWAY", "APPLIED"]
+
+
 # -- dead letters -----------------------------------------------------------------------------------------------------
 
 

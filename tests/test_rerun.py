@@ -70,6 +70,7 @@ def test_an_unchanged_rerun_writes_nothing(migrated: Pipeline) -> None:
     assert versions(migrated) == before
 
 
+@pytest.mark.long
 def test_what_is_settled_is_not_built_again(migrated: Pipeline) -> None:
     """Until one row is written by somebody else, the day or the sources change, or the server has crashed."""
 
@@ -192,6 +193,7 @@ def test_a_deleted_booking_stays_under_review_and_a_corrected_ref_keeps_its_key(
     assert migrated.rows(of_id, str(deleted)) == []
 
 
+@pytest.mark.long
 def test_a_resolution_stays_and_is_obeyed(migrated: Pipeline) -> None:
     """Mapping 3.9: a person maps a package; every later run obeys, and leaves the row alone."""
     [(queue_key, package)] = migrated.rows(
@@ -224,6 +226,7 @@ def test_a_resolution_stays_and_is_obeyed(migrated: Pipeline) -> None:
     ) == [(product,)]
 
 
+@pytest.mark.long
 def test_a_first_load_without_foreign_keys_puts_them_back_and_checks_every_row() -> None:
     """Small loads keep their keys on, so this one is told that it is a large one."""
     with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
@@ -270,6 +273,7 @@ def spoiled(ops: str) -> Iterator[None]:
             conn.execute("drop trigger lose on public.booking_core; drop function spy.lose()")
 
 
+@pytest.mark.long
 def test_batch_e_takes_over_what_batch_d_built_unless_somebody_has_moved_meanwhile() -> None:
     ask = (
         "insert into public.unmapped_queue"

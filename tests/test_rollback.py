@@ -218,6 +218,7 @@ def reviews(pipeline: Pipeline) -> dict[tuple, tuple]:
     return {row[:3]: row[3:] for row in rows}
 
 
+@pytest.mark.long
 def test_rollback_of_e_on_a_newer_landing_leaves_the_reviews_as_d_did(shop: Pipeline, cycles: dict[str, Cycle]) -> None:
     """Also what a person has decided since stays; and after a later run of D its reviews are the ones that stay."""
     assert cycles["A"].in_reverse == []
@@ -277,6 +278,7 @@ def test_a_rollback_killed_after_its_script_leaves_no_door_open(monkeypatch: pyt
         assert [line.status for line in steps.status(dbs.ops)][1] == "ROLLED_BACK"
 
 
+@pytest.mark.long
 def test_a_recon_that_waited_for_a_rollback_does_not_revive_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
         dbs = pipeline.databases

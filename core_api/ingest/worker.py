@@ -113,7 +113,12 @@ class Stepper:
             alone = [key for key in waiting if self._died[key]]
             together = [key for key in waiting if not self._died[key]]
             for keys in filter(None, (together, *([key] for key in alone))):
-                for step in await self._steps(keys):
+                try:
+                    steps = await self._steps(keys)
+                except Exception as error:  # no error that we know of; who waits here would wait for ever
+                    log.error("no step of %d events: %s", len(keys), type(error).__name__, exc_info=True)
+                    steps = [Step(key, "AWAY", None, None) for key in keys]
+                for step in steps:
                     for done in waiting.pop(step.event_key):
                         if not done.done():  # whose job was cancelled
                             done.set_result(step)
