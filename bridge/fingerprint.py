@@ -63,6 +63,7 @@ _LOGS = frozenset(
         "phase2.landing_tables",
         "phase2.ledger",
         "phase2.legacy_query_results",
+        "phase2.measured_ranges",
         "phase2.model_changes",
         "phase2.ops_reads",
         "phase2.parity_bookings",
@@ -83,6 +84,12 @@ _LOGS = frozenset(
         "phase2.write_intents",
     }
 )
+
+_KEPT = (
+    "dbt_recon.kept_",
+    "dbt_recon.touched_",
+    'dbt_recon."touched_',
+)  # what gates found booking by booking, when they measured last
 
 # What only gates and rollbacks read: the run fills it around a batch.
 _AROUND_A_BATCH = frozenset(
@@ -199,7 +206,7 @@ def take(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> F
         catalog = dict(cursor.execute((SQL / "fingerprint.sql").read_bytes()).fetchall())
         content: dict[str, Content] = {}
         for schema, table, name, readable, columns in cursor.execute(_TABLES).fetchall():
-            if name in _LOGS:
+            if name in _LOGS or name.startswith(_KEPT):
                 continue
             kept = sorted(set(columns) - _BOOKKEEPING.get(name, frozenset()))
             content[name] = _digest(cursor, schema, table, kept) if readable else Content(-1, NOT_READABLE)

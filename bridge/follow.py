@@ -25,12 +25,12 @@ from psycopg import sql
 
 from bridge.settings import SQL
 
-__all__ = ["BATCHES", "built", "forget", "prepare", "settle"]
+__all__ = ["BATCHES", "PREMISES", "built", "close", "forget", "premises", "prepare", "run_file", "settle", "too_many"]
 
 BATCHES = ("batch_d", "batch_e")
 
 # Where more than this share of the bookings is touched, everything is built: it costs no more.
-_WORTH_IT = 0.2
+WORTH_IT = 0.2
 
 # dbt's working tables of the last whole run that know all bookings, and how they are asked.
 _WHOLE = {
@@ -54,8 +54,8 @@ def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, bri
     was = _state(conn, batch)
     if was is None:
         return "there is no run of this batch that it could follow"
-    now = _premises(conn, project)
-    for name, why in _PREMISES.items():
+    now = premises(conn, project)
+    for name, why in PREMISES.items():
         if was.get(name) != now[name]:
             return why
     if not _keep_whole(conn):
@@ -66,17 +66,24 @@ def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, bri
         if bridge != _remembered(conn, _BRIDGE) and (why := _seed_what_others_wrote(conn)):
             return why
         first, last = sorted((as_of, _day(was)))
-        _run(conn, "seeds", batch=batch, since=was["change_no"], first=first, last=last, moved=first != last)
-        _close(conn)
-        touched, bookings = conn.execute(
-            "select (select count(*) from phase2.touched_bookings) + (select count(*) from phase2.touched_keys),"
-            " (select count(*) from dbt_intermediate.whole_booking_sources)"
-        ).fetchone() or (0, 0)
-        if touched > 1000 and touched > _WORTH_IT * 2 * bookings:
-            return f"{touched:,} of {2 * bookings:,} bookings and sources are touched"
-        _run(conn, "subjects", since=was["change_no"])
+        run_file(conn, "seeds", batch=batch, since=was["change_no"], first=first, last=last, moved=first != last)
+        close(conn)
+        if why := too_many(conn):
+            return why
+        run_file(conn, "subjects", since=was["change_no"])
     for table in ("bookings", "keys", "subjects"):
         conn.execute(sql.SQL("analyze phase2.{}").format(sql.Identifier(f"touched_{table}")))
+    return None
+
+
+def too_many(conn: psycopg.Connection) -> str | None:
+    """Why to compute everything: it costs no more than what is touched. None where it is worth it."""
+    touched, bookings = conn.execute(
+        "select (select count(*) from phase2.touched_bookings) + (select count(*) from phase2.touched_keys),"
+        " (select count(*) from dbt_intermediate.whole_booking_sources)"
+    ).fetchone() or (0, 0)
+    if touched > 1000 and touched > WORTH_IT * 2 * bookings:
+        return f"{touched:,} of {2 * bookings:,} bookings and sources are touched"
     return None
 
 
@@ -113,7 +120,7 @@ def built(conn: psycopg.Connection, then: str) -> None:
 
     `then` is the other batch, which has them to follow too.
     """
-    _run(conn, "carry", batch=then)
+    run_file(conn, "carry", batch=then)
     for name in _WHOLE:
         names = {
             "whole": sql.Identifier("dbt_intermediate", f"whole_{name}"),
@@ -135,7 +142,7 @@ def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date, brid
     conn.execute("truncate phase2.bridge_ranges")
     conn.execute("insert into phase2.bridge_ranges select * from pg_temp.ranges_now")
     row = conn.execute("select coalesce(max(c.change_no), 0) from phase2.landed_changes as c").fetchone()
-    state = {**_premises(conn, project), "as_of": as_of.isoformat(), "change_no": row[0] if row else 0}
+    state = {**premises(conn, project), "as_of": as_of.isoformat(), "change_no": row[0] if row else 0}
     for part, said in ((f"follows {batch}", json.dumps(state)), (_BRIDGE, bridge)):
         conn.execute(
             "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
@@ -152,7 +159,7 @@ def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date, brid
 # The part of phase2.warehouse_state that says of which row versions phase2.bridge_ranges is.
 _BRIDGE = "bridge that is followed"
 
-_PREMISES = {
+PREMISES = {
     "project": "the project has changed",
     "since_crash": "the server has crashed since the last run",
     "whole_landing": "all rows were landed anew",
@@ -175,7 +182,8 @@ def _day(state: dict[str, object]) -> date:
     return date.fromisoformat(str(state["as_of"]))
 
 
-def _premises(conn: psycopg.Connection, project: str) -> dict[str, str]:
+def premises(conn: psycopg.Connection, project: str) -> dict[str, str]:
+    """What must be as it was, in a word each (`PREMISES` says what it means when one is not)."""
     row = conn.execute((_STATEMENTS / "premises.sql").read_bytes()).fetchone()
     assert row is not None
     return {"project": project, **dict(zip(("since_crash", "whole_landing", "catalog", "lists"), row, strict=True))}
@@ -215,7 +223,7 @@ def _seed_what_others_wrote(conn: psycopg.Connection) -> str | None:
     ).fetchone()
     if row and row[0]:
         return f"somebody has deleted rows ({row[0]})"
-    _run(conn, "foreign")
+    run_file(conn, "foreign")
     return None
 
 
@@ -250,14 +258,17 @@ def _mark(table: int) -> sql.Composed:
     return sql.SQL("hash_record_extended(row(t.ctid, t.xmin), {})").format(sql.Literal(table))
 
 
-def _close(conn: psycopg.Connection) -> None:
-    """Take in whatever shares a name, a key or a payment ref with what was added in the round before."""
+def close(conn: psycopg.Connection, *files: str) -> None:
+    """Take in whatever shares a name, a key or a payment ref with what was added in the round before.
+
+    `files`: more statements of one round each.
+    """
     number = 0
-    while _run(conn, "close", round=number):
+    while sum(run_file(conn, name, round=number) for name in ("close", *files)):
         number += 1
 
 
-def _run(conn: psycopg.Connection, name: str, **parameters: object) -> int:
+def run_file(conn: psycopg.Connection, name: str, **parameters: object) -> int:
     """A file's statements, one by one, which find the parameters as settings; how many rows they inserted."""
     inserted = 0
     for parameter, value in parameters.items():

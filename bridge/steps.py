@@ -30,6 +30,7 @@ from bridge import (
     landing,
     ledger,
     legacy,
+    measure,
     postgres,
     reads,
     rehearsal,
@@ -690,13 +691,17 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         nodes += refresh(run, conn, "recon", entry.checksum)
     if step.target == "ops_read":
         nodes += refresh(run, conn, "ops_read", entry.checksum)
-    if step.target.startswith("batch_") and _is_settled(run, conn, step.target, entry):
+    bridge = fingerprint.versions(conn) if step.target.startswith("batch_") else ""
+    read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
+    if bridge and _is_settled(run, conn, step.target, entry, bridge):
         entry.detail["unchanged"] = "what it reads and what it wrote are as after its last run: not built again"
-    elif step.target in _READINGS and _reading_stands(run, conn, step.target, entry):
+    elif read_of and _reading_stands(run, conn, step.target, read_of):
         entry.detail["unchanged"] = "what it measures is as it was when it was read last: the same numbers stand"
     elif step.target not in ("ground", "ops_read"):
-        read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
-        nodes += _build(run, conn, step.target, entry)
+        if step.target in measure.BATCHES:
+            nodes += _measure(run, conn, step.target, entry)
+        else:
+            nodes += _build(run, conn, step.target, entry, bridge)
         if read_of and read_of == _measures(run, conn, entry):  # nobody wrote meanwhile
             _remember(conn, f"reading {step.target}", read_of)
         if step.target.startswith("batch_"):
@@ -715,9 +720,9 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
     ]
 
 
-def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
+def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, bridge: str) -> list[warehouse.Node]:
     """Build a batch or its gates. Batch E takes over batch D's working tables when nothing has moved since."""
-    follows = selector in follow.BATCHES and _follows(run, conn, selector, entry)
+    follows = selector in follow.BATCHES and _follows(run, conn, selector, entry, bridge)
     of = follow.digest(conn) if follows else "all"
     if selector == "batch_d":
         made_of = f"{_work_of_d(conn, run, entry)} {of}"
@@ -740,11 +745,27 @@ def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entr
     return nodes
 
 
-def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
+    """Measure the gates of D or E, and test them where all rows were measured; the verdict judges the same rows."""
+    whole = "asked for" if run.full else None
+    with run.connect() as own:  # what ends this connection leaves the log's
+        measured = measure.read(own, measure.BATCHES[selector], entry.checksum or "", whole=whole)
+    if measured.whole is None:
+        bookings, keys = measured.bookings, measured.keys
+        entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
+        run.progress(f"  measures what was touched: {bookings:,} bookings of the sources, {keys:,} of the bridge")
+        return []
+    entry.detail["whole"] = measured.whole
+    if not run.full:
+        run.progress(f"  measures everything: {measured.whole}")
+    tests = ["--exclude-resource-type", "model"]
+    return warehouse.build(run.databases.ops, selector, progress=run.progress, extra=tests)
+
+
+def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, bridge: str) -> bool:
     """Whether the batch computes only what changes lead to; the reason, or how much it is, is told and logged."""
     why = "asked for" if run.full else None
     if why is None:
-        bridge = fingerprint.versions(conn)
         why = follow.prepare(conn, selector, entry.checksum or "", run.as_of, bridge)
     if why is None:
         bookings, keys = follow.size(conn)
@@ -759,13 +780,13 @@ def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     return False
 
 
-def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, bridge: str) -> bool:
     """Whether a rerun of this batch would change nothing: the same project, day and landed rows, and nobody wrote.
 
     A batch that is run again on what it made writes nothing (idempotence: tests/test_rerun.py holds it). So a batch
     stays settled while others of our own come after it, and until anybody else writes one row.
     """
-    if _remembered(conn, "bridge") != fingerprint.versions(conn):
+    if _remembered(conn, "bridge") != bridge:
         conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
     settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry, selector)
     if not settled:  # until it has ended, whatever becomes of it
@@ -777,12 +798,12 @@ def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog
 _READINGS = {f"gates_{code}": f"recon_{code}_reading" for code in "cde"}
 
 
-def _reading_stands(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
+def _reading_stands(run: Run, conn: psycopg.Connection, selector: str, read_of: str) -> bool:
     """Whether a batch's gates would be measured as they were: the reading then is this run's, of this time."""
     remembered = _remembered(conn, f"reading {selector}")
     if run.full or remembered is None or not landing.landing_is_complete(conn):
         return False
-    if remembered != _measures(run, conn, entry):
+    if remembered != read_of:
         return False
     reading = postgres.statement("update {}.{} set read_at = now(), run_id = %s", "dbt_recon", _READINGS[selector])
     try:
@@ -802,6 +823,7 @@ def forget_what_is_settled(conn: psycopg.Connection) -> None:
     """The next run of every batch builds it again, and all of it."""
     conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
     follow.forget(conn)
+    measure.forget(conn)
 
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
@@ -892,6 +914,8 @@ def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> l
         run.progress(f"somebody has changed it in the database: building {selector} again")
     else:
         run.progress(f"the dbt project has changed: building {selector}")
+    if selector == "recon":
+        measure.renew(conn)
     nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
     _remember(conn, selector, digest)
     _remember(conn, f"{selector} as made", _as_it_is(run, selector))
@@ -926,7 +950,12 @@ order by 1, 2
 _VIEWS = {
     "ground": ("dbt_staging.stg_balisnap__bookings", "dbt_staging.stg_bstadmin__bookings"),
     "ops_read": ("ops_read.shadow_bookings",),
-    "recon": ("dbt_recon.recon_global", *(f"dbt_recon.recon_{code.lower()}" for code in ORDER)),
+    "recon": (
+        "dbt_recon.recon_global",
+        "dbt_recon.kept_recon_d",
+        "dbt_recon.kept_recon_e",
+        *(f"dbt_recon.recon_{code.lower()}" for code in ORDER),
+    ),
 }
 _STANDS = "select bool_and(to_regclass(wanted) is not null) from unnest(%s::text[]) as wanted"
 

@@ -237,6 +237,16 @@ create unlogged table if not exists phase2.bridge_ranges (
 comment on table phase2.bridge_ranges is
 'Row versions of bookings in the bridge as the last run left them, by ranges of keys: any other is another''s.';
 
+create unlogged table if not exists phase2.measured_ranges (
+    part text not null,
+    range_no bigint not null,
+    row_count bigint not null,
+    version bigint not null,
+    constraint measured_ranges_pkey primary key (part, range_no)
+);
+comment on table phase2.measured_ranges is
+'Row versions of all that the gates of D and E measure booking by booking, by ranges of keys, when they measured last.';
+
 create table if not exists phase2.booking_freshness (
     booking_key uuid not null,
     last_event_time timestamptz,

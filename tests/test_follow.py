@@ -16,10 +16,13 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from bridge import fingerprint, follow, postgres, sources, steps, warehouse
+from bridge import fingerprint, follow, measure, postgres, runlog, sources, steps, warehouse
+from bridge.errors import CouldNotRun
 from tests.oracle import histories
 from tests.oracle.histories import BALISNAP, BSTADMIN, SCHEMAS, Tables
 from tests.pipeline import Pipeline, fresh
@@ -129,12 +132,37 @@ class Twins:
             ]
         return lines
 
+    def measured(self) -> tuple[list[measure.Measured], list[tuple[Any, ...]]]:
+        """How the gates of D and E were measured on the first, and what of it the views of all rows do not say."""
+        project, said = warehouse.digest(), []
+        run = steps.Run(run_id=runlog.uuid7(), databases=self.follows.databases, as_of=histories.AS_OF)
+        with run.connect() as conn:
+            steps.refresh(run, conn, "recon", project)
+            for batch in ("d", "e"):
+                said.append(measure.read(conn, batch, project))
+        return said, wrongly_measured(self.follows)
+
     def write(self, statement: str, *parameters: object) -> None:
         """What others do meanwhile, on both."""
         for one in (self.follows, self.whole):
             with postgres.connect(one.databases.ops) as conn:
                 conn.execute(statement.encode(), parameters or None)
                 conn.commit()
+
+
+_SAID = "kind, gate_id, numerator, denominator, value, entity, key, status, is_counted, detail"
+_MISREAD = "select {said} from dbt_recon.{one} except all select {said} from dbt_recon.{other}"
+
+
+def wrongly_measured(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    """Rows of the readings that the views do not have, and the other way round; empty when nothing was missed."""
+    found = []
+    with postgres.connect(pipeline.databases.ops, read_only=True) as conn:
+        for batch in ("recon_d", "recon_e"):
+            for one, other in ((f"{batch}_reading", batch), (batch, f"{batch}_reading")):
+                names = {"said": sql.SQL(_SAID), "one": sql.Identifier(one), "other": sql.Identifier(other)}
+                found += [(one, *row) for row in conn.execute(sql.SQL(_MISREAD).format(**names)).fetchall()]
+    return found
 
 
 def _twin(pipeline: Pipeline) -> str:
@@ -207,7 +235,7 @@ def people_and_events(rng: random.Random, both: Twins) -> None:
 
 
 def test_following_ends_where_a_whole_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "_WORTH_IT", 1.0)  # small histories: most of them change in each step
+    monkeypatch.setattr(follow, "WORTH_IT", 1.0)  # small histories: most of them change in each step
     rng = random.Random(SEED)
     parts = [histories.make(random.Random(f"{SEED} {number}")) for number in range(HISTORIES)]
     catalog = parts[0]
@@ -218,6 +246,7 @@ def test_following_ends_where_a_whole_run_does(monkeypatch: pytest.MonkeyPatch) 
         as_of = histories.AS_OF
         assert all("whole" in said for said in both.run(as_of).values())
         assert both.difference() == []
+        assert both.measured()[1] == []
         for step in range(STEPS):
             people_and_events(rng, both)
             parts = [histories.mutate(rng, *pair, changes=2) if rng.random() < 0.5 else pair for pair in parts]
@@ -225,6 +254,9 @@ def test_following_ends_where_a_whole_run_does(monkeypatch: pytest.MonkeyPatch) 
             as_of += timedelta(days=rng.choice([0, 0, 1, -1, 2]) if step else 0)
             said = both.run(as_of)
             assert both.difference() == [], f"step {step}: {said}"
+            measured, wrong = both.measured()
+            assert wrong == [], f"step {step}: {measured}"
+            assert [one.whole for one in measured] == [None, None]
             assert len(said) == 2
             for batch, detail in said.items():
                 touched = detail["followed"]["bookings_of_the_sources"]
@@ -283,3 +315,191 @@ def test_everything_is_computed_where_a_premise_does_not_hold() -> None:
             of_days = "select count(*) from public.booking_core where tour_date between '2025-01-15' and '2026-02-19'"
             assert follow.size(conn)[1] >= (conn.execute(of_days).fetchone() or (0,))[0] > 0
             conn.rollback()
+
+
+# What somebody does to rows behind the run's back, and the gate that must count it then.
+_ENDS = {
+    "<first>": "(select booking_key from public.booking_core order by booking_key limit 1)",
+    "<last>": "(select booking_key from public.booking_core order by booking_key desc limit 1)",
+    "<anew>": "insert into public.booking_core (booking_key, channel_code, external_booking_ref, booking_created_at,"
+    " tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type)",
+}
+BEHIND_ITS_BACK = (
+    ("update public.booking_core set number_of_adult = number_of_adult + 1 where booking_key = <first>", "D-03"),
+    ("update public.booking_contact set main_name = 'Nobody Else' where booking_key = <last>", "G-02"),
+    ("update public.payment_event set booking_key = <last> where payment_key = ("
+     " select min(payment_key::text)::uuid from public.payment_event where booking_key <> <last>)", "E-01"),
+    ("delete from public.channel_external_refs where external_ref_key = (select min(external_ref_key::text)::uuid"
+     " from public.channel_external_refs where external_ref_kind = 'BSTADMIN_BOOKING_ID')", "G-08"),
+    # another booking's item, under its own key
+    ("update public.booking_item_snapshot set booking_key = <last> where booking_item_key = ("
+     " select min(booking_item_key::text)::uuid from public.booking_item_snapshot"
+     " where booking_key <> <last>)", "D-03"),
+    ('update landing_balisnap."BookingItem" set total_amount = total_amount + 1'
+     ' where booking_item_id = (select min(booking_item_id) from landing_balisnap."BookingItem")', "G-08"),
+    ('delete from landing_balisnap."Payment"'
+     ' where payment_id = (select min(payment_id) from landing_balisnap."Payment")', "G-08"),
+    ("update landing_bstadmin.bookings set booking_ref = 'GYG-NEVER-SEEN'"
+     " where booking_id = (select min(booking_id) from landing_bstadmin.bookings)", "D-05"),
+    # a booking that nobody knows, and a second row of one that somebody does
+    ("<anew> select gen_random_uuid(), 'GYG', 'GYG-NOBODY', '2026-05-01', '2026-07-01', 'PENDING_PAYMENT', 'NEW',"
+     " 'LEGACY_PACKAGE'", "D-06"),
+    ("<anew> select gen_random_uuid(), c.channel_code, ' ' || lower(c.external_booking_ref), c.booking_created_at,"
+     " c.tour_date, c.customer_payment_status, c.ops_fulfillment_status, c.package_ref_type"
+     " from public.booking_core as c where c.external_booking_ref ~ '[A-Z]' order by c.booking_key limit 1", "G-01"),
+)  # fmt: skip
+NOT_APART = (
+    ("delete from dbt_recon.kept_recon_rows_items", "what was kept"),
+    ("update dbt_recon.kept_recon_rows_items set category = 'bridged' where category = 'bridged'", "what was kept"),
+    ("update phase2.since_crash set since_crash = gen_random_uuid()", "the server has crashed"),
+    (_LANDED_AGAIN, "all rows were landed anew"),
+    ("update phase2.warehouse_state set digest = 'x' where part = 'ground as made'", "a list, a function or a channel"),
+    ("update public.catalog_variant set variant_key = gen_random_uuid()", "what the catalog's ids mean has changed"),
+    ("insert into phase2.audit_sample (capture_id, amount, currency, status, captured_at)"
+     " values ('X', 1, 'USD', 'COMPLETED', now())", "the export of captures is another"),
+    ("update public.booking_core set note = 'x' where booking_key = <first>", None),
+    ("delete from phase2.warehouse_state where part = 'measured'", "nothing is kept"),
+    ('update landing_balisnap."BookingTraveler" set booking_item_id = 987654321 where traveler_id = '
+     '(select min(traveler_id) from landing_balisnap."BookingTraveler")', "whose booking cannot be told"),
+)  # fmt: skip
+
+
+def _planted(conn: psycopg.Connection, statement: str) -> int:
+    for name, query in _ENDS.items():
+        statement = statement.replace(name, query)
+    return conn.execute(statement.encode()).rowcount
+
+
+def test_no_gate_passes_because_it_was_not_measured_again() -> None:
+    """Whoever changes what a gate of D or E counts, landed or bridged: it says what the views of all rows say."""
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs, as_of = pipeline.databases, date(2026, 2, 19)
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=60, seed=7, as_of=as_of)
+        pipeline.run("A", "E", as_of, full=False)
+        with postgres.connect(dbs.balisnap) as conn:
+            conn.execute("update public.\"Booking\" set main_contact_name = 'Made Sari' where booking_id % 20 = 0")
+            conn.commit()
+        for outcome in pipeline.run("C", "E", as_of, full=False):
+            assert outcome.verdict.result == "PASS", outcome.verdict.blocked_by
+        steps_of_gates = pipeline.rows(
+            "select step, detail -> 'followed' is not null from phase2.step_log"
+            " where run_id = (select run_id from phase2.run_context) and step in ('dbt gates_d', 'dbt gates_e')"
+        )
+        assert steps_of_gates == [("dbt gates_d", True), ("dbt gates_e", True)]
+        project = warehouse.digest()
+        with postgres.connect(dbs.ops, autocommit=True) as conn:
+            conn.execute("set session_replication_role = replica")  # what constraints would refuse
+            for statement, gate in BEHIND_ITS_BACK:
+                was = _counted(conn, gate)
+                assert _planted(conn, statement) == 1, statement
+                measured = [measure.read(conn, batch, project) for batch in ("d", "e")]
+                assert measured[0].whole is None, statement
+                assert measured[0].bookings + measured[0].keys < 30, statement
+                assert wrongly_measured(pipeline) == [], statement
+                assert _counted(conn, gate) > was, statement
+            measured = [measure.read(conn, batch, project) for batch in ("d", "e")]
+            assert measured == [measure.Measured(None), measure.Measured(None)]
+            for statement, why in NOT_APART:
+                with conn.transaction(force_rollback=True):
+                    assert _planted(conn, statement) > 0, statement
+                    said = measure.prepare(conn, project)[1]
+                    assert said == why if why is None else why in (said or ""), statement
+            with conn.transaction(force_rollback=True):
+                assert measure.prepare(conn, "another")[1] == "the project has changed"
+            assert measure.read(conn, "d", project, whole="asked for").whole == "asked for"
+            assert wrongly_measured(pipeline) == []
+
+
+def _counted(conn: psycopg.Connection, gate: str) -> int:
+    """What the reading of the last batch that has this gate counts against it."""
+    row = conn.execute(
+        "select count(*) from (select gate_id, is_counted from dbt_recon.recon_d_reading where %(gate)s like 'D%%'"
+        " union all select gate_id, is_counted from dbt_recon.recon_e_reading where %(gate)s not like 'D%%') as r"
+        " where r.gate_id = %(gate)s and r.is_counted",
+        {"gate": gate},
+    ).fetchone()
+    return row[0] if row else 0
+
+
+# What moves rows from one booking to another, so that bookings which nobody touched come out otherwise.
+_MOVES = {
+    "balisnap": (
+        'update public."BookingItem" set booking_id = <to> where booking_id = <from>',
+        'update public."Payment" set booking_id = <to> where payment_id ='
+        ' (select min(p.payment_id) from public."Payment" as p where p.booking_id <> <to>)',
+        # the ref of another one, but for a blank
+        'update public."Payment" set payment_ref = (select p.payment_ref || \' \' from public."Payment" as p'
+        " where p.payment_ref is not null order by p.payment_id offset <number> limit 1)"
+        ' where payment_id = (select max(p.payment_id) - <number> from public."Payment" as p)',
+        "update public.\"Booking\" set main_contact_name = 'Wayan Baru', main_contact_email = 'wayan@baru.test'"
+        " where booking_id = <from>",
+    ),
+    "bstadmin": (
+        # corrected, but for a blank: two bookings of one identity now
+        "update public.bookings set source = 'GYG', booking_ref = (select b.booking_ref || ' '"
+        " from public.bookings as b where b.booking_ref is not null and b.source = 'GYG' and b.booking_id <> <from>"
+        " order by b.booking_id offset <number> limit 1) where booking_id = <from>",
+        "update public.booking_finances set booking_id = <to> where booking_id = <from>"
+        " and not exists (select 1 from public.booking_finances as f where f.booking_id = <to>)",
+    ),
+}
+
+
+def _move(pipeline: Pipeline, number: int) -> None:
+    """Each move once, between the bookings at places `number` and `number` + 1."""
+    for source, statements in _MOVES.items():
+        with postgres.connect(getattr(pipeline.databases, source)) as conn:
+            conn.execute("set session_replication_role = replica")
+            table = sql.Identifier("Booking" if source == "balisnap" else "bookings")
+            places = sql.SQL("select booking_id from public.{} order by booking_id offset %s limit 2").format(table)
+            ends = [str(row[0]) for row in conn.execute(places, (number,)).fetchall()]
+            for statement in statements:
+                moved = statement.replace("<from>", ends[0]).replace("<to>", ends[1]).replace("<number>", str(number))
+                conn.execute(moved.encode())
+            conn.commit()
+
+
+def _written(pipeline: Pipeline) -> dict[str, int]:
+    """What the latest run wrote to the canonical tables, by model; nothing where nothing."""
+    return dict(
+        pipeline.rows(
+            "select model, sum(inserted + updated + removed)::integer from phase2.model_changes"
+            " where run_id = (select run_id from phase2.run_context)"
+            " group by model having sum(inserted + updated + removed) > 0"
+        )
+    )
+
+
+def test_a_booking_that_the_closure_missed_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run after the one that followed writes nothing; where the ways to other bookings are cut, it is seen."""
+    monkeypatch.setattr(follow, "WORTH_IT", 1.0)
+    run_file = follow.run_file
+
+    def cut_short(conn: psycopg.Connection, name: str, **parameters: object) -> int:
+        if name != "close":
+            return run_file(conn, name, **parameters)
+        cut = "delete from phase2.touched_bookings where round > 0"
+        found = run_file(conn, name, **parameters)
+        conn.execute(cut)
+        return found if parameters["round"] == 0 else 0
+
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs, as_of = pipeline.databases, date(2026, 2, 19)
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=60, seed=7, as_of=as_of)
+        pipeline.run("A", "E", as_of, gates=False)
+        for number, cut in enumerate((True, False)):
+            _move(pipeline, 10 * number)
+            seen = False
+            with monkeypatch.context() as patched:
+                if cut:
+                    patched.setattr(follow, "run_file", cut_short)
+                try:
+                    pipeline.run("C", "E", as_of, gates=False, full=False)
+                    assert _written(pipeline), "the moves change nothing"
+                except CouldNotRun as error:  # the batch's own tests count what is bridged
+                    seen = cut and "is_bridged_or_queued" in str(error)
+                    if not seen:
+                        raise
+            pipeline.run("C", "E", as_of, gates=False)
+            seen = seen or bool(_written(pipeline))
+            assert seen == cut, _written(pipeline)

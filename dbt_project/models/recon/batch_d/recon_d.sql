@@ -8,6 +8,8 @@
 -- depends_on: {{ ref('booking_queue') }}
 -- depends_on: {{ ref('ops_assignment') }}
 -- depends_on: {{ ref('ops_booking_state') }}
+{{ config(twin='composite') }}
+
 with{{ recon_global_ctes(['C', 'D']) }},
 
 -- every landed booking: what its source calls it, and where the bridge has it

@@ -5,6 +5,8 @@
 -- depends_on: {{ ref('payment_event') }}
 -- depends_on: {{ ref('payment_ops_state') }}
 -- depends_on: {{ ref('payment_queue') }}
+{{ config(twin='composite') }}
+
 with{{ recon_global_ctes(['C', 'D', 'E']) }},
 
 done_unpaid as materialized (

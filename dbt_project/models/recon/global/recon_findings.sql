@@ -1,5 +1,7 @@
 -- What the queries over the bridge found: one row a finding, with the query that found it. Gate G-02 counts the bridge
 -- rows (products, variants, bookings, payments) among them, the required queries are listed in every report.
+{{ config(twin='composite') }}
+
 with found as (
     select
         'recon_orphans' as query,

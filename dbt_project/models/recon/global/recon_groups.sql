@@ -1,6 +1,8 @@
 -- The landed rows of each entity by where they went (and where their money went). A faulty row, one that is nowhere or
 -- whose money is another, is a group of its own, so that one reading gives both the equation and its exceptions.
 -- `batch` is the batch from whose end on the entity has to be accounted for.
+{{ config(twin='composite') }}
+
 {%- set entities = {
     'products': 'C', 'variants': 'C', 'rates': 'C', 'packages': 'C',
     'bookings': 'D', 'items': 'D', 'travellers': 'D',

@@ -1,5 +1,7 @@
 -- Gate E-03. Grain: one capture of the audit sample (mapping 5.6) and whether the bridge's payment agrees with it.
 -- The sample is the capture export; without one, the captures that the landed payloads of direct payments hold.
+{{ config(twin='kept') }}
+
 with landed as (
     select
         payments.payment_id,
@@ -36,6 +38,7 @@ sample as (
     select
         'export:' || line_no as sample_key,
         null::uuid as payment_key,
+        null::uuid as booking_key,
         {{ function('norm_text') }}(capture_id) as capture_id,
         amount,
         currency
@@ -46,6 +49,7 @@ sample as (
     select
         'payload:' || captures.payment_key as sample_key,
         captures.payment_key,
+        bridged.booking_key,
         {{ function('norm_text') }}(captures.capture ->> 'id') as capture_id,
         case
             when captures.capture #>> '{amount,value}' ~ '^-?[0-9]+(\.[0-9]+)?$'
@@ -113,6 +117,7 @@ named as (
 compared as (
     select
         sample.sample_key,
+        sample.booking_key,
         sample.capture_id,
         sample.amount,
         sample.currency,
@@ -132,6 +137,7 @@ compared as (
 -- a capture may have several events (its refund carries its id too): one that agrees is enough
 select distinct on (sample_key, capture_id)
     sample_key,
+    booking_key,
     capture_id,
     payment_key,
     agrees,

@@ -1,6 +1,8 @@
 -- Gate E-04. Bookings that were PAID before (the snapshot of batch E, or its last verdict) and are not PAID now. A
 -- reversal explains it (mapping 5.3): a refund, on DIRECT when they are REFUNDED now; or a payment turned cancelled,
 -- when the bridge held that very payment as captured. Any other cancelled payment is an attempt that came to nothing.
+{{ config(twin='composite') }}
+
 with before as (
     select booking_key from {{ source('phase2', 'status_snapshot') }}
     where customer_payment_status = 'PAID'

@@ -1,4 +1,6 @@
 -- Bookings whose adults and children are not those of their items (gate D-03); without any item they differ too.
+{{ config(twin='kept') }}
+
 with items as (
     select
         booking_key,

@@ -1,5 +1,7 @@
 -- Bridge rows with an open review (mapping 1: BOOKING_REVIEW for bookings, CATALOG_EXTENDED_METADATA for catalog).
 -- A queue row names a source row or an identity; the bridge row is the one that came from it.
+{{ config(twin='composite') }}
+
 with open_rows as (
     select
         source_system,

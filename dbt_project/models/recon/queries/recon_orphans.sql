@@ -1,5 +1,7 @@
 -- Required query: keys that lead nowhere. Foreign keys that the database holds (it may have lost them), and the ones
 -- that it cannot hold: polymorphic references, children that every row must have.
+{{ config(twin='kept') }}
+
 {%- set children = {
     'booking_contact': 'contact', 'booking_party': 'party', 'ops_booking_state': 'state'
 } %}
@@ -81,8 +83,9 @@ select
     'ref' as entity,
     refs.external_ref_key as key,
     'REF_TO_NOTHING' as status,
-    jsonb_build_object('entity_type', refs.entity_type, 'kind', refs.external_ref_kind, 'ref', refs.external_ref)
-        as detail
+    jsonb_build_object(
+        'booking_key', refs.entity_key, 'kind', refs.external_ref_kind, 'ref', refs.external_ref
+    ) as detail
 from {{ source('bridge', 'channel_external_refs') }} as refs
 where
     refs.entity_type = 'BOOKING'

@@ -1,4 +1,6 @@
 -- Required query: payments on the wrong booking, flags and statuses that the payments contradict.
+{{ config(twin='kept') }}
+
 with events as (
     select
         events.payment_key,

@@ -1,5 +1,7 @@
 -- Grain: one landed booking. What its source calls it, and where the bridge has it: by that identity, and by the ref
 -- with its source id. Gates D-01, D-05 and D-06 read this.
+{{ config(twin='kept') }}
+
 with queued as (
     select 'balisnap:' || b.source_pk as source_row
     from ({{ recon_queued('balisnap', 'Booking', 'BOOKING_REVIEW', ['INVALID_SOURCE']) }}) as b

@@ -1,5 +1,7 @@
 -- Required query: where the fulfilment status and the settlement of the finance say different things, or the two places
 -- that hold the status do. Settlement is read from landing: paid items of the finances of a booking's candidates.
+{{ config(twin='kept') }}
+
 with finances as (
     select
         finances.booking_id,

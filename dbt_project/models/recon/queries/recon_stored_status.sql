@@ -1,6 +1,8 @@
 -- Required query: bookings whose stored status, as the best-ranked bstadmin candidate has it, is not the one that the
 -- bridge recomputed (mapping 4.7). Counted and listed, and no gate of its own: the recomputed status wins. A booking
 -- that is newer in the bridge than in its sources was not recomputed.
+{{ config(twin='kept') }}
+
 with candidates as (
     select
         links.booking_key,

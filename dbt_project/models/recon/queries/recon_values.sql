@@ -1,6 +1,8 @@
 -- Required query: bridge rows with a value that none of their source rows has, where the rules only choose among these.
 -- Which of them they choose is held by their unit tests and the oracle; nothing of the mapping is repeated here.
 -- Letter by letter first: the rulebook is asked about the few that differ.
+{{ config(twin='kept') }}
+
 with stated as (
     select
         links.booking_key,

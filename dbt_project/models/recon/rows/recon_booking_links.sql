@@ -1,4 +1,6 @@
 -- Grain: one landed booking, and the bridge row that the ref with its source id leads to (null: none).
+{{ config(twin='kept') }}
+
 select
     'balisnap' as source_system,
     landed.booking_id,

@@ -1,6 +1,8 @@
 -- Grain: one landed booking. Of the candidates that lead to one bridge row, the one whose money the bridge shows stands
 -- for it (none: the first); the others are merged as duplicates. A booking on a day that none of them has is another
 -- trip: nobody's row.
+{{ config(twin='kept') }}
+
 with items as (
     select
         i.booking_id,
@@ -166,6 +168,7 @@ judged as (
 
 select
     source,
+    booking_id,
     booking_id::text as source_key,
     booking_key as bridge_key,
     case

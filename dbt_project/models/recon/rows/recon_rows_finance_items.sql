@@ -1,5 +1,7 @@
 -- Grain: one landed finance item. The bridge has no row for it: its finance carries it, as the settlement status that
 -- it and its siblings add up to (mapping 5.5). So it is where its finance is, as long as that status tells the truth.
+{{ config(twin='kept') }}
+
 with landed as (
     select
         finance_item_id,
@@ -10,6 +12,7 @@ with landed as (
 
 select
     'bstadmin.booking_finance_items' as source,
+    finances.booking_id,
     landed.finance_item_id::text as source_key,
     finances.bridge_key,
     case

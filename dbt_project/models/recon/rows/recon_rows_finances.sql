@@ -1,9 +1,12 @@
 -- Grain: one landed booking finance; a booking shows one, another's waits in the queue (mapping 5.5). It is bridged on
 -- its booking, or on the one that a person named. What stays on a booking that no source has any more (its own is now
 -- another's, or refused) is for a person to decide, as the queue says.
+{{ config(twin='kept') }}
+
 with judged as (
     select
         landed.booking_finance_id::text as source_pk,
+        landed.booking_id,
         bridged.finance_bridge_key,
         bridged.settlement_status,
         case
@@ -37,6 +40,7 @@ with judged as (
 
 select
     'bstadmin.booking_finances' as source,
+    booking_id,
     source_pk as source_key,
     finance_bridge_key as bridge_key,
     settlement_status,

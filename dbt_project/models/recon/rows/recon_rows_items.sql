@@ -1,5 +1,7 @@
 -- Grain: one landed booking item. Those of one shop booking per identity are carried, cancelled ones only when all are.
 -- One that names other travellers or another variant than its source is not carried; its money is all its amounts.
+{{ config(twin='kept') }}
+
 with landed as (
     select
         items.booking_item_id,

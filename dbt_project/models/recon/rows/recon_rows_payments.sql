@@ -1,8 +1,11 @@
 -- Grain: one landed payment. Only one without a booking in the bridge, without a time or with an id that does not fit
 -- may wait in the queue. Its money is held against the event's, sign and all; so are its status, time and ids.
+{{ config(twin='kept') }}
+
 with judged as (
     select
         landed.payment_id,
+        landed.booking_id,
         events.payment_key,
         case
             when events.payment_key is not null then 'bridged'
@@ -45,6 +48,7 @@ with judged as (
 
 select
     'balisnap.Payment' as source,
+    booking_id,
     payment_id::text as source_key,
     payment_key as bridge_key,
     coalesce(has_its_facts, false) as has_its_facts,

@@ -1,6 +1,9 @@
 -- Grain: one landed traveller. A traveller goes where the item goes: into the party's rows when the item is carried.
+{{ config(twin='kept') }}
+
 select
     'balisnap.BookingTraveler' as source,
+    items.booking_id,
     landed.traveler_id::text as source_key,
     case when items.category = 'bridged' then items.booking_key end as bridge_key,
     case

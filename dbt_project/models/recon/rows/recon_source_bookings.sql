@@ -1,5 +1,7 @@
 -- Every landed booking with the identity that its source gives it (mapping 1, 2, 4.1): computed here from landing and
 -- the rulebook's normalisation alone, so that the bridge is held against the sources and not against itself.
+{{ config(twin='part') }}
+
 with landed as (
     select
         'balisnap' as source_system,
