@@ -134,12 +134,18 @@ def _fill(ops: psycopg.Connection, theirs: psycopg.Connection, table: str) -> No
 
 # --- the drill -----------------------------------------------------------------------------------------------------
 
+# The stand-in is empty, the copy is not: a number that no booking of the real bstadmin has there.
+_FREE = """
+select coalesce(max(r.external_ref::integer), 0) + 1
+from public.channel_external_refs as r
+where r.entity_type = 'BOOKING' and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+"""
 _THEIRS = """
 insert into public.bookings (
-    booking_ref, user_id, booking_date, tour_name, tour_date, total_price, number_of_adult, source, updated_at
+    booking_id, booking_ref, user_id, booking_date, tour_name, tour_date, total_price, number_of_adult, source,
+    updated_at
 )
-values (%(ref)s, 'u', '2026-01-01', 'Drill', '2150-02-28 16:00', 100, 2, 'GYG', '2026-01-02')
-returning booking_id
+values (%(id)s, %(ref)s, 'u', '2026-01-01', 'Drill', '2150-02-28 16:00', 100, 2, 'GYG', '2026-01-02')
 """
 _OURS = """
 with core as (
@@ -285,7 +291,8 @@ def rollback(service: Service, out: Outcome) -> None:
 
 def _made_up(conn: psycopg.Connection, theirs: psycopg.Connection) -> _Booking:
     ref = f"DRILL-{uuid4().hex[:12].upper()}"
-    (number,) = theirs.execute(_THEIRS, {"ref": ref}).fetchone() or (0,)
+    (number,) = conn.execute(_FREE).fetchone() or (1,)
+    theirs.execute(_THEIRS, {"id": number, "ref": ref})
     made = _Booking(uuid4(), number)
     conn.execute(_OURS, {"key": made.key, "ref": ref, "id": str(number)})
     return made

@@ -32,6 +32,14 @@ FEW = 40  # events of a burst
 DRILLS: dict[str, Callable[[Service], Outcome]] = drills.DRILLS | {"burst": lambda one: drills.burst(one, events=FEW)}
 OURS = "alter database {} connection limit 7062"  # the mark of a database that was made to be dropped
 
+KNOWN = """
+insert into public.channel_external_refs (
+    external_ref_key, entity_type, entity_key, channel_code, external_ref_kind, external_ref, source_system,
+    source_table, source_pk
+)
+values (gen_random_uuid(), 'BOOKING', gen_random_uuid(), 'GYG', 'BSTADMIN_BOOKING_ID', '1', 'bstadmin', 'bookings', '1')
+"""  # the bridge has bookings of bstadmin, what stands in for it has none
+
 
 @pytest.fixture(scope="module")
 def ops() -> Iterator[str]:
@@ -41,6 +49,8 @@ def ops() -> Iterator[str]:
         with postgres.connect(server, autocommit=True) as admin:
             admin.execute(postgres.statement(OURS, postgres.database_name(url)))
         warehouse.build(url, "ops_read")
+        with postgres.connect(url, autocommit=True) as conn:
+            conn.execute(KNOWN)
         yield url
 
 
