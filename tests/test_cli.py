@@ -122,3 +122,9 @@ def test_env_prints_exports_that_a_shell_takes(database: str) -> None:
         ["sh", "-c", done.stdout + '\nprintf %s "$OPS_DB_URL"'], text=True, capture_output=True, check=True
     )
     assert shown.stdout == database
+
+
+@pytest.mark.parametrize("environment", ["local", "staging"])
+def test_a_shell_that_took_the_exports_is_in_the_same_environment(database: str, environment: str) -> None:
+    done = phase2("env", **urls(database), PHASE2_ENV=environment)
+    assert f"export PHASE2_ENV={environment}\n" in done.stdout

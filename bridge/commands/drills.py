@@ -52,7 +52,7 @@ def drill(
 
 
 def _show(entry: ledger.Entry) -> None:
-    table = Table("", str(entry.subject).replace("_", " "), "", box=None, header_style="bold")
+    table = Table("", entry.body["title"], "", box=None, header_style="bold")
     for check in entry.body["checks"]:
         table.add_row(coloured("PASS" if check["passed"] else "FAIL"), escape(check["name"]), escape(check["found"]))
     out.print(table)

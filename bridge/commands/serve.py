@@ -128,8 +128,8 @@ def event(json: Json = False) -> None:
 def env(json: Json = False) -> None:
     """Print what others need to reach us as shell exports: `eval "$(phase2 env)"`.
 
-    The database URLs in use, `CORE_API_URL`, and the tokens and secrets of the local set-up (only there: elsewhere they
-    are yours).
+    The database URLs and `PHASE2_ENV` in use, `CORE_API_URL`, and the tokens and secrets of the local set-up (only there:
+    elsewhere they are yours).
     """
     from bridge.core_settings import CoreSettings, core_settings, local_secrets
     from core_api.console import session
@@ -139,6 +139,7 @@ def env(json: Json = False) -> None:
     if dbs.channel:
         values["CHANNEL_DB_URL"] = dbs.channel
     values |= postgres.dbt_environment(dbs.ops)
+    values["PHASE2_ENV"] = policy().environment  # with URLs set it would be production, whoever the server is
     if policy().environment == "local":
         values |= {"CORE_API_URL": core_settings().url} | local_secrets()
         if session.is_open_house(core_settings()):
