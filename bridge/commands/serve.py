@@ -128,8 +128,8 @@ def event(json: Json = False) -> None:
 def env(json: Json = False) -> None:
     """Print what others need to reach us as shell exports: `eval "$(phase2 env)"`.
 
-    The database URLs and `PHASE2_ENV` in use, `CORE_API_URL`, and the tokens and secrets of the local set-up (only there:
-    elsewhere they are yours).
+    The database URLs and `PHASE2_ENV` in use, `CORE_API_URL`, and the tokens and secrets of the local set-up (only
+    there: elsewhere they are yours).
     """
     from bridge.core_settings import CoreSettings, core_settings, local_secrets
     from core_api.console import session
