@@ -187,8 +187,9 @@ def _pair(service: Service, conn: psycopg.Connection, actors: list[str]) -> dict
         if not lacking or time.monotonic() > deadline:
             return have
         actor, day = next(turns), str(today + timedelta(days=60 - number % 240))
-        for page in ("bookings", "assignments", "finance/summary") if {*lacking} - {"booking"} else ():
-            service.get(_PATH + page, actor=actor, shadow=True, dateTo=day)
+        for page in _LISTS:  # those alone that are lacking: of more than two at a time the service drops the rest
+            if page.partition("/")[0] in lacking:
+                service.get(_PATH + page, actor=actor, shadow=True, dateTo=day)
         if "booking" in lacking:
             service.get(f"{_PATH}bookings/{next(ids)}", actor=actor, shadow=True)
         time.sleep(PAUSE_SECONDS)
