@@ -36,6 +36,10 @@ drop schema if exists ops_read cascade;
 drop table if exists dbt_recon.recon_g_reading;
 
 drop index if exists
+public.ix_booking_contact_name_of_booking,
+public.ix_ops_assignment_driven,
+public.ix_ops_booking_state_paid,
+public.ix_ops_finance_bridge_sums,
 public.ix_booking_core_page,
 public.ix_booking_core_status_page,
 public.ix_booking_core_channel_page,
