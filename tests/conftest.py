@@ -17,6 +17,11 @@ from bridge.settings import ROOT
 
 _HOME = ROOT / ".phase2" / "tests"
 _presence: IO[str]
+# Each file is one worker's: those that take minutes begin first, so that none of them is left alone in the end.
+_LONGEST = (
+    "follow", "flows", "rollback", "rehearsal", "faults", "rerun", "batch_f", "door", "concurrent_life", "crashes",
+    "ingest_outages", "differential", "console", "explain", "batch_h", "batch_g", "guardrails", "gates",
+)  # fmt: skip
 _SYSTEM = sorted(Path("/usr/lib/postgresql").glob("1[5-9]/bin/initdb"))
 
 
@@ -30,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TEST_PG_URL"] = _maintenance(embedded.ensure(_HOME / "embedded").ops)
     if "TEST_PG15_URL" not in os.environ and _SYSTEM:
         os.environ["TEST_PG15_URL"] = _maintenance(embedded.ensure(_HOME / "system", _SYSTEM[0].parent).ops)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -30,7 +30,8 @@ values ('migration_run_log');
 
 -- @fault A-01 | schema | a column has another type
 -- @plant
-alter table public.booking_contact alter updated_from_source type text;
+alter table public.booking_contact drop column updated_from_source cascade;
+alter table public.booking_contact add column updated_from_source text;
 -- @names
 values ('booking_contact');
 

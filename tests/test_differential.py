@@ -84,6 +84,7 @@ def test_models_and_oracle_agree(seed: int) -> None:
     _agree(os.environ["TEST_PG_URL"], seed, hostile=False)
 
 
+@pytest.mark.long
 def test_models_and_oracle_agree_whatever_the_session_and_the_order_of_rows() -> None:
     """Another server version and locale where there is one, odd session settings, source rows in another order."""
     _agree(os.environ.get("TEST_PG15_URL", os.environ["TEST_PG_URL"]), 1, hostile=True)

@@ -393,6 +393,7 @@ def test_killed_in_mid_batch_and_run_again_ends_as_if_nothing_had_happened(
         other.drop()
 
 
+@pytest.mark.long
 def test_a_failed_gate_holds_the_batches_after_it_or_rolls_back(prefect_url: str, tmp_path: Path) -> None:
     shop = Shop(os.environ["TEST_PG_URL"], tmp_path, prefect_url)
     try:

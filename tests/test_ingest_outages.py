@@ -264,6 +264,8 @@ def test_the_disk_of_the_log_is_full(own: Own, real: Parts, small_disk: Path) ->
 def test_the_disk_of_the_write_ahead_log_is_full(own: Own, real: Parts, small_disk: Path) -> None:
     """A commit that cannot be written down takes the whole server with it; it starts again when there is room."""
     server = embedded._server(own.home)
+    with postgres.connect(own.url, autocommit=True) as conn:
+        conn.execute("select pg_switch_wal()")  # with room in the one file that it gets
     embedded.stop(own.home)
     now = server.run("pg_controldata", "-D", str(server.data)).stdout.split("REDO WAL file:")[1].split()[0]
     wal, aside = server.data / "pg_wal", server.data / "pg_wal.before"

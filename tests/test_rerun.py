@@ -323,6 +323,7 @@ def test_batch_e_takes_over_what_batch_d_built_unless_somebody_has_moved_meanwhi
     assert taken_over == [True, False, False, False]
 
 
+@pytest.mark.long
 def test_items_of_a_booking_that_is_newer_in_the_bridge_are_no_first_load() -> None:
     """All that the model may remove is empty then, but its keys are taken: a plain insert would break on them."""
     with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
