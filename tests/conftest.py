@@ -19,7 +19,7 @@ _HOME = ROOT / ".phase2" / "tests"
 _presence: IO[str]
 # Each file is one worker's: those that take minutes begin first, so that none of them is left alone in the end.
 _LONGEST = (
-    "follow", "flows", "rollback", "rehearsal", "faults", "rerun", "batch_f", "door", "concurrent_life", "crashes",
+    "follow", "flows", "rollback", "faults", "rerun", "batch_f", "door", "concurrent_life", "crashes",
     "ingest_outages", "differential", "console", "explain", "batch_h", "batch_g", "guardrails", "gates",
 )  # fmt: skip
 _SYSTEM = sorted(Path("/usr/lib/postgresql").glob("1[5-9]/bin/initdb"))

@@ -53,6 +53,10 @@ STAGING = POLICIES["staging"]
 Body = dict[str, Any]
 
 
+# Whole rehearsals of A to E, a few minutes of them; test_batch_f.py and test_batch_h.py hold theirs on each change.
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """Healthy sample sources, and an ops database where nothing has run."""
