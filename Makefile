@@ -87,7 +87,7 @@ crash-matrix: setup ## Kill each step at each point and run it again: the matrix
 test: setup ## The tests, on real databases
 	@$(VENV)/bin/pytest
 test-all: setup ## The tests, also those that take long
-	@$(VENV)/bin/pytest -m ""
+	@FOLLOW_STEPS=4 $(VENV)/bin/pytest -m ""
 lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed since it was last clean
 	@touch $(LINTED).now
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .

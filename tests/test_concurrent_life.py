@@ -175,6 +175,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeli
     settings.cache_clear()
 
 
+@pytest.mark.long
 def test_the_shop_stays_open_while_batches_run(pipeline: Pipeline) -> None:
     life = Life(pipeline.databases)
     with life.goes_on():

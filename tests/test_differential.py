@@ -79,6 +79,7 @@ def _changes(pipeline: Pipeline) -> list[tuple]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_models_and_oracle_agree(seed: int) -> None:
     _agree(os.environ["TEST_PG_URL"], seed, hostile=False)

@@ -28,7 +28,7 @@ from tests.oracle.histories import BALISNAP, BSTADMIN, SCHEMAS, Tables
 from tests.pipeline import Pipeline, fresh
 
 HISTORIES = int(os.environ.get("FOLLOW_HISTORIES", "200"))
-STEPS = int(os.environ.get("FOLLOW_STEPS", "4"))
+STEPS = int(os.environ.get("FOLLOW_STEPS", "2"))
 SEED = int(os.environ.get("FOLLOW_SEED", "1"))
 APART = 10_000  # ids of one history beside the next one's
 
