@@ -649,7 +649,11 @@ def test_lost_connections_cost_no_request(client, ops):
     post(client, event())
     before = count(ops)
     for _ in range(2):
-        rows(ops, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'phase2-core-api'")
+        rows(
+            ops,
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where application_name = 'phase2-core-api' and datname = current_database()",
+        )
         bodies = [json.dumps(event()).encode() for _ in range(20)]
         answers = at_once(str(client.base_url), [(body, signed(body)) for body in bodies])
         assert [answered.status_code for answered in answers] == [202] * 20

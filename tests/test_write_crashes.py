@@ -150,7 +150,12 @@ def once(sides: Sides, booking: Any, note: str) -> None:
 
 
 def cut(sides: Sides, who: str) -> None:
-    sides.sql("select pg_terminate_backend(a.pid) from pg_stat_activity as a where a.application_name = %s", who)
+    ours = [psycopg.conninfo.conninfo_to_dict(url)["dbname"] for url in (sides.ops, sides.bstadmin)]
+    sides.sql(
+        "select pg_terminate_backend(a.pid) from pg_stat_activity as a"
+        " where a.application_name = %s and a.datname = any(%s)",
+        who, ours,
+    )  # fmt: skip
 
 
 def databases(sides: Sides) -> Databases:
