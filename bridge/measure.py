@@ -1,4 +1,4 @@
-"""Measuring the gates of batches D and E where something was touched: what was found of other bookings was kept.
+"""Measuring the gates of batches C to E where something was touched: what was found of other bookings was kept.
 
 The views in dbt_recon say what the gates count. Of those that have a row for a booking (or for what is wrong with one)
 the rows are kept, `dbt_recon.kept_…`; measures, parity and lists are made of kept rows by the same SQL as of the views
@@ -25,7 +25,7 @@ from bridge import changes, follow, written
 
 __all__ = ["BATCHES", "Measured", "forget", "prepare", "read", "renew", "stands"]
 
-BATCHES = {"gates_d": "d", "gates_e": "e"}
+BATCHES = {"gates_c": "c", "gates_d": "d", "gates_e": "e"}
 
 # Whose a kept row is; of a finding about the catalog nobody's, it is made again each time.
 _ROW = "(split_part(k.source, '.', 1), k.booking_id)"
@@ -43,7 +43,12 @@ _KEPT = {
     "recon_payment_linkage": _FINDING,
     "recon_head_counts": _FINDING,
     "recon_orphans": _FINDING,
+    "recon_ref_marks": "k.entity_key",
 }
+# Who shares a ref is not known by booking: made again where any booking's refs are others.
+_TOGETHER = ("recon_duplicate_bookings", "recon_duplicate_refs")
+_MARKS = "recon_ref_marks"
+_ROW_OF_MARKS = "hash_record_extended(row(k.entity_key, k.mark), 0)"
 _KEPT_OF_E = {
     "recon_rows_payments": _ROW,
     "recon_rows_finances": _ROW,
@@ -65,9 +70,10 @@ class Measured:
 
 
 def read(conn: psycopg.Connection, batch: str, project: str, *, whole: str | None = None) -> Measured:
-    """Measure the gates of `batch` ("d", "e") into dbt_recon.recon_{batch}_reading, as the run in phase2.run_context.
+    """Measure the gates of a batch ("c", "d", "e") into its reading in dbt_recon, as the run in phase2.run_context.
 
-    `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known.
+    `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known; gates of batch C
+    are not measured here then.
     """
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read")
@@ -75,6 +81,8 @@ def read(conn: psycopg.Connection, batch: str, project: str, *, whole: str | Non
         was = _state(conn)
         now, why = prepare(conn, project)
         whole = whole or why
+        if whole and batch == "c":
+            return Measured(whole)  # its own views are small: nothing of them is kept
         if whole:
             kept = _measure_all(conn, _ALL if batch == "e" else _KEPT)
             measured = Measured(whole)
@@ -170,7 +178,7 @@ def _is_as_kept(conn: psycopg.Connection, was: dict[str, Any]) -> bool:
         ).format(
             name=sql.Literal(view), is_young=is_young, is_news=written.news(was, "t.xmin"), kept=_relation("kept", view)
         )
-        for view in _ALL
+        for view in (*_ALL, *_TOGETHER)
     ]
     rows = conn.execute(sql.SQL(" union all ").join(counts)).fetchall()
     return all(news == 0 for *_, news in rows) and {view: count for view, count, _ in rows} == was["kept"]
@@ -286,15 +294,17 @@ def _measure_all(conn: psycopg.Connection, views: dict[str, str]) -> dict[str, i
     kept = {}
     for view in _ALL:
         conn.execute(sql.SQL("truncate {}").format(_relation("kept", view)))
-    for view in views:
-        made = conn.execute(
-            sql.SQL("insert into {} select * from {}").format(
-                _relation("kept", view), sql.Identifier("dbt_recon", view)
-            )
-        )
+    for view in (*views, *_TOGETHER):
+        kept[view] = _make(conn, view)
         conn.execute(sql.SQL("analyze {}").format(_relation("kept", view)))
-        kept[view] = made.rowcount
     return kept if views is _ALL and not _has_strays(conn, _ALL) else None
+
+
+def _make(conn: psycopg.Connection, view: str) -> int:
+    """The kept rows of a view, all of them; how many."""
+    kept = {"kept": _relation("kept", view), "view": sql.Identifier("dbt_recon", view)}
+    conn.execute(sql.SQL("truncate {kept}").format(**kept))
+    return conn.execute(sql.SQL("insert into {kept} select * from {view}").format(**kept)).rowcount
 
 
 def _measure_touched(conn: psycopg.Connection, were: dict[str, int]) -> dict[str, int] | None:
@@ -304,22 +314,32 @@ def _measure_touched(conn: psycopg.Connection, were: dict[str, int]) -> dict[str
         conn.execute(sql.SQL("truncate {touched}").format(**names))
         conn.execute(sql.SQL("insert into {touched} select * from {part}").format(**names))
         conn.execute(sql.SQL("analyze {touched}").format(**names))
-    kept = {}
-    strays = False
+    kept: dict[str, int] = {}
+    strays = refs_stand = False
     for view, owner in _ALL.items():
         parts = {
             "kept": _relation("kept", view), "part": _relation("part", view), "is_touched": _is_touched(owner),
-            "is_stray": _is_stray(owner),
+            "is_stray": _is_stray(owner), "row": sql.SQL(_ROW_OF_MARKS if view == _MARKS else "null::bigint"),
         }  # fmt: skip
-        gone = conn.execute(sql.SQL("delete from {kept} as k where {is_touched}").format(**parts)).rowcount
-        made, stray = conn.execute(
+        gone, said = conn.execute(
             sql.SQL(
-                "with made as (insert into {kept} as k select * from {part} returning {is_stray} as is_stray)"
-                " select count(*), coalesce(bool_or(is_stray), false) from made"
+                "with gone as (delete from {kept} as k where {is_touched} returning {row} as row)"
+                " select count(*), bit_xor(row) from gone"
             ).format(**parts)
-        ).fetchone() or (0, False)
+        ).fetchone() or (0, None)
+        made, says, stray = conn.execute(
+            sql.SQL(
+                "with made as ("
+                " insert into {kept} as k select * from {part} returning {row} as row, {is_stray} as is_stray)"
+                " select count(*), bit_xor(row), coalesce(bool_or(is_stray), false) from made"
+            ).format(**parts)
+        ).fetchone() or (0, None, False)
         kept[view] = were[view] - gone + made
         strays = strays or stray
+        if view == _MARKS:
+            refs_stand = said == says
+    for view in _TOGETHER:
+        kept[view] = were[view] if refs_stand else _make(conn, view)
     return None if strays else kept
 
 
@@ -328,7 +348,7 @@ def _is_touched(owner: str) -> sql.Composed:
         of = "{} in (select t.source_system, t.booking_id from phase2.touched_bookings as t)"
     else:
         of = "{} in (select t.booking_key from phase2.touched_keys as t)"
-    if owner is _FINDING:
+    if owner in (_FINDING, _KEPT[_MARKS]):
         of += " or k.batch = 'C'"
     return sql.SQL(of).format(sql.SQL(owner))  # type: ignore[arg-type]
 

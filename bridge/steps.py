@@ -761,7 +761,7 @@ def _build(
 
 
 def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
-    """Measure the gates of D or E, and test them where all rows were measured; the verdict judges the same rows."""
+    """Measure the gates of C, D or E, and test them where all rows were measured; the verdict judges the same rows."""
     whole = "asked for" if run.full else None
     with run.connect() as own:  # what ends this connection leaves the log's
         measured = measure.read(own, measure.BATCHES[selector], entry.checksum or "", whole=whole)
@@ -773,7 +773,7 @@ def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     entry.detail["whole"] = measured.whole
     if not run.full:
         run.progress(f"  measures everything: {measured.whole}")
-    tests = ["--exclude-resource-type", "model"]
+    tests = [] if selector == "gates_c" else ["--exclude-resource-type", "model"]  # C's are measured there
     return warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, extra=tests)
 
 
@@ -987,6 +987,7 @@ _VIEWS = {
     "ops_read": ("ops_read.shadow_bookings",),
     "recon": (
         "dbt_recon.recon_global",
+        "dbt_recon.kept_recon_c",
         "dbt_recon.kept_recon_d",
         "dbt_recon.kept_recon_e",
         *(f"dbt_recon.recon_{code.lower()}" for code in ORDER),

@@ -1,5 +1,7 @@
 -- Gate G-01: bridge rows that are the same booking, by the normal form of their identity or by a source booking that
 -- two of them came from. The first of a group (lowest key) is not listed: it is the one that may stay.
+{{ config(twin='together') }}
+
 {%- set by_identity -%}
     hash_record_extended(row(channel_code, {{ recon_norm_ref('external_booking_ref') }}), 0)
 {%- endset %}

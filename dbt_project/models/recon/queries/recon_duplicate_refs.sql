@@ -1,5 +1,7 @@
 -- Required query: external refs that say the same of two entities, or two things of one source row.
 -- Kinds that hold ids are equal when their text is; a booking's ref is equal in its normal form.
+{{ config(twin='together') }}
+
 {%- set ref -%}
     case when external_ref_kind = 'BOOKING_REF' then {{ recon_norm_ref('external_ref') }} else external_ref end
 {%- endset -%}
