@@ -105,10 +105,8 @@ def _history(server: str, count: int) -> list[str]:
         differences = [*step.difference, *map(str, step.wrongly_measured)]
         wrong += [f"history, step {step.number}: {line}" for line in differences]
         _tell(f"history, step {step.number}: {step.said}, {len(differences)} differences")
-    print(
-        f"{test_follow.HISTORIES} histories of {count} steps, followed and computed"
-        f" ({time.perf_counter() - began:,.0f} s): {'the fingerprints differ' if wrong else 'equal fingerprints after each'}"
-    )
+    seconds, came = time.perf_counter() - began, "not the same" if wrong else "equal fingerprints after each"
+    print(f"{test_follow.HISTORIES} histories of {count} steps, followed and computed ({seconds:,.0f} s): {came}")
     return wrong
 
 

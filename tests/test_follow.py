@@ -532,3 +532,132 @@ def test_a_booking_that_the_closure_missed_would_be_seen(monkeypatch: pytest.Mon
             pipeline.run("C", "E", as_of, gates=False)
             seen = seen or bool(_written(pipeline))
             assert seen == cut, _written(pipeline)
+
+
+# Of each kind one booking that its source can do without, and what the source does to it.
+_PICKED = """
+    select b.booking_id, b.booking_ref from public.bookings as b
+    where
+        b.source = 'GYG' and b.booking_ref ~ '^[A-Z0-9]+$'
+        and exists (select 1 from public.booking_finances as f where f.booking_id = b.booking_id)
+        and not exists (
+            select 1 from public.bookings as o
+            where o.booking_id <> b.booking_id and upper(trim(o.booking_ref)) = b.booking_ref
+        )
+    order by b.booking_id limit 4
+"""
+_DROPPED = {
+    "balisnap": (
+        'delete from public."BookingTraveler" where booking_item_id in (select i.booking_item_id'
+        ' from public."BookingItem" as i where i.booking_id = <paid>)',
+        'delete from public."BookingItem" where booking_id = <paid>',
+        'delete from public."Payment" where booking_id = <paid>',
+        'delete from public."Booking" where booking_id = <paid>',
+    ),
+    "bstadmin": (
+        "delete from public.booking_finance_items where booking_finance_id in (select f.booking_finance_id"
+        " from public.booking_finances as f where f.booking_id = <gone>)",
+        "delete from public.booking_finances where booking_id = <gone>",
+        "delete from public.bookings where booking_id = <gone>",
+        "update public.bookings set booking_ref = (select b.booking_ref from public.bookings as b"
+        " where b.booking_id = <winner>) where booking_id = <merged>",
+        "update public.bookings set booking_ref = 'CORRECTED1' where booking_id = <corrected>",
+    ),
+}
+
+
+_HANGING_ON = """
+    select
+        (select count(*) from public.payment_event as t where t.booking_key = k.booking_key) as payments,
+        (select count(*) from public.ops_finance_bridge as t where t.booking_key = k.booking_key) as finances,
+        (select count(*) from public.booking_item_snapshot as t where t.booking_key = k.booking_key) as items,
+        (select count(*) from public.booking_contact as t where t.booking_key = k.booking_key) as contacts,
+        (select count(*) from public.ops_booking_state as t where t.booking_key = k.booking_key) as states
+    from (select %s::uuid as booking_key) as k
+"""
+
+
+def _rows_of(pipeline: Pipeline, key: object) -> dict[str, int]:
+    """How many rows hang on a booking of the bridge."""
+    [counts] = pipeline.rows(_HANGING_ON, key)
+    return dict(zip(("payments", "finances", "items", "contacts", "states"), counts, strict=True))
+
+
+def _reviews(pipeline: Pipeline, key: object) -> list[str]:
+    return [
+        row[0]
+        for row in pipeline.rows(
+            "select q.reason_code from public.unmapped_queue as q join public.booking_core as c"
+            " on q.source_pk = c.channel_code || ':' || c.external_booking_ref"
+            " where q.status = 'OPEN' and q.source_table = 'booking_identity' and c.booking_key = %s",
+            key,
+        )
+    ]
+
+
+def test_what_the_sources_drop_is_followed_softly() -> None:
+    """A booking deleted, merged into another or renamed: nothing with money or a past goes; a person is asked."""
+    of_id = "select entity_key from public.channel_external_refs where external_ref_kind = %s and external_ref = %s"
+    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+        dbs, as_of = pipeline.databases, date(2026, 2, 19)
+        sources.create(dbs.balisnap, dbs.bstadmin, bookings=200, seed=7, as_of=as_of)
+        pipeline.run("A", "E", as_of, gates=False)
+        with postgres.connect(dbs.bstadmin, read_only=True) as conn:
+            picked = dict(zip(("gone", "winner", "merged", "corrected"), conn.execute(_PICKED).fetchall(), strict=True))
+        ids = {name: row[0] for name, row in picked.items()}
+        # a payment whose booking no other source knows
+        [(ids["paid"], paid)] = pipeline.rows(
+            "select r.external_ref, e.booking_key from public.payment_event as e"
+            " join public.channel_external_refs as r"
+            " on r.entity_key = e.booking_key and r.external_ref_kind = 'BALISNAP_BOOKING_ID'"
+            " where not exists (select 1 from public.channel_external_refs as o"
+            " where o.entity_key = e.booking_key and o.external_ref_kind = 'BSTADMIN_BOOKING_ID')"
+            " order by e.booking_key limit 1"
+        )
+        keys = {
+            name: pipeline.rows(of_id, "BSTADMIN_BOOKING_ID", str(one))[0][0]
+            for name, one in ids.items()
+            if name != "paid"
+        } | {"paid": paid}
+        had = {name: _rows_of(pipeline, key) for name, key in keys.items()}
+        assert had["gone"]["finances"] == had["merged"]["finances"] == 1
+        assert had["paid"]["payments"] > 0
+        for source, statements in _DROPPED.items():
+            with postgres.connect(getattr(dbs, source)) as conn:
+                conn.execute("set session_replication_role = replica")
+                for statement in statements:
+                    for name, one in ids.items():
+                        statement = statement.replace(f"<{name}>", str(one))
+                    assert conn.execute(statement.encode()).rowcount, statement
+                conn.commit()
+        outcomes = pipeline.run("C", "E", as_of, full=False)
+        followed = pipeline.rows(
+            "select detail ? 'followed' from phase2.step_log"
+            " where run_id = (select run_id from phase2.run_context) and step in ('dbt batch_d', 'dbt batch_e')"
+        )
+        assert followed == [(True,), (True,)]
+        has = {name: _rows_of(pipeline, key) for name, key in keys.items()}
+        for name in ("gone", "paid"):  # no source has it: all that hangs on it stays, and a person is asked
+            assert has[name] == had[name], name
+            assert _reviews(pipeline, keys[name]) == ["NO_MATCH"], name
+        # both rows are the winner's now; the name that nobody bears stays, with its past
+        for name in ("winner", "merged"):
+            assert pipeline.rows(of_id, "BSTADMIN_BOOKING_ID", str(ids[name])) == [(keys["winner"],)]
+        assert has["merged"]["contacts"] == has["merged"]["states"] == 1
+        assert has["winner"]["finances"] == 1
+        assert _reviews(pipeline, keys["merged"]) == ["NO_MATCH"]
+        # a corrected ref is no new booking
+        assert pipeline.rows(
+            "select booking_key from public.booking_core where external_booking_ref = 'CORRECTED1'"
+        ) == [(keys["corrected"],)]
+        assert has["corrected"] == had["corrected"]
+        assert _reviews(pipeline, keys["corrected"]) == []
+        # two finances of one booking: one is its own, about the other a person is asked, and it is not lost
+        asked = pipeline.rows(
+            "select q.reason_code from public.unmapped_queue as q where q.status = 'OPEN'"
+            " and q.queue_type = 'PAYMENT_LINK' and q.source_table = 'booking_finances'"
+        )
+        assert ("MULTI_MATCH",) in asked
+        for outcome in outcomes:  # conservation, of rows and of money
+            assert outcome.verdict.unaccounted_rows == 0
+            assert outcome.verdict.exceptions_of("G-08") == ()
