@@ -559,7 +559,8 @@ _DROPPED = {
         " from public.booking_finances as f where f.booking_id = <gone>)",
         "delete from public.booking_finances where booking_id = <gone>",
         "delete from public.bookings where booking_id = <gone>",
-        "update public.bookings set booking_ref = (select b.booking_ref from public.bookings as b"
+        # the same ref but for a blank: bstadmin holds each spelling once
+        "update public.bookings set booking_ref = (select b.booking_ref || ' ' from public.bookings as b"
         " where b.booking_id = <winner>) where booking_id = <merged>",
         "update public.bookings set booking_ref = 'CORRECTED1' where booking_id = <corrected>",
     ),
