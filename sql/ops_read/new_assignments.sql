@@ -32,7 +32,7 @@ with keys as materialized (
             where a.booking_key = c.booking_key and a.is_active and a.driver_id is not null
         )
         and (c.tour_date, c.created_at) = (%(after_date)s::date, %(after_created)s::timestamptz)
-    -- @end
+-- @end
 )
 
 select to_jsonb(p) as page_row

@@ -8,10 +8,9 @@ with driven as materialized (
 keys as materialized (
     (
         select c.booking_key
-        from driven as d
-        inner join ops_read.ops_places as c on d.booking_key = c.booking_key
+        from ops_read.ops_places as c
         where
-            true
+            c.booking_key in (select d.booking_key from driven as d)
             -- @if date_from
             and c.tour_date >= %(date_from)s
             -- @end
@@ -28,11 +27,11 @@ keys as materialized (
     -- the cursor stands among these, the page leaves out those before it
     union all
     select c.booking_key
-    from driven as d
-    inner join ops_read.ops_places as c on d.booking_key = c.booking_key
+    from ops_read.ops_places as c
     where
-        (c.tour_date, c.created_at) = (%(after_date)s::date, %(after_created)s::timestamptz)
-    -- @end
+        c.booking_key in (select d.booking_key from driven as d)
+        and (c.tour_date, c.created_at) = (%(after_date)s::date, %(after_created)s::timestamptz)
+-- @end
 )
 
 select to_jsonb(p) as page_row

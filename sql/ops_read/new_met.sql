@@ -40,7 +40,10 @@ with met as materialized (
             ) ilike %(pattern)s
         )
         -- one look per booking that holds it; `exists` would gather the places of all first
-        and (select true from ops_read.ops_places as p where p.booking_key = w.booking_key)
+        and (
+            select true from ops_read.ops_places as p
+            where p.booking_key = w.booking_key
+        )
     order by w.tour_date desc, w.booking_created_at desc
     fetch first %(size)s rows with ties
 )
