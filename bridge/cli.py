@@ -413,6 +413,8 @@ def _relative(path: Path) -> str:
 
 def _why(line: Any) -> str:
     """What a person wants to know of a batch: the error, what blocks it, or how many gates passed."""
+    if line.pausing:
+        return escape(f"pausing: {line.pausing}")
     if line.error:
         return escape(line.error.splitlines()[0][:90])
     if line.status == "STALE":

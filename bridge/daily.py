@@ -51,7 +51,7 @@ def make(conn: psycopg.Connection) -> Report:
     today = today_in_bali()
     with conn.transaction():
         conn.execute("select phase2.keep_exception_days(%s)", (today,))
-        document = _document(conn, today.isoformat())
+        document = as_of(conn, today.isoformat(), trends(conn))
         written = write(document, settings().phase2_reports)
         # by another name than `files`: the day's report may be made again
         body = {"day": today.isoformat(), "digests": ledger.files(*written)}
@@ -61,13 +61,22 @@ def make(conn: psycopg.Connection) -> Report:
     return Report(document, *written)
 
 
-def _document(conn: psycopg.Connection, today: str) -> dict[str, Any]:
+Trends = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def trends(conn: psycopg.Connection) -> Trends:
+    """Of each gate (batch, id) what it said in the last two weeks, in order."""
+    kept: Trends = defaultdict(list)
+    for row in conn.cursor(row_factory=dict_row).execute(_TREND, (timedelta(days=DAYS),)):
+        kept[row["batch"], row["gate_id"]].append(row)
+    return kept
+
+
+def as_of(conn: psycopg.Connection, today: str, kept: Trends) -> dict[str, Any]:
+    """The report's content: gates as they stand, exceptions as they were noted on that day (a date). Only reads."""
     rows = conn.cursor(row_factory=dict_row)
     exceptions = rows.execute("select * from phase2.exceptions_of_the_day(%s)", (today,)).fetchall()
     counted = {(row["batch"], row["gate_id"]): row for row in exceptions}
-    kept: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.execute(_TREND, (timedelta(days=DAYS),)):
-        kept[row["batch"], row["gate_id"]].append(row)
     gates = []
     for (batch, gate), history in kept.items():
         known = waivers.registered(gate) or {}

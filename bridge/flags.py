@@ -16,7 +16,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bridge import ledger
+from bridge import ledger, stop
 from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 
@@ -93,6 +93,24 @@ def in_force(flag: Flag, rows: Mapping[str, Row]) -> Row:
     if flag in core_settings().killed:
         return Row(enabled=False)
     return rows.get(flag) or Row(enabled=bool(getattr(core_settings(), flag.lower())))
+
+
+def opens_more(before: Row, after: Row) -> bool:
+    """Whether a flag would be on for somebody for whom it was off."""
+    old, new = before.rollout, after.rollout
+    return after.enabled and (
+        not before.enabled
+        or new.percentage > old.percentage
+        or not {*new.actors} <= {*old.actors}
+        or not {*new.emails} <= {*old.emails}
+        or _widens(old.channels, new.channels)
+        or _widens(old.modules, new.modules)
+        or (old.percentage < 100 and not {*new.whole} <= {*old.whole})
+    )
+
+
+def _widens(old: tuple[str, ...], new: tuple[str, ...]) -> bool:
+    return bool(old) and not (new and {*new} <= {*old})
 
 
 def words(row: Row) -> str:
@@ -172,14 +190,24 @@ def change(
 ) -> None:
     """Set a flag, and say so in the ledger: who, why, before, after. Without a rollout the one before stays.
 
+    While the migration is stopped nothing is opened by it, for nobody; less and off are always possible. Raises
+    CouldNotRun then, with what stops it.
+
     `changed_at` is since when it is on, or off: a reason or a rollout more does not move it, for gate F-02 counts what
     waited for the queue from there.
     """
     with conn.transaction():
         # two changes at once are one after the other, also of a flag that has no row yet
         conn.execute("lock table phase2.flags in share row exclusive mode")
-        before = read(conn).get(flag)
+        rows = read(conn)
+        before = rows.get(flag)
         after = Row(enabled, rollout or (before.rollout if before else Rollout()))
+        if opens_more(in_force(flag, rows), after) and (stops := stop.standing(conn)):
+            raise CouldNotRun(
+                f"nothing is switched on while the migration is stopped: {'; '.join(map(str, stops))}",
+                where=flag,
+                todo=f"{stop.HOW_TO_LIFT}. Off, or for fewer, is possible.",
+            )
         conn.execute(
             "insert into phase2.flags as f (flag, enabled, rollout, reason, changed_by) values (%s, %s, %s, %s, %s)"
             " on conflict (flag) do update set enabled = excluded.enabled, rollout = excluded.rollout,"

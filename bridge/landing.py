@@ -149,12 +149,13 @@ def land(
     run_id: UUID | None = None,
     progress: Progress | None = None,
     *,
+    breathe: Callable[[], None] = lambda: None,
     whole: bool = False,
 ) -> LandingResult:
     """Replace the landing by the sources as they are now; `whole`: by copying every row of them.
 
     `progress` gets a line with rows and rate when a table is done, and each second while one is copied; it is
-    called from two threads.
+    called from two threads. So is `breathe`, before each table.
 
     Needs `sql/state.sql` in the ops database. Raises LandingError, and then nothing has changed.
     """
@@ -167,9 +168,13 @@ def land(
             _check(sides)
             why = "asked for" if whole else _why_whole(sides)
             if why is None:
-                results = _side_by_side(sides, stop, lambda side: _follow_source(side, stop, progress or _silent))
+                results = _side_by_side(
+                    sides, stop, lambda side: _follow_source(side, stop, progress or _silent, breathe)
+                )
             else:
-                results = _side_by_side(sides, stop, lambda side: _copy_source(side, stop, progress or _silent))
+                results = _side_by_side(
+                    sides, stop, lambda side: _copy_source(side, stop, progress or _silent, breathe)
+                )
             for side, tables in zip(sides, results, strict=True):
                 _guard_ops(
                     side,
@@ -325,7 +330,9 @@ def _why_whole(sides: list[_Side]) -> str | None:
     return None
 
 
-def _copy_source(side: _Side, stop: threading.Event, progress: Progress) -> list[TableResult]:
+def _copy_source(
+    side: _Side, stop: threading.Event, progress: Progress, breathe: Callable[[], None]
+) -> list[TableResult]:
     """Copy one source's tables in the open transactions; commits nothing."""
     _guard_ops(side, "source_ranges", lambda: changes.begin(side.ops))
     targets = [sql.Identifier(side.schema, table.name) for table in side.tables]
@@ -337,6 +344,7 @@ def _copy_source(side: _Side, stop: threading.Event, progress: Progress) -> list
     _guard_ops(side, "phase2.landing_ranges", lambda: changes.forget(side.ops, side.name))
     results = []
     for table in side.tables:
+        breathe()
         results.append(_copy_table(side, table, stop, progress))
         _guard_ops(
             side,
@@ -347,10 +355,15 @@ def _copy_source(side: _Side, stop: threading.Event, progress: Progress) -> list
     return results
 
 
-def _follow_source(side: _Side, stop: threading.Event, progress: Progress) -> list[TableResult]:
+def _follow_source(
+    side: _Side, stop: threading.Event, progress: Progress, breathe: Callable[[], None]
+) -> list[TableResult]:
     """Bring one source's landed tables up to date in the open transactions; commits nothing."""
     _guard_ops(side, "source_ranges", lambda: changes.begin(side.ops))
-    results = [_follow_table(side, table, stop, progress) for table in side.tables]
+    results = []
+    for table in side.tables:
+        breathe()
+        results.append(_follow_table(side, table, stop, progress))
     _let_go(side)
     return results
 

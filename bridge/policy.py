@@ -20,14 +20,15 @@ class Policy:
     readiness: bool
     sign_offs: bool
     freeze_window: bool
+    ladder: bool  # the flags of reads and writes are opened by their ladder alone, not by hand
 
 
 POLICIES: dict[Environment, Policy] = {
     policy.environment: policy
     for policy in (
-        Policy("local", rehearsal=False, readiness=False, sign_offs=False, freeze_window=False),
-        Policy("staging", rehearsal=True, readiness=False, sign_offs=False, freeze_window=False),
-        Policy("production", rehearsal=True, readiness=True, sign_offs=True, freeze_window=True),
+        Policy("local", rehearsal=False, readiness=False, sign_offs=False, freeze_window=False, ladder=False),
+        Policy("staging", rehearsal=True, readiness=False, sign_offs=False, freeze_window=False, ladder=True),
+        Policy("production", rehearsal=True, readiness=True, sign_offs=True, freeze_window=True, ladder=True),
     )
 }
 

@@ -3,6 +3,7 @@
     look(run, code) -> Look         where its flags stand, what the next rung opens, and every criterion before it
     step_up(run, code, reason)      one rung, when a person says go and nothing holds it
     step_down(run, code, reason)    one rung back, whatever the criteria say
+    by_hand(conn, flag, …)          any flag as a person sets it: no further than the ladder's last go
 
 Where a ladder stands is read from its flags' rows (`phase2.flags`) and kept nowhere else. A step is an entry "rollout"
 of the ledger, beside the one of the flag. What let the batch start must still hold at each step (bridge/door.py);
@@ -17,11 +18,11 @@ from datetime import timedelta
 
 import psycopg
 
-from bridge import door, flags, ledger, parity, recon, runlog, shadow, write_cutover
+from bridge import door, flags, ledger, parity, recon, runlog, shadow, stop, write_cutover
 from bridge.batches import batch
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.flags import Flag, Rollout, Row
-from bridge.policy import Criterion
+from bridge.policy import Criterion, policy
 from bridge.reads import READS, testers
 from bridge.steps import Run
 
@@ -152,8 +153,12 @@ def look(run: Run, code: str) -> Look:
 
 
 def step_up(run: Run, code: str, reason: str) -> ledger.Entry:
-    """The next rung. Raises GateFailed with what holds it, which is an entry "refused"; CouldNotRun at the top."""
+    """The next rung. Raises GateFailed with what holds it, which is an entry "refused"; CouldNotRun at the top.
+
+    Under a stop nothing is measured first: Stopped.
+    """
     _refuse_without(reason)
+    stop.raise_if_asked(run.databases.ops, of(code).code)
     seen = look(run, code)
     if seen.next is None:
         raise CouldNotRun(f"{code} is at the top: {seen.now}", todo="phase2 rollout shows the ladder.")
@@ -231,6 +236,51 @@ def _with_testers(flag: Flag, rows: Mapping[str, Row], wanted: Rollout | None) -
             "strict": before.strict,
         }
     )
+
+
+def by_hand(conn: psycopg.Connection, flag: Flag, enabled: bool, *, reason: str, rollout: Rollout) -> None:
+    """A flag as somebody sets it, by console or command: as `flags.change`, and not past its ladder.
+
+    Where the environment's policy holds ladders, a flag of reads or writes is opened at most as far as the ladder's
+    last go allows (what the ledger says of it since the last rollback; without a word there the first rung, which the
+    batch's run takes). Less is always possible. Raises CouldNotRun.
+    """
+    with conn.transaction():
+        conn.execute("lock table phase2.flags in share row exclusive mode")
+        before, after = flags.in_force(flag, flags.read(conn)), Row(enabled, rollout)
+        for ladder in LADDERS.values() if policy().ladder and flags.opens_more(before, after) else ():
+            allowed = _allowed(conn, ladder)
+            if _passes(ladder, allowed, flag, after):
+                stands = ladder.rungs[allowed].name if allowed >= 0 else "off"
+                raise CouldNotRun(
+                    f"{flag} is opened by the ladder of {ladder.code}, whose last go is: {stands}",
+                    where=f"PHASE2_ENV={policy().environment}",
+                    todo=f'phase2 rollout {ladder.code} --go --reason "…" (on the console: Flags), or set less.',
+                )
+        flags.change(conn, flag, enabled, reason=reason, rollout=rollout)
+
+
+def _allowed(conn: psycopg.Connection, ladder: Ladder) -> int:
+    """The rung that the last step reached, up or down; after a rollback none."""
+    said = ledger.latest(conn, "rollout", "rollback", batch=ladder.code)
+    if said is not None and said.kind == "rollout":
+        return next((n for n, rung in enumerate(ladder.rungs) if rung.name == said.subject), -1)
+    state = conn.execute("select b.status from phase2.batch_state as b where b.batch = %s", (ladder.code,)).fetchone()
+    return -1 if state is None or state[0] in ("PENDING", "ROLLED_BACK") else 0
+
+
+def _passes(ladder: Ladder, allowed: int, flag: Flag, after: Row) -> bool:
+    """Whether such a row would open more of a flag than the rungs up to this one do."""
+    ours = [(n, rung) for n, rung in enumerate(ladder.rungs) if rung.flag == flag]
+    if not ours:
+        return False
+    through = [rung for n, rung in ours if n <= allowed]
+    if not through and flag in _BELOW:  # a batch before opens it in parts; the whole is the rung's
+        return any(rung.is_open({flag: after}) for _, rung in ours)
+    if not through:
+        return True
+    highest, modules = through[-1].rollout, {module for _, rung in ours for module in rung.covers}
+    return any(_part(after.rollout, module) > _part(highest, module) for module in modules)
 
 
 def _refuse_without(reason: str) -> None:

@@ -44,6 +44,14 @@ class Settings(BaseSettings):
     phase2_max_blocking_seconds: float = Field(
         5.0, gt=0, description="the longest that an application may wait for a lock of ours"
     )
+    phase2_max_active_sessions: int = Field(32, ge=0, description="others' sessions at work; beyond it a run pauses")
+    phase2_max_lock_waits: int = Field(
+        3, ge=0, description="others' sessions that wait for a lock, for a second or more"
+    )
+    phase2_max_replica_seconds: float = Field(30.0, gt=0, description="how far a replica of ops may be behind")
+    phase2_max_wal_mb_per_second: float = Field(200.0, gt=0, description="of the ops server, between two looks")
+    phase2_max_dead_rows: int = Field(1_000_000, ge=0, description="of a canonical table, which autovacuum is to clean")
+    phase2_max_pause_seconds: float = Field(300.0, gt=0, description="the longest that a step pauses in all")
     phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
     phase2_disk_used_bytes: int | None = None

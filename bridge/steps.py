@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 
 from bridge import (
     arrivals,
+    breath,
     door,
     embedded,
     fingerprint,
@@ -66,6 +67,7 @@ class Run:
     as_of: date
     progress: Progress = field(default=lambda _: None, repr=False)
     full: bool = False  # compare every row, also where nothing can have changed
+    breathe: Callable[[], None] = field(default=lambda: None, repr=False)  # waits while the server suffers
 
     def connect(self) -> psycopg.Connection:
         return postgres.connect(self.databases.ops, application_name="phase2-run", autocommit=True)
@@ -268,8 +270,11 @@ def execute(run: Run, batch: Batch, step: Step) -> runlog.Entry:
         if step.kind != "script" or not step.target.startswith("000"):
             _require_schema(conn, batch)
         try:
-            with runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind=step.kind) as entry:
-                _watched(run, batch, step, conn, entry)
+            with (
+                runlog.step(conn, run_id=run.run_id, batch=batch.code, name=step.name, kind=step.kind) as entry,
+                breath.over(run.databases.ops, run.run_id, batch.code, step.name, run.progress, entry) as take,
+            ):
+                _watched(replace(run, breathe=take), batch, step, conn, entry)
         finally:
             if not conn.closed:
                 runlog.record_scripts(conn, run.run_id)
@@ -285,6 +290,7 @@ def _watched(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry
     backed_off: list[str] = []
     for pause in (*watch.pauses(), None):
         try:
+            run.breathe()
             with watch.over(places, run.progress):
                 _KINDS[step.kind](run, batch, step, conn, entry)
             return
@@ -579,7 +585,9 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
         stop.raise_if_asked(dbs.ops, batch.code)
         run.progress(line)
 
-    result = landing.land(dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=told, whole=run.full)
+    result = landing.land(
+        dbs.ops, dbs.balisnap, dbs.bstadmin, run_id=run.run_id, progress=told, breathe=run.breathe, whole=run.full
+    )
     if result.why_whole is None:
         entry.rows = sum(t.changed or 0 for t in result.tables)
         entry.detail["followed"] = f"{entry.rows:,} of {result.rows:,} rows had changed since the last landing"
@@ -727,7 +735,9 @@ def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entr
     if selector == "batch_d":
         made_of = f"{_work_of_d(conn, run, entry)} {of}"
         _remember(conn, "work of batch_d", "")  # it is about to be replaced, model by model
-        nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, follows=follows)
+        nodes = warehouse.build(
+            run.databases.ops, selector, progress=run.progress, breathe=run.breathe, follows=follows
+        )
         _remember(conn, "work of batch_d", made_of)
         if follows:
             follow.built(conn, then="batch_e")
@@ -736,10 +746,12 @@ def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entr
         return nodes
     if selector == "batch_e" and f"{_work_of_d(conn, run, entry)} {of}" == _remembered(conn, "work of batch_d"):
         entry.detail["reused"] = "what batch D built from the same landed rows"
-        return warehouse.build(run.databases.ops, "batch_e_after_d", progress=run.progress, follows=follows)
+        return warehouse.build(
+            run.databases.ops, "batch_e_after_d", progress=run.progress, breathe=run.breathe, follows=follows
+        )
     if selector == "batch_e" and not follows:
         follow.begin_whole(conn)
-    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, follows=follows)
+    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, follows=follows)
     if follows:
         follow.built(conn, then="batch_d")
     return nodes
@@ -759,7 +771,7 @@ def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     if not run.full:
         run.progress(f"  measures everything: {measured.whole}")
     tests = ["--exclude-resource-type", "model"]
-    return warehouse.build(run.databases.ops, selector, progress=run.progress, extra=tests)
+    return warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, extra=tests)
 
 
 def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, bridge: str) -> bool:
@@ -916,7 +928,7 @@ def refresh(run: Run, conn: psycopg.Connection, selector: str, digest: str) -> l
         run.progress(f"the dbt project has changed: building {selector}")
     if selector == "recon":
         measure.renew(conn)
-    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress)
+    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe)
     _remember(conn, selector, digest)
     _remember(conn, f"{selector} as made", _as_it_is(run, selector))
     return nodes
@@ -1007,11 +1019,12 @@ class BatchStatus:
     stands: bool  # something of it is in the database: it can be rolled back
     changed: tuple[str, ...] = ()  # of a STALE pass: what is not as it was judged
     waived: tuple[str, ...] = ()  # gates that fail within a waiver
+    pausing: str | None = None  # what a run that is at work waits for just now
 
 
 _STATUS = """
 select
-    s.batch, s.status, s.blocked_by, s.as_of, s.ended_at, s.report_html_path, s.error_message,
+    s.batch, s.run_id, s.status, s.blocked_by, s.as_of, s.ended_at, s.report_html_path, s.error_message,
     (
         select count(*) filter (where g.status <> 'FAIL') || ' of ' || count(*)
         from phase2.gate_results as g
@@ -1033,6 +1046,8 @@ def status(ops_url: str) -> list[BatchStatus]:
         waived = {code: door.waived(conn, code) for code in passed}
         against = {code: door.against(conn, code) for code in passed}
         stale = {code: door.stale(conn, code) for code in passed}
+        at_work = {row["batch"]: row["run_id"] for row in rows if row["status"] == "RUNNING" and not free}
+        pausing = {code: breath.under_way(conn, run_id) for code, run_id in at_work.items()}
     known = {row["batch"]: row for row in rows}
     lines: list[BatchStatus] = []
     held_by: tuple[str, ...] = ()
@@ -1061,6 +1076,7 @@ def status(ops_url: str) -> list[BatchStatus]:
                 stands=row is not None and row["status"] not in ("PENDING", "ROLLED_BACK"),
                 changed=stale.get(code, ()),
                 waived=tuple(gate for gate, stands in waived.get(code, {}).items() if stands),
+                pausing=pausing.get(code),
             )
         )
         if status == "FAIL" and not held_by:  # one FAIL puts every later batch on hold (gates.md)

@@ -49,11 +49,13 @@ def build(
     selector: str,
     *,
     progress: Progress | None = None,
+    breathe: Callable[[], None] | None = None,
     extra: list[str] | None = None,
     follows: bool = False,
 ) -> list[Node]:
     """Run `dbt build --selector <selector>` (unit tests belong to development, not to a run).
 
+    `breathe` is called before each node, from dbt's threads; what it raises ends the build.
     `follows`: models compute only the bookings in phase2.touched_bookings (bridge/follow.py).
 
     Returns the nodes in the order in which they ended. Raises CouldNotRun when a node errors, or when a test of a
@@ -63,7 +65,9 @@ def build(
     # buildable: a test runs in the batch that makes all that it looks at, not in every batch that shares a function
     scope = ["--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"]
     scope += ["--vars", "{follows: true}"] if follows else []
-    nodes = invoke(ops_url, ["build", "--selector", selector, *scope, *(extra or [])], progress=progress)
+    nodes = invoke(
+        ops_url, ["build", "--selector", selector, *scope, *(extra or [])], progress=progress, breathe=breathe
+    )
     broken = [
         n
         for n in nodes
@@ -80,10 +84,21 @@ def build(
     return nodes
 
 
-def invoke(ops_url: str, arguments: list[str], *, progress: Progress | None = None) -> list[Node]:
+def invoke(
+    ops_url: str,
+    arguments: list[str],
+    *,
+    progress: Progress | None = None,
+    breathe: Callable[[], None] | None = None,
+) -> list[Node]:
     """Any dbt command; its nodes as they ended. Raises CouldNotRun when dbt itself could not work."""
+    raised: list[Exception] = []
+    callbacks: list[Callable[[Any], None]] = [_reporter(progress)] if progress else []
+    callbacks += [_breather(breathe, raised)] if breathe else []
     with _environment(ops_url):
-        result = _invoke(ops_url, arguments, _manifest(ops_url, digest()), progress)
+        result = _invoke(ops_url, arguments, _manifest(ops_url, digest()), callbacks)
+    if raised:
+        raise raised[0]
     return [_node(node) for node in getattr(result, "results", None) or []]
 
 
@@ -143,13 +158,14 @@ def _manifest(ops_url: str, project: str) -> Any:
     return manifest
 
 
-def _invoke(ops_url: str, arguments: list[str], manifest: Any = None, progress: Progress | None = None) -> Any:
+def _invoke(
+    ops_url: str, arguments: list[str], manifest: Any = None, callbacks: list[Callable[[Any], None]] | None = None
+) -> Any:
     from dbt.cli.main import dbtRunner
 
     # dbt's partial parse is bound to the profile: one target folder a database keeps it warm
     place = settings().phase2_home / "dbt" / hashlib.sha256(ops_url.encode()).hexdigest()[:12]
-    callbacks: list[Any] = [_reporter(progress)] if progress else []
-    outcome = dbtRunner(manifest=manifest, callbacks=callbacks).invoke(
+    outcome = dbtRunner(manifest=manifest, callbacks=list(callbacks or [])).invoke(
         [
             *arguments,
             *("--project-dir", str(DBT_PROJECT)),
@@ -222,6 +238,23 @@ def _reporter(progress: Progress) -> Callable[[Any], None]:
             progress(f"  {data.index:>3}/{data.total} {data.node_info.node_name}: {data.status}")
 
     return report
+
+
+def _breather(breathe: Callable[[], None], raised: list[Exception]) -> Callable[[Any], None]:
+    """Breath before each node. An error makes the node one that failed, and dbt skips what is below it."""
+
+    def before(event: Any) -> None:
+        if event.info.name != "LogStartLine":
+            return
+        if not raised:
+            try:
+                breathe()
+            except Exception as error:
+                raised.append(error)
+        if raised:
+            raise raised[0]
+
+    return before
 
 
 def _is_dbt_handler(handler: logging.Handler) -> bool:

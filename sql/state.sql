@@ -389,6 +389,20 @@ create index if not exists ix_step_log_run on phase2.step_log (run_id, step_log_
 comment on table phase2.step_log is
 'One row per step that ran, with its checksum, rows, times and error; RUNNING without an end: it was killed.';
 
+create table if not exists phase2.pauses (
+    pause_no bigint generated always as identity,
+    run_id uuid not null,
+    batch text not null,
+    step text not null,
+    reason text not null,
+    began_at timestamptz not null default clock_timestamp(),
+    ended_at timestamptz,
+    constraint pauses_pkey primary key (pause_no)
+);
+create index if not exists ix_pauses_run on phase2.pauses (run_id);
+comment on table phase2.pauses is
+'When a run waited for the server to recover (bridge/breath.py), and why; without an end: it waits, or was killed.';
+
 create table if not exists phase2.warehouse_state (
     part text not null,
     digest text not null,

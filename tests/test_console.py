@@ -22,9 +22,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bridge import flags, ledger, postgres, signoff, sources, stop
+from bridge import daily, flags, ledger, postgres, rollout, signoff, sources, stop
 from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
+from bridge.policy import POLICIES
 from bridge.settings import ROOT, settings
 from core_api.console import access, frame
 from core_api.console import session as sessions
@@ -80,6 +81,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         sources.create(dbs.balisnap, dbs.bstadmin, bookings=40, seed=7, as_of=AS_OF)
         made.run("A", "C", AS_OF)
         made.run("D", "D", AS_OF, gates=False)
+        with postgres.connect(dbs.ops, autocommit=True) as conn:
+            daily.make(conn)
         with serving.service(dbs.ops, bstadmin_url=dbs.bstadmin, bstadmin_write_url=dbs.bstadmin) as url:
             yield _with_work(url, dbs.ops, dbs.bstadmin)
         settings.cache_clear()
@@ -285,6 +288,26 @@ def test_a_batch_shows_its_gates_and_gives_its_report(browser: Browser, shop: Sh
     assert hashlib.sha256(written).hexdigest() in verdict.body["files"].values()
 
 
+def test_the_day_is_read_its_report_taken_home_and_the_end_looked_at(browser: Browser, shop: Shop, hand: Hand) -> None:
+    """Each gate beside its two weeks, drawn; the report's own file; and what the end of phase 2 still lacks."""
+    with at(browser, shop, role="STAFF") as page:
+        page.goto("/console")
+        hand(page, 'nav a[href="/console/daily"]')
+        row = page.get_by_role("row", name=re.compile("C C-01"))
+        row.get_by_role("img", name=re.compile("evaluations in two weeks")).wait_for()
+        with page.expect_download() as loading:
+            hand(page, 'a[href$="/html"]')
+        written = Path(loading.value.path()).read_bytes()
+        hand(page, 'nav a[href="/console/exit-criteria"]')
+        page.get_by_role("heading", name="When phase 2 is done").wait_for()
+        lines = page.get_by_role("region", name="Exit criteria").get_by_role("row")
+        assert lines.count() == 6
+        assert "this is local, not production" in lines.nth(1).inner_text()
+        assert "run A to E there" in lines.nth(1).inner_text()
+    [entry] = shop.entries("daily")
+    assert hashlib.sha256(written).hexdigest() in entry.body["digests"].values()
+
+
 def test_ingestion_looks_again_by_itself(browser: Browser, shop: Shop) -> None:
     with at(browser, shop, role="STAFF") as page:
         page.clock.install()
@@ -420,6 +443,36 @@ def test_a_rung_is_asked_for_and_taken_back(
     assert [(e.actor, e.body["to"]) for e in shop.entries("rollout")[-1:]] == [("ayu", "testers")]
 
 
+def test_what_a_stop_and_a_ladder_hold_is_refused_with_what_to_do(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of a flag, and a rung: under a stop neither opens anything; nor the form what the ladder has not."""
+    shop.sql("delete from phase2.flags where flag = 'OPS_READ_NEW_MODEL_ENABLED'")
+    with signed_in(shop, "Tech Lead") as client:
+        right = token(client)
+
+        def post(path: str, **fields: str) -> tuple[int, str]:
+            answered = client.post(f"/console/{path}", data={"token": right, "reason": "a test"} | fields)
+            return answered.status_code, answered.text
+
+        def reads(enabled: str, percentage: str) -> tuple[int, str]:
+            return post("flags/OPS_READ_NEW_MODEL_ENABLED", enabled=enabled, percentage=percentage)
+
+        assert post("stop")[0] == 303
+        try:
+            for status, text in (reads("on", "5"), post("rollout/G/up")):
+                assert status == 409
+                assert "stopped" in text
+                assert "phase2 resume" in text
+            assert reads("off", "5")[0] == 303
+            assert "nothing can be switched on" in client.get("/console/flags").text
+        finally:
+            assert post("resume")[0] == 303
+        assert reads("on", "0")[0] == 303
+        monkeypatch.setattr(rollout, "policy", lambda: POLICIES["staging"])
+        status, text = reads("on", "50")
+        assert (status, "phase2 rollout G --go" in text) == (409, True)
+        assert reads("off", "0")[0] == 303
+
+
 def test_signing_and_taking_it_back(browser: Browser, shop: Shop, hand: Hand) -> None:
     with at(browser, shop, role="Owner", name="pak made") as page:
         page.goto("/console/sign-offs/D")
@@ -462,6 +515,8 @@ def places(shop: Shop) -> dict[str, str]:
     return {
         "overview": "/console",
         "batch": "/console/batches/C",
+        "daily": "/console/daily",
+        "exit-criteria": "/console/exit-criteria",
         "guardrails": "/console/guardrails",
         "ingestion": "/console/ingestion",
         "dead-letters": "/console/dead-letters",
@@ -579,6 +634,8 @@ def test_what_a_role_may_not_do_is_not_shown_and_all_it_may_is(shop: Shop) -> No
         conn.execute(
             "update public.ingest_dead_letter set status = 'OPEN' where dead_letter_key = %s", (shop.letters[1],)
         )
+        five = flags.Rollout(percentage=5)
+        flags.change(conn, "OPS_READ_NEW_MODEL_ENABLED", True, reason="a rung to go down from", rollout=five)
         stop.ask(conn, "a test")
         for role in signoff.ROLES:
             signoff.sign(conn, _batch("A"), role, f"{role} person")
@@ -756,7 +813,8 @@ def test_before_batch_a_each_page_says_what_to_do() -> None:
     ):
         for path in ("/console", "/console/batches/A", "/console/sign-offs/A", "/console/flags", "/console/audit"):
             assert client.get(path).status_code == 200, path
-        for path in ("/console/ingestion", "/console/dead-letters", "/console/queue"):
+        assert "phase2 daily makes it now" in client.get("/console/daily").text
+        for path in ("/console/ingestion", "/console/dead-letters", "/console/queue", "/console/exit-criteria"):
             answered = client.get(path)
             assert (answered.status_code, "make run BATCH=A" in answered.text) == (503, True), path
 

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from bridge import flags, ledger, postgres, steps
+from bridge import flags, ledger, policy, postgres, rollout, steps, stop
 from bridge.cli import app
 from bridge.core_settings import core_settings
-from bridge.errors import CouldNotRun
+from bridge.errors import CouldNotRun, GateFailed
 from bridge.flags import Rollout, Row
 from bridge.settings import settings
 from core_api import app as service
@@ -164,6 +164,120 @@ def test_a_row_that_cannot_be_read_is_off_is_shown_and_is_mended(database, monke
 def test_what_a_person_asks_for_has_to_be_right():
     with pytest.raises(CouldNotRun, match="percent: "):
         flags.rollout_of({"percent": 5})
+
+
+_NAMES = st.lists(st.sampled_from(["a", "b"]), max_size=2, unique=True).map(tuple)
+_ROWS = st.builds(
+    Row,
+    st.booleans(),
+    st.builds(
+        Rollout,
+        percentage=st.sampled_from([0.0, 40.0, 100.0]),
+        **dict.fromkeys(("actors", "emails", "channels", "modules", "whole"), _NAMES),
+    ),
+)
+_WHO = st.fixed_dictionaries(
+    {name: st.sampled_from([None, "a", "b", "c"]) for name in ("actor", "email", "channel", "module")}
+)
+
+
+@given(before=_ROWS, after=_ROWS, who=_WHO)
+def test_what_opens_no_more_lets_nobody_in(before, after, who):
+    if not flags.opens_more(before, after) and flags.is_on(READS, {READS: after}, **who):
+        assert flags.is_on(READS, {READS: before}, **who)
+
+
+@pytest.fixture
+def ops(database, monkeypatch, tmp_path):
+    """A database with our state, named by the environment of the commands."""
+    monkeypatch.setenv("OPS_DB_URL", database)
+    monkeypatch.setenv("PHASE2_STOP_FILE", str(tmp_path / "stop"))
+    for name in ("BALISNAP_DB_URL", "BSTADMIN_DB_URL"):
+        monkeypatch.setenv(name, "postgresql://nobody@127.0.0.1:9/none")
+    settings.cache_clear()
+    steps.bootstrap(database)
+    with postgres.connect(database, application_name="test", autocommit=True) as conn:
+        yield conn
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def phase2(*words: str) -> str:
+    """What a command says, or why it could not."""
+    done = CliRunner().invoke(app, list(words))
+    return "" if done.exit_code == 0 else str(done.exception)
+
+
+@pytest.mark.parametrize("by", ["a person", "the file"])
+def test_under_a_stop_nothing_is_opened_and_everything_can_be_shut(ops, by):
+    assert phase2("flag", READS, "on", "--percentage", "25", "--reason", "testers") == ""
+    if by == "the file":
+        stop.file().write_text("payments look wrong")
+    else:
+        stop.ask(ops, "payments look wrong")
+    for wider in (("--percentage", "50"), ("--actor", "ayu")):
+        said = phase2("flag", READS, "on", *wider, "--reason", "impatient")
+        assert "nothing is switched on while the migration is stopped" in said
+        assert "payments look wrong" in said
+        assert "phase2 resume" in said
+    with pytest.raises(GateFailed, match="payments look wrong"):  # before anything is measured
+        rollout.step_up(steps.prepare(), "G", "impatient")
+    assert phase2("flag", READS, "on", "--percentage", "5", "--reason", "fewer") == ""
+    assert phase2("flag", READS, "off", "--reason", "none") == ""
+    assert "nothing is switched on" in phase2("flag", READS, "on", "--reason", "impatient")
+    stop.lift(ops, "mended")
+    assert phase2("flag", READS, "on", "--reason", "again") == ""
+    assert [e.body["after"]["enabled"] for e in ledger.entries(ops, "flag")] == [True, True, False, True]
+
+
+WRITES, WEB = "OPS_WRITE_CORE_ENABLED", "WEB_EMIT_BOOKING_EVENT_ENABLED"
+
+
+def test_by_hand_no_flag_goes_past_its_ladder_but_where_the_policy_lets_it(ops, monkeypatch):
+    def hand(flag: flags.Flag, **wanted: object) -> bool:
+        try:
+            rollout.by_hand(ops, flag, True, reason="a test", rollout=Rollout(**wanted))
+        except CouldNotRun:
+            return False
+        rollout.by_hand(ops, flag, False, reason="off is always possible", rollout=Rollout(percentage=0))
+        return True
+
+    assert hand(READS)  # as local
+    monkeypatch.setattr(rollout, "policy", lambda: policy.POLICIES["production"])
+    assert not hand(READS, percentage=0)  # G is not in: its run opens it
+    for code in "GH":
+        ops.execute("insert into phase2.batch_state (batch, status) values (%s, 'PASS')", (code,))
+    assert hand(READS, percentage=0, actors=("ayu",))
+    assert not hand(READS, percentage=5)
+    ledger.append(ops, "rollout", batch="G", subject="25 %")
+    assert hand(READS, percentage=25)
+    assert not hand(READS, percentage=25.1)
+    assert "the ladder of G, whose last go is: 25 %" in phase2_in_production(monkeypatch, READS)
+    ledger.append(ops, "rollback", batch="G")  # and run again
+    assert not hand(READS, percentage=5)
+
+    assert hand(WRITES, percentage=0, modules=("note", "meeting_point"))
+    assert not hand(WRITES, percentage=0, modules=("assignment",))
+    assert not hand(WRITES, percentage=0)  # all modules
+    ledger.append(ops, "rollout", batch="H", subject="assignment: 25 %")
+    low = ("note", "meeting_point")
+    assert hand(WRITES, percentage=25, modules=(*low, "assignment"), whole=low)
+    assert not hand(WRITES, percentage=25, modules=(*low, "assignment"), whole=(*low, "assignment"))
+    assert hand(WEB, percentage=60)  # batch F widens it in parts
+    assert not hand(WEB)  # all of it is the last rung of H
+    ledger.append(ops, "rollout", batch="H", subject="web events: 100 %")
+    assert hand(WEB)
+    assert hand("INGEST_REPLAY_ENABLED")  # of no ladder
+
+
+def phase2_in_production(monkeypatch, flag):
+    monkeypatch.setenv("PHASE2_ENV", "production")
+    settings.cache_clear()
+    try:
+        return phase2("flag", flag, "on", "--percentage", "100", "--reason", "all of them")
+    finally:
+        monkeypatch.delenv("PHASE2_ENV")
+        settings.cache_clear()
 
 
 def test_since_when_a_flag_is_on_stays_while_it_is_on(database):

@@ -29,10 +29,14 @@ def flag(
 ) -> None:
     """Show the flags (blueprint 5), or switch one; every process follows within seconds.
 
-    What is not named of a rollout stays as it was. `PHASE2_KILL` in the environment beats whatever is set here.
+    What is not named of a rollout stays as it was. `PHASE2_KILL` in the environment beats whatever is set here. Nothing
+    is switched on while the migration is stopped; in staging and production the flags of reads and writes go no further
+    than `phase2 rollout` has said go.
 
     Example: `phase2 flag WEB_EMIT_BOOKING_EVENT_ENABLED on --percentage 5 --reason "first step"`
     """
+    from bridge import rollout as ladders
+
     ops = databases().ops
     steps.bootstrap(ops)
     known = {one: one for one in flags.FLAGS}
@@ -57,7 +61,7 @@ def flag(
             before = flags.read(conn).get(chosen)
             rollout = (before.rollout if before else flags.Rollout()).model_dump()
             rollout |= {part: value for part, value in given.items() if value is not None}
-            flags.change(conn, chosen, to.lower() == "on", reason=reason or "", rollout=flags.rollout_of(rollout))
+            ladders.by_hand(conn, chosen, to.lower() == "on", reason=reason or "", rollout=flags.rollout_of(rollout))
         elif any(value is not None for value in given.values()):
             raise CouldNotRun("on or off?", todo=f'phase2 flag {name} on --percentage 5 --reason "why"')
         rows = flags.read(conn)

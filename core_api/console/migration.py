@@ -18,7 +18,9 @@ from fastapi import Response
 from bridge import (
     batches,
     conflicts,
+    daily,
     door,
+    exit_criteria,
     flags,
     gates,
     guardrails,
@@ -32,6 +34,7 @@ from bridge import (
 )
 from bridge.batches import Batch
 from bridge.core_settings import core_settings
+from bridge.errors import CouldNotRun
 from bridge.policy import policy
 from bridge.reports.mask import mask_text
 from bridge.settings import Databases, settings
@@ -109,6 +112,32 @@ async def guardrails_page(visit: Visit) -> Response:
     return visit.page("guardrails.html.j2", shown=shown, active=active, stops=stops)
 
 
+@page("/console/daily")
+async def daily_page(visit: Visit) -> Response:
+    """The latest report of the day: gates with two weeks drawn, exceptions, money at stake; and those before it."""
+
+    def look(conn: psycopg.Connection) -> tuple[Any, ...]:
+        told = ledger.newest(conn, "daily", limit=_PAGE)
+        if not told:
+            return None, {}, []
+        by_day = {entry.body["day"]: entry for entry in reversed(told)}  # of one made again its last
+        kept = daily.trends(conn)
+        return daily.as_of(conn, told[0].body["day"], kept), kept, sorted(by_day.values(), key=_day, reverse=True)
+
+    document, kept, days = await visit.ops(look, snapshot=True)
+    return visit.page("daily.html.j2", document=document, trends=kept, days=days)
+
+
+def _day(entry: ledger.Entry) -> str:
+    return entry.body["day"]
+
+
+@page("/console/exit-criteria")
+async def exit_criteria_page(visit: Visit) -> Response:
+    """What of blueprint 11 holds as the system stands, and what each criterion still lacks."""
+    return visit.page("exit_criteria.html.j2", criteria=await visit.ops(exit_criteria.criteria))
+
+
 # -- one batch --------------------------------------------------------------------------------------------------------
 
 
@@ -156,8 +185,8 @@ def _report(verdict: ledger.Entry) -> dict[str, Any] | None:
     return json.loads(content) if content else None
 
 
-def _files(verdict: ledger.Entry) -> dict[str, str]:
-    return verdict.body.get("files") or {}
+def _files(entry: ledger.Entry) -> dict[str, str]:
+    return entry.body.get("files") or entry.body.get("digests") or {}
 
 
 def _file(name: str, digest: str) -> bytes | None:
@@ -172,23 +201,24 @@ def _file(name: str, digest: str) -> bytes | None:
 
 @page("/console/reports/{entry:int}/{kind}")
 async def download(visit: Visit) -> Response:
-    """A report's file by the ledger's entry of its verdict: no name of a file is ever asked for."""
+    """A report's file by the ledger's entry of its verdict, or of the day: no name of a file is ever asked for."""
     kind, number = visit.request.path_params["kind"], visit.request.path_params["entry"]
     if kind not in _TYPES or number >= 2**63:
         raise Refused(404, "NOT_FOUND", "a report is json, md or html")
-    entries = await visit.ops(lambda conn: ledger.newest(conn, "verdict", before=number + 1, limit=1))
+    entries = await visit.ops(lambda conn: ledger.newest(conn, "verdict", "daily", before=number + 1, limit=1))
     if not entries or entries[0].no != number:
-        raise Refused(404, "NOT_FOUND", "no verdict has this entry of the ledger")
+        raise Refused(404, "NOT_FOUND", "no report has this entry of the ledger")
     name, digest = next((i for i in _files(entries[0]).items() if i[0].endswith(f".{kind}")), ("", ""))
     content = await visit.bridge(lambda: _file(name, digest)) if name else None
     if content is None:
         raise Refused(
             409,
             "REPORT_NOT_THERE",
-            "the report is not on this machine as the ledger tells of it: write it anew with make recon",
+            "the report is not on this machine as the ledger tells of it: make recon, or phase2 daily, writes it anew",
         )
+    of = entries[0].batch or entries[0].kind
     headers = {
-        "content-disposition": f'attachment; filename="{entries[0].batch}-{number}-{Path(name).name}"',
+        "content-disposition": f'attachment; filename="{of}-{number}-{Path(name).name}"',
         "content-security-policy": "sandbox; default-src 'none'",
     }
     return Response(content, headers=headers, media_type=_TYPES[kind])
@@ -275,7 +305,7 @@ def _bali(text: str) -> datetime:
 @page("/console/flags")
 async def flags_page(visit: Visit) -> Response:
     """Each flag, for whom it is on, and what beats it."""
-    rows = await visit.ops(flags.read)
+    rows, stops = await visit.ops(lambda conn: (flags.read(conn), stop.standing(conn)))
     shown = [
         {
             "flag": flag,
@@ -287,7 +317,7 @@ async def flags_page(visit: Visit) -> Response:
         for flag in flags.FLAGS
     ]
     changes = await visit.ops(lambda conn: ledger.newest(conn, "flag", "rollout", "refused", limit=15))
-    return visit.page("flags.html.j2", shown=shown, changes=changes, ladders=_ladders(rows), asked=_asked)
+    return visit.page("flags.html.j2", shown=shown, changes=changes, ladders=_ladders(rows), asked=_asked, stops=stops)
 
 
 def _ladders(rows: dict[str, flags.Row]) -> list[rollout.Look]:
@@ -320,6 +350,8 @@ def _ladder(visit: Visit) -> str:
 async def step_up(visit: Visit) -> Response:
     """The next rung, when nothing holds it. By the command itself, in a process of its own: it works with dbt."""
     code, reason = _ladder(visit), visit.reason
+    if stops := await visit.ops(stop.standing):
+        raise CouldNotRun(f"the migration is stopped: {stops[0]}", todo=f"{stop.HOW_TO_LIFT}, or on the overview.")
     if code in _asked and _asked[code].outcome is None:
         raise Refused(409, "STEP_UNDER_WAY", f"{_asked[code].by} has asked for a step already: see how it ends")
     asked = _asked[code] = Asked(visit.session.name, datetime.now(UTC))
@@ -376,8 +408,8 @@ async def change_flag(visit: Visit) -> Response:
 
     def change(conn: psycopg.Connection) -> None:
         before = flags.read(conn).get(flag)
-        rollout = (before.rollout if before else flags.Rollout()).model_dump() | given
-        flags.change(conn, flag, enabled == "on", reason=reason, rollout=flags.rollout_of(rollout))
+        wanted = (before.rollout if before else flags.Rollout()).model_dump() | given
+        rollout.by_hand(conn, flag, enabled == "on", reason=reason, rollout=flags.rollout_of(wanted))
 
     await visit.ops(change, write=True)
     return visit.to("/console/flags", "flag")

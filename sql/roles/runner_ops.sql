@@ -18,11 +18,11 @@ $$;
 
 -- createdb: a copy is proven in a scratch database before anything is removed
 -- Connections, in all databases of the server: 18 an API process (8 for ingestion, 4 reads, 2 shadow reads, 4 writes),
--- 4 a worker: two of each are 44. A run takes 8 (its lock, step, watcher, two landings, three of dbt), a rehearsal or
--- a drill beside it 8, and 22 for the service of its own; emitters, hourly flows and people 8. That is 90: the server's
--- max_connections has to leave room for it beside others. For each further API process and worker 22 more.
+-- 4 a worker: two of each are 44. A run takes 9 (its lock, step, watcher, breath, two landings, three of dbt), a
+-- rehearsal or a drill beside it 9, and 22 for the service of its own; emitters, hourly flows and people 8. That is 92:
+-- the server's max_connections has to leave room for it beside others. For each further API process and worker 22 more.
 alter role phase2_runner login inherit nosuperuser createdb nocreaterole noreplication nobypassrls
-connection limit 90;
+connection limit 92;
 
 grant usage, create on schema public to phase2_runner;
 
