@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,15 +16,35 @@ from tests.pipeline import Pipeline, fresh
 from tests.shop import AS_OF
 
 BOOKINGS = 120
+_OPS = f"p2_ops{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+_UNTIL_C = f"{_OPS}_until_c"
 
 
-@contextmanager
-def shop(first: str = "C") -> Iterator[Pipeline]:
-    """The same sources each time, and an ops database with batches A to `first` in."""
-    with fresh(os.environ["TEST_PG_URL"], empty=True) as made:
+@pytest.fixture(scope="module")
+def until_c() -> Iterator[Pipeline]:
+    """Batches A to C are in; each test goes on from there."""
+    server = os.environ["TEST_PG_URL"]
+    with fresh(server, empty=True) as made:
         sources.create(made.databases.balisnap, made.databases.bstadmin, bookings=BOOKINGS, seed=11, as_of=AS_OF)
-        made.run("A", first, AS_OF, gates=False)
+        made.run("A", "C", AS_OF, gates=False)
+        copy(server, _OPS, _UNTIL_C)
         yield made
+        with postgres.connect(server, autocommit=True) as conn:
+            conn.execute(postgres.statement("drop database {} with (force)", _UNTIL_C))
+
+
+@pytest.fixture
+def pipeline(until_c: Pipeline) -> Pipeline:
+    """As it was when batch C had ended."""
+    copy(os.environ["TEST_PG_URL"], _UNTIL_C, _OPS)
+    return until_c
+
+
+def copy(server: str, old: str, new: str) -> None:
+    with postgres.connect(server, autocommit=True) as conn:
+        conn.execute(postgres.statement("drop database if exists {} with (force)", new))
+        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (old,))
+        conn.execute(postgres.statement("create database {} template {}", new, old))
 
 
 def content(pipeline: Pipeline) -> fingerprint.Fingerprint:
@@ -34,10 +53,12 @@ def content(pipeline: Pipeline) -> fingerprint.Fingerprint:
 
 
 @pytest.fixture(scope="module")
-def at_once() -> fingerprint.Fingerprint:
+def at_once(until_c: Pipeline) -> fingerprint.Fingerprint:
     """What the bridge holds when nothing is cut."""
-    with shop("E") as pipeline:
-        return content(pipeline)
+    runs = Runs(until_c)
+    runs.batch("D", "E")
+    assert runs.ranges == [], "a small load is not cut"
+    return content(until_c)
 
 
 @pytest.fixture
@@ -119,62 +140,57 @@ def work_was_made(pipeline: Pipeline) -> bool:
 
 
 def test_killed_between_and_within_ranges_it_goes_on_and_ends_as_at_once(
-    at_once: fingerprint.Fingerprint, of: Callable[[int], None]
+    at_once: fingerprint.Fingerprint, pipeline: Pipeline, of: Callable[[int], None]
 ) -> None:
     of(20)
-    with shop() as pipeline:
-        runs = Runs(pipeline)
-        for code, middle in (("D", 3), ("E", 2)):
-            first = killed(runs, code, 1)
-            assert len(first) == 1
-            assert first[0].startswith("0.0% to ")
-            assert killed(runs, code, 0, middle) == []
-            runs.batch(code)
-            assert runs.ranges[0].startswith(first[0].split(" to ")[1]), "the next range, not the first"
-            assert runs.ranges[-1].endswith(" to 100.0%")
-            assert len(runs.ranges) > 1
-            assert not work_was_made(pipeline), "what was made before the death is taken over"
-        assert fingerprint.difference(at_once, content(pipeline)) == []
-        # what stood already may have been written to meanwhile: the next run compares all of it, and writes nothing
-        runs.batch("D")
-        assert runs.ranges == []
-        assert "there is no run of this batch that it could follow" in " ".join(runs.said)
-        assert fingerprint.difference(at_once, content(pipeline)) == []
-
-
-@pytest.mark.long
-def test_sources_that_moved_meanwhile_are_computed_and_compared_from_the_beginning(of: Callable[[int], None]) -> None:
-    of(20)
-    change = "update public.bookings set note = 'moved', updated_at = '2026-02-01' where booking_id % 2 = 0"
-    with shop() as pipeline:
-        runs = Runs(pipeline)
-        killed(runs, "D", 2)
-        with postgres.connect(pipeline.databases.bstadmin, autocommit=True) as conn:
-            conn.execute(change)
-        runs.batch("D")
-        assert runs.ranges[0].startswith("0.0% to ")
-        assert work_was_made(pipeline)
-        cut = content(pipeline)
-    settings.cache_clear()
-    of(1000)
-    with shop() as pipeline:
-        with postgres.connect(pipeline.databases.bstadmin, autocommit=True) as conn:
-            conn.execute(change)
-        runs = Runs(pipeline)
-        runs.batch("D")
-        assert runs.ranges == [], "a small load is not cut"
-        assert fingerprint.difference(content(pipeline), cut) == []
+    runs = Runs(pipeline)
+    for code, middle in (("D", 3), ("E", 2)):
+        first = killed(runs, code, 1)
+        assert len(first) == 1
+        assert first[0].startswith("0.0% to ")
+        assert killed(runs, code, 0, middle) == []
+        runs.batch(code)
+        assert runs.ranges[0].startswith(first[0].split(" to ")[1]), "the next range, not the first"
+        assert runs.ranges[-1].endswith(" to 100.0%")
+        assert len(runs.ranges) > 1
+        assert not work_was_made(pipeline), "what was made before the death is taken over"
+    assert fingerprint.difference(at_once, content(pipeline)) == []
+    # what stood already may have been written to meanwhile: the next run compares all of it, and writes nothing
+    runs.batch("D")
+    assert runs.ranges == []
+    assert "there is no run of this batch that it could follow" in " ".join(runs.said)
+    assert fingerprint.difference(at_once, content(pipeline)) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("size", [5, 17, 59])
 def test_the_size_of_ranges_makes_no_difference(
-    at_once: fingerprint.Fingerprint, of: Callable[[int], None], size: int
+    at_once: fingerprint.Fingerprint, pipeline: Pipeline, of: Callable[[int], None], size: int
 ) -> None:
     of(size)
-    with shop() as pipeline:
-        runs = Runs(pipeline)
-        runs.batch("D", "E")
-        assert sum(line.startswith("0.0% to ") for line in runs.ranges) == 2, "both are cut"
-        assert len(runs.ranges) > 2
-        assert fingerprint.difference(at_once, content(pipeline)) == []
+    runs = Runs(pipeline)
+    runs.batch("D", "E")
+    assert sum(line.startswith("0.0% to ") for line in runs.ranges) == 2, "both are cut"
+    assert len(runs.ranges) > 2
+    assert fingerprint.difference(at_once, content(pipeline)) == []
+
+
+@pytest.mark.long
+def test_sources_that_moved_meanwhile_are_computed_and_compared_from_the_beginning(
+    pipeline: Pipeline, of: Callable[[int], None]
+) -> None:
+    """The last test: it changes the sources."""
+    of(20)
+    runs = Runs(pipeline)
+    killed(runs, "D", 2)
+    with postgres.connect(pipeline.databases.bstadmin, autocommit=True) as conn:
+        conn.execute("update public.bookings set note = 'moved', updated_at = '2026-02-01' where booking_id % 2 = 0")
+    runs.batch("D")
+    assert runs.ranges[0].startswith("0.0% to ")
+    assert work_was_made(pipeline)
+    cut = content(pipeline)
+    copy(os.environ["TEST_PG_URL"], _UNTIL_C, _OPS)
+    of(1000)
+    runs.batch("D")
+    assert runs.ranges == []
+    assert fingerprint.difference(content(pipeline), cut) == []

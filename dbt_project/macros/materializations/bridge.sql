@@ -34,6 +34,10 @@
     {%- endif -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {%- if var('range_from', none) -%}
+        {#- of a range within one bin of a histogram the planner expects a single row, and would look up each by itself -#}
+        {%- call statement('plans') -%}set local enable_nestloop = off{%- endcall -%}
+    {%- endif -%}
     {%- set first_rows = 0 if config.get('update_only', false)
         else bridge_first_load(
             target_relation, sql, config.get('part', 'true') ~ ' and ' ~ in_range('t.' ~ range_by)
