@@ -1,5 +1,5 @@
 """The daily retention (ingest contract 7): `sql/phase2/091_retention_cleanup.sql` and what ingestion remembers beside
-the canonical tables, logged like a step."""
+the canonical tables, the console's sign-ins and the pictures of old UI checks; logged like a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from bridge import postgres, runlog, scripts, steps, stop
+from bridge import postgres, runlog, scripts, steps, stop, ui_gate
 
 SCRIPT = "091_retention_cleanup.sql"
 BATCH = "F"  # whose gate F-05 it serves
@@ -35,12 +35,14 @@ def work(run: steps.Run, entry: runlog.Entry) -> dict[str, int]:
     removed = scripts.run_retention(run.databases.ops)
     with run.connect() as conn:
         removed |= {rule: _forget(conn, function) for rule, function in _OURS.items()}
+    removed["ui pictures"] = ui_gate.forget()
     entry.detail["removed"] = removed
     entry.rows = sum(removed.values())
     return removed
 
 
-_OURS = {"nonces": "forget_nonces", "answers": "forget_answers"}  # rule -> its function (sql/ingest/accept.sql)
+# rule -> its function (sql/ingest/accept.sql, sql/ops/console.sql)
+_OURS = {"nonces": "forget_nonces", "answers": "forget_answers", "console sign-ins": "forget_console"}
 _ROWS_EACH = 10_000  # of one transaction
 
 

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ from bridge.settings import settings
 State = Literal["SAME", "DRIFT", "NEW", "ANOTHER_SIZE"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 30.0  # the longest that a page may take
+KEPT = timedelta(days=90)  # pictures of a check
+_NAME = "%Y-%m-%dT%H-%M-%S-%fZ"  # of its folder
 
 
 class Page(BaseModel):
@@ -106,7 +109,7 @@ def read(file: Path | None = None) -> Pages:
 def check(conn: psycopg.Connection, pages: Pages) -> Check:
     """Take every picture, compare it with its baseline, write the report, keep the result for gate G-07."""
     run_id = runlog.uuid7()
-    folder = _home() / "checks" / runlog.utc_now().strftime("%Y-%m-%dT%H-%M-%S-%fZ")
+    folder = _home() / "checks" / runlog.utc_now().strftime(_NAME)
     folder.mkdir(parents=True)
     approved = baselines(conn)
     compared = []
@@ -166,6 +169,18 @@ def approve(conn: psycopg.Connection, reason: str, items: tuple[str, ...] = ()) 
 def baselines(conn: psycopg.Connection) -> Mapping[str, str]:
     """The digest of each approved picture, by page and size: the last word of the ledger."""
     return {entry.subject or "": entry.body["sha256"] for entry in ledger.entries(conn, "ui-approval")}
+
+
+def forget() -> int:
+    """Remove the pictures of checks older than KEPT, but the latest one's; how many. What they found stays: the ledger
+    holds its digests."""
+    checks = sorted((_home() / "checks").glob("*/"))
+    latest = max((check.name for check in checks if (check / "result.json").is_file()), default="")
+    oldest = min((runlog.utc_now() - KEPT).strftime(_NAME), latest)
+    old = [picture for check in checks if check.name < oldest for picture in check.glob("*.png")]
+    for picture in old:
+        picture.unlink()
+    return len(old)
 
 
 def _home() -> Path:

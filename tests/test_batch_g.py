@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bridge import (
+    door,
     fingerprint,
     flags,
     gates,
@@ -37,6 +38,7 @@ from bridge.reads import READS
 from bridge.runlog import uuid7
 from bridge.settings import Databases, settings
 from core_api import minutes
+from core_api.console import session as sessions
 from core_api.ops import shadow, sides
 from tests import pipeline, serving
 from tests.ops_parts import AS_OF, admin, shadow_reads
@@ -321,11 +323,58 @@ def test_the_commands_teach_and_answer_by_their_exit_code(
     assert said.rstrip().endswith("shadow reads"), said
     assert phase2("incident", "open", "--title", "slow", "--severity", "minor")[0] == 0
     assert phase2("incident", "list")[0] == 0
+
+
+def passed(conn: psycopg.Connection, code: str) -> None:
+    """What a run of a batch leaves that has passed."""
+    run_id = uuid7()
+    conn.execute(
+        "insert into phase2.gate_results (run_id, evaluated_at, batch, gate_id, value, comparator, threshold, status)"
+        " select %s, now(), %s, g, 0, '<=', 1, 'PASS' from unnest(%s::text[]) as g",
+        (run_id, code, list(gates._asked(code))),
+    )
+    body = {"result": "PASS", "opens_door": True, "bound_to": door.bound_to(conn, BATCHES[code]), "failed": []}
+    ledger.append(conn, "verdict", batch=code, run_id=run_id, body=body)
+
+
+def test_the_console_takes_a_rung_by_the_command_in_a_process_of_its_own(
+    dbs: Databases, service: str, conn: psycopg.Connection, first: gates.Verdict
+) -> None:
+    """Nothing is replaced in that process: it compares both sides, measures the gates and asks the door itself."""
     enough(conn)
-    code, said = phase2("rollout", "G", "--go", "--reason", "quiet", "--json")
-    assert code == 0, said
-    assert rollout.LADDERS["G"].at(flags.read(conn)) == 1
-    assert phase2("rollout", "G", "--down", "--reason", "done")[0] == 0
+    known = core_settings()
+    session = sessions.opened(known, "kadek", "Ops Lead")
+    with httpx.Client(base_url=service, trust_env=False, timeout=30) as client:
+        client.cookies.set(sessions.cookie_name(), sessions.sealed(session, known))
+
+        def press(which: str) -> str:
+            sent = {"token": sessions.token(session, known), "reason": "a quiet week"}
+            assert client.post(f"/console/rollout/G/{which}", data=sent).status_code == 303
+            deadline = time.monotonic() + 120
+            while "being looked at" in (page := client.get("/console/flags").text) and time.monotonic() < deadline:
+                time.sleep(0.3)
+            return page[page.index("kadek asked for the next rung") :][:3000]
+
+        page = press("up")
+        assert ": refused." in page, page
+        assert "gates of F: not passed" in page
+        assert rollout.LADDERS["G"].at(flags.read(conn)) == 0
+        for code in "ABCDEF":
+            passed(conn, code)
+        page = press("up")
+        assert ": taken." in page, page
+        assert rollout.LADDERS["G"].at(flags.read(conn)) == 1
+        taken = ledger.latest(conn, "rollout", batch="G")
+        assert taken is not None
+        assert (taken.actor, taken.body["from"], taken.body["to"]) == ("kadek", "testers", "5 %")
+        assert {line["name"] for line in taken.body["criteria"]} >= {
+            "gates of G",
+            "shadow reads",
+            "gates of F",
+            "no stop",
+        }
+        press("down")
+    assert rollout.LADDERS["G"].at(flags.read(conn)) == 0
 
 
 # --- off -----------------------------------------------------------------------------------------------------------

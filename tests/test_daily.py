@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -99,6 +100,19 @@ def test_the_report_tells_what_is_new_what_has_gone_and_the_money(
     assert {one.where.split(" ")[0] for one in ledger.verify(conn)} <= {"phase2.gate_results"}  # made up here
     said = CliRunner().invoke(app, ["daily", "--json"])
     assert (said.exit_code, json.loads(said.stdout)["failed"]) == (0, [])
+
+    shown: list[dict[str, Any]] = []
+
+    async def artifact(**given: Any) -> None:
+        shown.append(given)
+
+    from flows import operating  # Prefect takes seconds to come
+
+    monkeypatch.setattr(operating, "create_table_artifact", artifact)
+    monkeypatch.setattr(operating, "say", lambda words: None)
+    asyncio.run(operating.daily_flow.fn())
+    assert [one["description"] for one in shown] == ["2026-11-24"]
+    assert [row["id"] for row in shown[0]["table"]] == ["D-01", "D-03"]
 
 
 def states(conn: psycopg.Connection) -> list[str]:

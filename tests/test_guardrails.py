@@ -266,7 +266,13 @@ def state(conn: psycopg.Connection, code: str) -> str | None:
     return row[0] if row else None
 
 
-@pytest.mark.parametrize(("part", "batch", "gone"), [("reads", "G", {"H", "G"}), ("writes", "H", {"H"})])
+@pytest.mark.parametrize(
+    ("part", "batch", "gone"),
+    [
+        ("reads", "G", {"H", "G"}),
+        pytest.param("writes", "H", {"H"}, marks=pytest.mark.long),
+    ],
+)
 def test_a_breach_of_reads_or_writes_leads_back_to_the_old_path_and_holds_after_a_restart(
     ops: psycopg.Connection,
     dbs: Databases,

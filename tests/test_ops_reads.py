@@ -121,6 +121,25 @@ def test_the_assignment_board(client, dbs, assigned):
     assert set(old[0]) == set(new[0])
 
 
+def test_the_board_is_the_whole_boards_rows_whatever_it_is_asked_for(client):
+    """Found by indexes first, page by page: of one driver, of nobody, of some days, of days without any."""
+    for actor in ("new", "old"):
+        whole = {is_: items(client, "/v1/ops/assignments", actor, assigned=is_, limit=200) for is_ in (True, False)}
+        drivers = Counter(row["driverId"] for row in whole[True])
+        for driver in (drivers.most_common()[0][0], drivers.most_common()[-1][0], 2**31 - 1):
+            theirs = [row for row in whole[True] if row["driverId"] == driver]
+            assert items(client, "/v1/ops/assignments", actor, driverId=driver, limit=3) == theirs
+            assert items(client, "/v1/ops/assignments", actor, driverId=driver, assigned=False) == []
+            some = [row for row in theirs if row["tourDate"] >= "2026-06-01"]
+            assert items(client, "/v1/ops/assignments", actor, driverId=driver, dateFrom="2026-06-01") == some
+        for is_, rows in whole.items():
+            assert items(client, "/v1/ops/assignments", actor, assigned=is_, limit=7) == rows
+            some = [row for row in rows if "2026-01-01" <= row["tourDate"] <= "2026-10-31"]
+            days = {"dateFrom": "2026-01-01", "dateTo": "2026-10-31"}
+            assert items(client, "/v1/ops/assignments", actor, assigned=is_, limit=7, **days) == some
+            assert items(client, "/v1/ops/assignments", actor, assigned=is_, dateTo="2001-01-01") == []
+
+
 def test_the_finance_summary(client):
     last = max(row["tourDate"] for row in items(client, limit=200, dateTo=str(AS_OF)))
     old, new = (get(client, "finance/summary", actor, dateTo=last).json()["data"] for actor in ("old", "new"))
@@ -215,6 +234,24 @@ def test_filters(client):
     part = one["reference"][2:9].lower()
     assert one["id"] in [row["id"] for row in items(client, q=part)]
     assert items(client, q=part, status="CANCELLED" if one["status"] != "CANCELLED" else "NEW") == []
+
+
+@pytest.mark.parametrize("few", [sides.FEW, 3])  # all are met at the top of the list, or each way is gone
+def test_a_search_finds_what_the_whole_list_holds(client, monkeypatch, few):
+    monkeypatch.setattr(sides, "FEW", few)
+    every = items(client, limit=200)
+    name = every[5]["customerName"].split()[0].lower()
+    for q in (name, every[7]["reference"][-5:], every[0]["reference"][:3], "qqqzzz"):
+        for asked in ({}, {"source": "DIRECT"}, {"status": "DONE"}, {"dateFrom": "2026-01-01", "dateTo": "2026-06-30"}):
+            held = [
+                row
+                for row in every
+                if q.lower() in f"{row['reference']}\n{row['customerName']}".lower()
+                and row["channel"] == asked.get("source", row["channel"])
+                and row["status"] == asked.get("status", row["status"])
+                and asked.get("dateFrom", "") <= row["tourDate"] <= asked.get("dateTo", "9999")
+            ]
+            assert items(client, q=q, limit=4, **asked) == held
 
 
 HOSTILE = [

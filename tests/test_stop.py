@@ -231,17 +231,28 @@ def test_retention_is_logged_and_held_by_a_stop(pipeline: Pipeline) -> None:
             " ('kept', '', (select event_key from public.ingest_event_log), '{}', now() - interval '36 days'),"
             " ('new', '', gen_random_uuid(), '{}', now() - interval '34 days')"
         )
+        conn.execute(
+            "insert into phase2.console_ended (session, until) values ('over', now() - interval '1 s'),"
+            " ('held', now() + interval '1 hour')"
+        )
+        conn.execute(
+            "insert into phase2.console_tries (who, try_id, at)"
+            " values ('x', gen_random_uuid(), now() - interval '2 d'),"
+            " ('x', gen_random_uuid(), now())"
+        )
         stop.ask(conn, "an incident")
         with pytest.raises(Stopped, match="retention is on hold: stopped by made"):
             retention.clean()
         stop.lift(conn, "over")
-    removed = {"dead letters": 0, "idempotency rows": 0, "unmapped queue": 1, "nonces": 1, "answers": 1}
+    removed = {"dead letters": 0, "idempotency rows": 0, "unmapped queue": 1, "nonces": 1, "answers": 1,
+               "console sign-ins": 2, "ui pictures": 0}  # fmt: skip
     assert json.loads(phase2("retention", "--json").stdout) == removed
     assert set(retention.clean().values()) == {0}
     assert pipeline.rows("select status, rows from phase2.step_log where batch = 'F' order by step_log_id") == [
-        ("SUCCEEDED", 3),
+        ("SUCCEEDED", 5),
         ("SUCCEEDED", 0),
     ]
+    assert pipeline.rows("select session from phase2.console_ended") == [("held",)]
     assert pipeline.rows("select nonce from phase2.ingest_nonces") == [("new",)]
     assert pipeline.rows("select idempotency_key from phase2.ingest_keys order by 1") == [("kept",), ("new",)]
     assert pipeline.rows(

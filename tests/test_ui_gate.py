@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,20 @@ def test_no_drift_passes_planted_drift_fails_masked_drift_passes_and_approval_ma
     shutil.copyfile(baseline.with_name("shop-desktop.png"), baseline)  # somebody changes a baseline behind our back
     assert states(conn) == {"shop-desktop": "ANOTHER_SIZE", "shop-phone": "NEW"}
     assert ledger.verify(conn) == []
+
+
+def test_pictures_of_old_checks_go_and_what_they_found_stays(
+    conn: psycopg.Connection, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.says["title"] = "before"
+    old, latest = (ui_gate.check(conn, ui_gate.read()) for _ in range(2))
+    assert ui_gate.forget() == 0
+    now = ui_gate.runlog.utc_now() + ui_gate.KEPT
+    monkeypatch.setattr(ui_gate.runlog, "utc_now", lambda: now + timedelta(minutes=1))
+    assert ui_gate.forget() == len(list(latest.folder.glob("*.png"))) > 0
+    assert sorted(path.name for path in old.folder.iterdir()) == ["index.html", "result.json"]
+    assert [one for one in ledger.verify(conn) if old.folder.name in one.where] == []
+    ui_gate.approve(conn, "the latest one's are there")
 
 
 def test_what_cannot_be_approved(conn: psycopg.Connection, site: Site) -> None:

@@ -216,8 +216,12 @@ def _endpoint(place: Place) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         core: Core = request.app.state.core
         known = sessions.read(request.cookies.get(sessions.cookie_name()), core.settings)
-        visit = Visit(request, core, known or sessions.opened(core.settings))
+        visit = Visit(request, core, sessions.opened(core.settings))
         try:
+            if known and known.name and await sessions.is_over(core.pool, known):
+                known = None
+            if known:
+                visit = Visit(request, core, known)
             response = await _serve(place, visit, known)
         except Refused as error:
             request.scope["error_code"] = error.code

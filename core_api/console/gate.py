@@ -27,23 +27,24 @@ async def sign_in(visit: Visit) -> Response:
 @act("/console/sign-in", None)
 async def signed_in(visit: Visit) -> Response:
     """A session of its own for who knows the password. 401 for a wrong one, 429 after several."""
-    settings, host = visit.core.settings, visit.request.client.host if visit.request.client else ""
+    settings, pool = visit.core.settings, visit.core.pool
+    host = visit.request.client.host if visit.request.client else ""
     name, role = " ".join(visit.form.get("name", "").split()), visit.form.get("role", "")
     if not name or len(name) > LONGEST_ACTOR or not name.isprintable():
         raise Refused(422, "VALIDATION_ERROR", "a name is missing, or it is none")
-    if seconds := sessions.wait(host, name):
+    tried = await sessions.attempt(pool, settings, host, name)
+    if tried.wait:
         raise Refused(
             429,
             "TOO_MANY_TRIES",
-            f"too many wrong passwords: wait {seconds // 60 + 1} min, then try again",
-            headers={"retry-after": str(seconds)},
+            f"too many wrong passwords: wait {tried.wait // 60 + 1} min, then try again",
+            headers={"retry-after": str(tried.wait)},
         )
     password = visit.form.get("password", "")[:200]
     if not await asyncio.to_thread(sessions.knows, settings, name, password, role):
-        sessions.was_wrong(host, name)
         _log.warning("console: a wrong sign-in")
         return _form(visit, wrong=True)
-    sessions.end(visit.session)
+    await sessions.was_right(pool, tried)
     target = visit.form.get("next", "")
     response = visit.to(target if re.fullmatch(r"/console(/[\w.-]+)*", target) else "/console")
     _give(visit, response, sessions.opened(settings, name, role))
@@ -52,8 +53,8 @@ async def signed_in(visit: Visit) -> Response:
 
 @act("/console/sign-out", "look")
 async def sign_out(visit: Visit) -> Response:
-    """The session is over."""
-    sessions.end(visit.session)
+    """The session is over, in every process."""
+    await sessions.end(visit.core.pool, visit.session)
     response = visit.to("/console/sign-in", "out")
     response.delete_cookie(sessions.cookie_name(), path="/", secure=_is_secure(), httponly=True, samesite="strict")
     return response

@@ -1,7 +1,8 @@
 """Who has signed in: a signed cookie, passwords, and how often a wrong one may be tried.
 
 The cookie's key is made of CORE_API_ADMIN_TOKEN: a new token ends every session. Sessions are signed in anew at sign-in
-(another id), end after CONSOLE_SESSION_HOURS, and with the sign-out in the process that saw it.
+(another id), end after CONSOLE_SESSION_HOURS, and with the sign-out. That, and wrong passwords, the ops database knows
+(sql/ops/console.sql): what one process of the API has seen holds in all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import os
 import secrets
 import time
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import lru_cache
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
@@ -23,6 +26,7 @@ from bridge.core_settings import CoreSettings
 from bridge.errors import CouldNotRun
 from bridge.policy import policy
 from core_api.console.access import ROLES
+from core_api.database import Pool
 
 NOBODY_SECONDS = 3600  # of the cookie that a sign-in form stands on
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 2**26}
@@ -57,7 +61,7 @@ def sealed(session: Session, settings: CoreSettings) -> str:
 
 
 def read(cookie: str | None, settings: CoreSettings) -> Session | None:
-    """The session of a cookie; None when it is none of ours, over, ended, or its role is not one any more."""
+    """The session of a cookie; None when it is none of ours, over, or its role is not one any more."""
     body, _, mark = (cookie or "").partition(".")
     if not body or len(body) > _LONGEST_COOKIE or not hmac.compare_digest(mark, _mark(settings, "session", body)):
         return None
@@ -65,7 +69,7 @@ def read(cookie: str | None, settings: CoreSettings) -> Session | None:
         found = Session(**json.loads(base64.urlsafe_b64decode(body)))
     except (ValueError, TypeError, binascii.Error):
         return None
-    if found.until < time.time() or found.id in _ended or (found.name and not _still(found, settings)):
+    if found.until < time.time() or (found.name and not _still(found, settings)):
         return None
     return found
 
@@ -79,15 +83,21 @@ def is_token(given: str, session: Session, settings: CoreSettings) -> bool:
     return hmac.compare_digest(given.encode(), token(session, settings).encode())
 
 
-_ended: dict[str, float] = {}
+async def is_over(pool: Pool, session: Session) -> bool:
+    """Whether somebody has signed out of it, in whatever process."""
+    async with pool.connection() as conn:
+        found = await conn.execute("select 1 from phase2.console_ended as e where e.session = %s", (session.id,))
+        return await found.fetchone() is not None
 
 
-def end(session: Session) -> None:
-    """This session counts no more, in this process."""
-    now = time.time()
-    for id_ in [id_ for id_, until in _ended.items() if until < now]:
-        del _ended[id_]
-    _ended[session.id] = session.until
+async def end(pool: Pool, session: Session) -> None:
+    """This session counts no more, anywhere; what is over by itself is forgotten."""
+    async with pool.connection() as conn, conn.transaction():
+        await conn.execute("delete from phase2.console_ended as e where e.until < now()")
+        await conn.execute(
+            "insert into phase2.console_ended (session, until) values (%s, to_timestamp(%s)) on conflict do nothing",
+            (session.id, session.until),
+        )
 
 
 def _mark(settings: CoreSettings, purpose: str, text: str) -> str:
@@ -177,26 +187,37 @@ def _still(session: Session, settings: CoreSettings) -> bool:
 
 # -- tries ------------------------------------------------------------------------------------------------------------
 
-TRIES, TRIES_OF_A_HOST, TRIES_SECONDS = 5, 20, 900.0
-_MOST_KEPT = 10_000
-_wrong: dict[tuple[str, str], list[float]] = {}
+TRIES, TRIES_OF_A_HOST, TRIES_WITHIN = 5, 20, timedelta(minutes=15)
 
 
-def wait(host: str, name: str) -> int:
-    """Seconds until this name may be tried again from there; 0: now."""
-    now, longest = time.monotonic(), 0.0
-    for key, most in (((host, name.casefold()), TRIES), ((host, ""), TRIES_OF_A_HOST)):
-        recent = [at for at in _wrong.get(key, ()) if now - at < TRIES_SECONDS]
-        if len(recent) >= most:
-            longest = max(longest, TRIES_SECONDS - (now - recent[-most]))
-    return int(longest) + (longest > 0)
+@dataclass(frozen=True)
+class Try:
+    """One try of a password, and whose. `wait`: so many seconds have to pass before; 0: it is counted, look at it."""
+
+    id: UUID
+    who: tuple[str, str]
+    wait: int
 
 
-def was_wrong(host: str, name: str) -> None:
-    """Remember a wrong try, of the name and of where it came from."""
-    now = time.monotonic()
-    if len(_wrong) > _MOST_KEPT:
-        for key in [key for key, tries in _wrong.items() if now - tries[-1] > TRIES_SECONDS] or list(_wrong)[:1000]:
-            del _wrong[key]
-    for key in ((host, name.casefold()), (host, "")):
-        _wrong[key] = [*(at for at in _wrong.get(key, ()) if now - at < TRIES_SECONDS), now]
+async def attempt(pool: Pool, settings: CoreSettings, host: str, name: str) -> Try:
+    """Count a try of this name from there before the password is looked at: many at once get no more than many in turn.
+
+    Neither is kept as it is: a name may be a password in the wrong field.
+    """
+    made, who = uuid4(), (_mark(settings, "host", host), _mark(settings, "person", f"{host} {name.casefold()}"))
+    async with pool.connection() as conn:
+        found = await conn.execute(
+            "select phase2.console_try(%s, %s, %s, %s, %s, %s)",
+            (made, *who, TRIES, TRIES_OF_A_HOST, TRIES_WITHIN),
+        )
+        row = await found.fetchone()
+    assert row is not None
+    return Try(made, who, row[0])
+
+
+async def was_right(pool: Pool, tried: Try) -> None:
+    """Take a try back: its password was right."""
+    async with pool.connection() as conn:
+        await conn.execute(
+            "delete from phase2.console_tries as t where t.who = any(%s) and t.try_id = %s", (list(tried.who), tried.id)
+        )

@@ -35,7 +35,7 @@ POOL_SIZE = 4  # connections of each side, beside those of ingestion
 FLUSH_SECONDS = 5.0
 
 _log = logging.getLogger("core_api.reads")
-FEW, _ALL = 5000, 2**62  # references or names that hold what is searched for
+FEW, _ALL = 5000, 2**62  # bookings that a search looks at
 _STEP = math.log(1.1)  # latencies are kept in classes 10 % wide
 _SESSION = " -c default_transaction_read_only=on -c jit=off"
 
@@ -88,12 +88,14 @@ class Side:
         async with self.pool.connection() as conn:
             if self.name == "new" and parameters.get("pattern"):
                 parameters = parameters | {"found": await self._found(conn, parameters), "pattern": None}
+            if self.name == "new" and statement == "assignments" and parameters.get("driver"):
+                statement = "driven"
             return [row[0] for row in await self._ask(conn, statement, parameters)]
 
     async def _found(self, conn: AsyncConnection[Any], parameters: dict[str, Any]) -> list[str]:
-        """Keys of the bookings that a page of a search shows: few are looked up, many are met on the way down the
-        list, and what is common but long ago is looked up after all."""
-        for statement, most in (("found", FEW), ("met", FEW), ("found", _ALL)):
+        """Keys of the bookings that a page of a search shows: what is common is met at the top of the list, few are
+        looked up; what is neither is met further down, or looked up after all."""
+        for statement, most in (("met", FEW), ("found", FEW), ("met", 4 * FEW), ("found", _ALL)):
             ((keys,),) = await self._ask(conn, statement, parameters | {"most": most})
             if keys is not None:
                 return keys

@@ -1,5 +1,5 @@
 -- Shadow reads compare one booking by the same rules that the full parity compares all of them by.
-select {{ read_differences('l', 'n', 'a.rules') }}
+select {{ read_differences('l', 'n', "'{}' = any(a.rules)") }}
 from
     jsonb_to_record(legacy) as l (
         id text, finance_items bigint, unpaid_items bigint
@@ -9,4 +9,4 @@ from
         has_several boolean, has_twins boolean, is_reviewed boolean
         {%- for field, type, _ in read_fields() %}, {{ field }} {{ type }}{% endfor %}
     ),
-    ({{ read_approved(ref('approved_differences').include(database=false)) }}) as a
+    (select array({{ read_approved(ref('approved_differences').include(database=false)) }}) as rules) as a

@@ -68,16 +68,15 @@
     {%- elif rule == 'MONEY' -%}
         greatest(coalesce({{ function('norm_money') }}({{ old }}), 0), 0) = {{ new }}
     {%- elif rule == 'RECOMPUTED' -%}
-        {{ new }} = any(
-            select
-                {{ function('fulfilment_status') }}(
-                    {{ old }}, {{ l }}.finance_items, {{ l }}.unpaid_items, {{ l }}.validated_at,
-                    case when {{ n }}.has_several then {{ n }}.tour_date else {{ l }}.tour_date end, days.as_of,
-                    {{ l }}.driver_id, {{ l }}.pattern_id::integer
-                )
-            from (
-                values ({{ function('current_as_of') }}()), ((now() at time zone 'Asia/Makassar')::date)
-            ) as days (as_of)
+        {#- no subquery of the row: with one no parallel worker could compute the differences -#}
+        {{ new }} in (
+            {%- for as_of in (function('current_as_of') ~ '()', "(now() at time zone 'Asia/Makassar')::date") %}
+            {{ function('fulfilment_status') }}(
+                {{ old }}, {{ l }}.finance_items, {{ l }}.unpaid_items, {{ l }}.validated_at,
+                case when {{ n }}.has_several then {{ n }}.tour_date else {{ l }}.tour_date end, {{ as_of }},
+                {{ l }}.driver_id, {{ l }}.pattern_id::integer
+            ){{ ',' if not loop.last }}
+            {%- endfor %}
         )
     {%- elif rule == 'UNPAID' -%}
         {{ new }} is null and not {{ n }}.is_paid
@@ -104,7 +103,8 @@
 
 {#
   The fields of a booking that differ, as JSON: field -> [bstadmin's value, the read model's, the rule that explains it
-  or null]; null when there is none. `approved`: the array of `field:RULE` in force. IGNORE leaves a field alone.
+  or null]; null when there is none. IGNORE leaves a field alone. `approved`: whether a rule is in force, as a condition
+  with {} for its `field:RULE`.
 #}
 {% macro read_differences(l, n, approved) -%}
     nullif(
@@ -116,10 +116,10 @@
                     then jsonb_build_array(
                         {{ l }}.{{ field }}, {{ n }}.{{ field }},
                         case
-                            when '{{ field }}:IGNORE' = any({{ approved }}) then 'IGNORE'
+                            when {{ approved.format(field ~ ':IGNORE') }} then 'IGNORE'
                             {%- for rule in rules %}
                             when
-                                '{{ field }}:{{ rule }}' = any({{ approved }})
+                                {{ approved.format(field ~ ':' ~ rule) }}
                                 and {{ read_rule(rule, field, l, n) }}
                                 then '{{ rule }}'
                             {%- endfor %}
@@ -132,9 +132,9 @@
     )
 {%- endmacro %}
 
-{# The array of `field:RULE` that are approved today. What is ignored at will has a last day, or is not. #}
+{# The `field:RULE` that are approved today, one a row. What is ignored at will has a last day, or is not. #}
 {% macro read_approved(relation) -%}
-    select coalesce(array_agg(s.field || ':' || s.rule), '{}') as rules
+    select s.field || ':' || s.rule as approved
     from {{ relation }} as s
     where
         s.expires_on >= (now() at time zone 'Asia/Makassar')::date

@@ -1,4 +1,40 @@
--- A page of the assignment board from the read model: bookings with a driver.
+-- A page of the assignment board from the read model: bookings with a driver, found by indexes alone before their rows
+-- are put together.
+with keys as materialized (
+    (
+        select c.booking_key
+        from ops_read.ops_places as c
+        where
+            exists (
+                select 1 from public.ops_assignment as a
+                where a.booking_key = c.booking_key and a.is_active and a.driver_id is not null
+            )
+            -- @if date_from
+            and c.tour_date >= %(date_from)s
+            -- @end
+            -- @if date_to
+            and c.tour_date <= %(date_to)s
+            -- @end
+            -- @if after_date
+            and (c.tour_date, c.created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
+            -- @end
+        order by c.tour_date desc, c.created_at desc
+        fetch first %(size)s rows with ties
+    )
+    -- @if after_date
+    -- the cursor stands among these, the page leaves out those before it
+    union all
+    select c.booking_key
+    from ops_read.ops_places as c
+    where
+        exists (
+            select 1 from public.ops_assignment as a
+            where a.booking_key = c.booking_key and a.is_active and a.driver_id is not null
+        )
+        and (c.tour_date, c.created_at) = (%(after_date)s::date, %(after_created)s::timestamptz)
+-- @end
+)
+
 select to_jsonb(p) as page_row
 from (
     select
@@ -19,18 +55,9 @@ from (
         b.booking_key as _key
     from ops_read.ops_assignments as b
     where
-        b.driver_id is not null
-        -- @if driver
-        and b.driver_id = %(driver)s
-        -- @end
-        -- @if date_from
-        and b.tour_date >= %(date_from)s
-        -- @end
-        -- @if date_to
-        and b.tour_date <= %(date_to)s
-        -- @end
+        b.booking_key = any(array(select k.booking_key from keys as k))
+        and b.driver_id is not null
         -- @if after_date
-        and (b.tour_date, b.created_at) <= (%(after_date)s::date, %(after_created)s::timestamptz)
         and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
         < (
             %(after_date)s::date, %(after_created)s::timestamptz,

@@ -3,7 +3,20 @@
 with hits as materialized (
     select c.booking_key
     from public.booking_core as c
-    where c.external_booking_ref ilike %(pattern)s
+    where
+        c.external_booking_ref ilike %(pattern)s
+        -- @if status
+        and c.ops_fulfillment_status = %(status)s
+        -- @end
+        -- @if source
+        and c.channel_code = %(source)s
+        -- @end
+        -- @if date_from
+        and c.tour_date >= %(date_from)s
+        -- @end
+        -- @if date_to
+        and c.tour_date <= %(date_to)s
+        -- @end
     union all
     select t.booking_key
     from public.booking_contact as t
@@ -19,32 +32,14 @@ select
                 from (
                     (
                         select c.booking_key
-                        from public.booking_core as c
+                        from ops_read.ops_places as c
                         where
                             c.booking_key in (select h.booking_key from hits as h)
-                            -- those of ops_bookings
-                            and (
-                                c.channel_code <> 'DIRECT'
-                                or coalesce(
-                                    (
-                                        select true
-                                        from public.channel_external_refs as r
-                                        where
-                                            r.entity_key = c.booking_key
-                                            and r.entity_type = 'BOOKING'
-                                            and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
-                                            and r.external_ref ~ '^[0-9]{1,10}$'
-                                        order by r.entity_key
-                                        limit 1
-                                    ),
-                                    false
-                                )
-                            )
                             -- @if status
-                            and c.ops_fulfillment_status = %(status)s
+                            and c.status = %(status)s
                             -- @end
                             -- @if source
-                            and c.channel_code = %(source)s
+                            and c.channel = %(source)s
                             -- @end
                             -- @if date_from
                             and c.tour_date >= %(date_from)s
@@ -53,21 +48,19 @@ select
                             and c.tour_date <= %(date_to)s
                             -- @end
                             -- @if after_date
-                            and (c.tour_date, c.booking_created_at)
-                            < (%(after_date)s::date, %(after_created)s::timestamptz)
-                        -- @end
-                        order by c.tour_date desc, c.booking_created_at desc
+                            and (c.tour_date, c.created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
+                            -- @end
+                        order by c.tour_date desc, c.created_at desc
                         fetch first %(size)s rows with ties
                     )
                     -- @if after_date
                     -- the cursor stands among these, the page leaves out those before it
                     union all
                     select c.booking_key
-                    from public.booking_core as c
+                    from ops_read.ops_places as c
                     where
                         c.booking_key in (select h.booking_key from hits as h)
-                        and (c.tour_date, c.booking_created_at)
-                        = (%(after_date)s::date, %(after_created)s::timestamptz)
+                        and (c.tour_date, c.created_at) = (%(after_date)s::date, %(after_created)s::timestamptz)
                 -- @end
                 ) as p
             )

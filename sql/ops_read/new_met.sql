@@ -1,5 +1,6 @@
 -- Which bookings the page of a search shows, when many hold what is searched for: those that are met first on the way
--- down the list. Null when they do not fill the page and there is more than the four times `most` that were looked at.
+-- down the list. Null when they do not fill the page and there are more than `most`
+-- to look at.
 with met as materialized (
     select w.booking_key
     from (
@@ -28,7 +29,7 @@ with met as materialized (
             and (c.tour_date, c.booking_created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
             -- @end
         order by c.tour_date desc, c.booking_created_at desc
-        fetch first (4 * %(most)s) rows with ties
+        fetch first %(most)s rows with ties
     ) as w
     where
         (
@@ -38,23 +39,10 @@ with met as materialized (
                 where t.booking_key = w.booking_key
             ) ilike %(pattern)s
         )
-        -- those of ops_bookings
+        -- one look per booking that holds it; `exists` would gather the places of all first
         and (
-            w.channel_code <> 'DIRECT'
-            or coalesce(
-                (
-                    select true
-                    from public.channel_external_refs as r
-                    where
-                        r.entity_key = w.booking_key
-                        and r.entity_type = 'BOOKING'
-                        and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
-                        and r.external_ref ~ '^[0-9]{1,10}$'
-                    order by r.entity_key
-                    limit 1
-                ),
-                false
-            )
+            select true from ops_read.ops_places as p
+            where p.booking_key = w.booking_key
         )
     order by w.tour_date desc, w.booking_created_at desc
     fetch first %(size)s rows with ties
@@ -84,7 +72,7 @@ select
                     and (c.tour_date, c.booking_created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
                     -- @end
                 order by c.tour_date desc, c.booking_created_at desc
-                offset 4 * %(most)s
+                offset %(most)s
             )
             then (
                 select coalesce(jsonb_agg(k.booking_key), '[]')

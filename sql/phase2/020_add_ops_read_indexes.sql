@@ -8,9 +8,13 @@ set local maintenance_work_mem = '256MB';
 
 create extension if not exists pg_trgm with schema public;
 
--- the order of every list, and its keyset; a search goes down it without a look at the rows
-create index if not exists ix_booking_core_page
-on public.booking_core (tour_date, booking_created_at) include (booking_key, channel_code, external_booking_ref);
+-- the order of every list, and its keyset; searches, the board and the finance summary need no look at the rows
+create index if not exists ix_booking_core_places
+on public.booking_core (tour_date, booking_created_at)
+include (
+    booking_key, channel_code, external_booking_ref, ops_fulfillment_status, currency_code, number_of_adult,
+    number_of_child, total_price
+);
 create index if not exists ix_booking_core_status_page
 on public.booking_core (ops_fulfillment_status, tour_date, booking_created_at);
 create index if not exists ix_booking_core_channel_page
@@ -24,8 +28,8 @@ create index if not exists ix_channel_external_refs_by_ops_number
 on public.channel_external_refs (external_ref) include (entity_key)
 where entity_type = 'BOOKING' and external_ref_kind = 'BSTADMIN_BOOKING_ID';
 
-create index if not exists ix_ops_assignment_driver_active
-on public.ops_assignment (driver_id) where is_active;
+create index if not exists ix_ops_assignment_of_driver
+on public.ops_assignment (driver_id) include (booking_key) where is_active;
 create index if not exists ix_ops_assignment_driven
 on public.ops_assignment (booking_key) where is_active and driver_id is not null;
 
@@ -43,5 +47,9 @@ create index if not exists ix_booking_contact_name_part
 on public.booking_contact using gin (main_name public.gin_trgm_ops);
 create index if not exists ix_booking_contact_name_of_booking
 on public.booking_contact (booking_key) include (main_name);
+
+-- what the queue says of a booking: comparisons, and `phase2 explain`
+create index if not exists ix_unmapped_queue_source
+on public.unmapped_queue (source_pk);
 
 commit;

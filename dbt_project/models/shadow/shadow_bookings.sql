@@ -1,5 +1,7 @@
--- Every booking of bstadmin as landed against what the read model shows: in one pass over both.
-with approved as not materialized (  -- parallel workers cannot read a materialized one
+-- Every booking of bstadmin as landed against what the read model shows: in one pass over both, which parallel workers
+-- share. For that nothing may be asked anew for a row: whether a rule is approved is asked once, before they start.
+{%- set approved = "exists (select 1 from approved as a where a.approved = '{}')" %}
+with approved as not materialized (
     {{ read_approved(ref('approved_differences')) }}
 ),
 
@@ -86,6 +88,12 @@ reviewed as (
         and queue.source_table = 'booking_identity'
 ),
 
+gone as (
+    select distinct queue.source_pk as identity
+    from {{ source('bridge', 'unmapped_queue') }} as queue
+    where queue.source_table = 'booking_identity' and queue.reason_code = 'NO_MATCH'
+),
+
 queued as (
     select distinct queue.source_pk as id
     from {{ source('bridge', 'unmapped_queue') }} as queue
@@ -118,28 +126,17 @@ compared as (
                 then jsonb_build_object(
                     'booking', jsonb_build_array(
                         'there', null,
-                        case when 'booking:QUEUED' = any(approved.rules) and queued.id is not null then 'QUEUED' end
+                        case when {{ approved.format('booking:QUEUED') }} and queued.id is not null then 'QUEUED' end
                     )
                 )
             when legacy.number is null
                 then jsonb_build_object(
                     'booking', jsonb_build_array(
                         null, 'there',
-                        case
-                            when
-                                'booking:GONE' = any(approved.rules)
-                                and exists (
-                                    select 1 from {{ source('bridge', 'unmapped_queue') }} as queue
-                                    where
-                                        queue.source_table = 'booking_identity'
-                                        and queue.reason_code = 'NO_MATCH'
-                                        and queue.source_pk = canonical.channel || ':' || canonical.reference
-                                )
-                                then 'GONE'
-                        end
+                        case when {{ approved.format('booking:GONE') }} and gone.identity is not null then 'GONE' end
                     )
                 )
-            else {{ read_differences('legacy', 'canonical', 'approved.rules') }}
+            else {{ read_differences('legacy', 'canonical', approved) }}
         end as differences,
         canonical.booking_key is null as is_missing,
         legacy.number is null as is_surplus
@@ -147,7 +144,7 @@ compared as (
     full join numbers on legacy.number = numbers.number
     left join canonical on numbers.entity_key = canonical.booking_key
     left join queued on legacy.id = queued.id
-    cross join approved
+    left join gone on canonical.channel || ':' || canonical.reference = gone.identity
     -- a fence: the differences are computed once, and not each time that they are named below
     offset 0 -- noqa: AM09
 )

@@ -1,0 +1,70 @@
+-- A page of the assignment board from the read model: bookings of one driver. They are looked up first: on the way down
+-- the list somebody who drives seldom, or no more, would be met late.
+with driven as materialized (
+    select a.booking_key from public.ops_assignment as a
+    where a.driver_id = %(driver)s and a.is_active
+),
+
+keys as materialized (
+    (
+        select c.booking_key
+        from ops_read.ops_places as c
+        where
+            c.booking_key in (select d.booking_key from driven as d)
+            -- @if date_from
+            and c.tour_date >= %(date_from)s
+            -- @end
+            -- @if date_to
+            and c.tour_date <= %(date_to)s
+            -- @end
+            -- @if after_date
+            and (c.tour_date, c.created_at) < (%(after_date)s::date, %(after_created)s::timestamptz)
+            -- @end
+        order by c.tour_date desc, c.created_at desc
+        fetch first %(size)s rows with ties
+    )
+    -- @if after_date
+    -- the cursor stands among these, the page leaves out those before it
+    union all
+    select c.booking_key
+    from ops_read.ops_places as c
+    where
+        c.booking_key in (select d.booking_key from driven as d)
+        and (c.tour_date, c.created_at) = (%(after_date)s::date, %(after_created)s::timestamptz)
+-- @end
+)
+
+select to_jsonb(p) as page_row
+from (
+    select
+        b.id,
+        b.channel,
+        b.reference,
+        b.created_at,
+        b.tour_date,
+        b.tour_time,
+        b.adults,
+        b.children,
+        b.pickup_location,
+        b.status,
+        b.driver_id,
+        b.partner_id,
+        b.assigned_at,
+        b.ops_id as _number,
+        b.booking_key as _key
+    from ops_read.ops_assignments as b
+    where
+        b.booking_key = any(array(select k.booking_key from keys as k))
+        and b.driver_id = %(driver)s
+        -- @if after_date
+        and (b.tour_date, b.created_at, coalesce(b.ops_id, 9223372036854775807), b.booking_key)
+        < (
+            %(after_date)s::date, %(after_created)s::timestamptz,
+            coalesce(%(after_number)s::bigint, 9223372036854775807),
+            coalesce(%(after_key)s::uuid, '00000000-0000-0000-0000-000000000000')
+        )
+        -- @end
+    order by
+        b.tour_date desc, b.created_at desc, coalesce(b.ops_id, 9223372036854775807) desc, b.booking_key desc
+    limit %(size)s
+) as p
