@@ -106,8 +106,9 @@ lint: setup ## ruff, sqlfluff, import contracts; of the SQL what was changed sin
 	@mv $(LINTED).now $(LINTED)
 format: setup ## ruff and sqlfluff, mending what they can
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
-bench: setup ## Seconds, rows and WAL of each step, beside the floor (BOOKINGS=100000 RUNS=3)
-	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS) --runs $(RUNS)
+bench: HISTORY ?= 10
+bench: setup ## Seconds, tuples, WAL and memory of each step, beside the floor; a long history (BOOKINGS="10000 100000" RUNS=3 HISTORY=20)
+	@$(VENV)/bin/python -m tests.bench --bookings $(BOOKINGS) --runs $(RUNS) --history $(HISTORY)
 bench-cutover: setup ## Full parity, reads on both sides, what shadow reads cost; each held to its limit (BOOKINGS=1000000)
 	@$(VENV)/bin/python -m tests.bench_cutover --bookings $(BOOKINGS)
 bench-ingest: BOOKINGS := 2000

@@ -19,13 +19,13 @@ from psycopg import sql
 
 from bridge.preflight import Table
 
-__all__ = ["INTO_FETCHED", "INTO_RANGES", "versions_of", "why_not"]
+__all__ = ["INTO_FETCHED", "INTO_RANGES", "PARENTS", "mark_of", "versions_of", "why_not"]
 
 # Once a day all rows are copied, whatever their versions say.
 _WHOLE_EVERY = "24 hours"
 
 # What of a changed row leads to its booking; models of the catalog read whole tables.
-_PARENTS = {
+PARENTS = {
     ("balisnap", "Departure"): "departure_id",
     ("balisnap", "Booking"): "booking_id",
     ("balisnap", "BookingItem"): "booking_id",
@@ -130,6 +130,7 @@ def forget(ops: psycopg.Connection, source: str) -> None:
     """Nothing is known of the source's versions, and no change of a row leads from the last landing to this one."""
     ops.execute("delete from phase2.landing_ranges where source = %s", (source,))
     ops.execute("delete from phase2.landed_changes where source = %s", (source,))
+    ops.execute("delete from phase2.landed_moves where source = %s", (source,))
 
 
 def differing(ops: psycopg.Connection, source: str, table: Table) -> list[int]:
@@ -174,7 +175,7 @@ def make_room(ops: psycopg.Connection, schema: str, table: Table, ranges: Sequen
 
 def write(ops: psycopg.Connection, source: str, schema: str, table: Table) -> int:
     """Make the landed rows of the fetched ranges what was fetched, note each that differs; how many."""
-    parent = _PARENTS.get((source, table.name))
+    parent = PARENTS.get((source, table.name))
     parts = {
         "landed": sql.Identifier(schema, table.name),
         "key": sql.Identifier(table.key),
@@ -205,6 +206,17 @@ def write(ops: psycopg.Connection, source: str, schema: str, table: Table) -> in
         " join pg_temp.changed_rows as c on c.pk = n.{key} and c.kind <> 'delete'",
     ):
         ops.execute(sql.SQL(statement).format(**parts))
+    if parent:
+        ops.execute(
+            sql.SQL(
+                "insert into phase2.landed_moves as m (source, table_name, marks)"
+                " select %s, %s, bit_xor(case when c.kind <> 'insert' then {was} else 0 end"
+                " # case when c.kind <> 'delete' then {now} else 0 end)"
+                " from pg_temp.changed_rows as c having count(*) > 0"
+                " on conflict (source, table_name) do update set marks = m.marks # excluded.marks"
+            ).format(was=mark_of("c.pk", "c.was_of"), now=mark_of("c.pk", "c.is_of")),
+            (source, table.name),
+        )
     return ops.execute(
         """
         with noted as (
@@ -222,6 +234,11 @@ def write(ops: psycopg.Connection, source: str, schema: str, table: Table) -> in
         """,
         (source, table.name),
     ).fetchone()[0]  # type: ignore[index]
+
+
+def mark_of(key: str, parent: str) -> sql.Composable:
+    """A number for a landed row, of its key and whose it is."""
+    return sql.SQL(f"hashint8extended({key}::bigint, coalesce({parent}::bigint, -1))")  # type: ignore[arg-type]
 
 
 def keep_ranges(ops: psycopg.Connection, source: str, table: Table) -> str:

@@ -480,7 +480,9 @@ select
     q.queue_key, q.queue_type, q.reason_code, q.reason_detail, q.status, q.resolved_by, q.resolved_at, q.created_at,
     q.source_system || ':' || q.source_table || ':' || q.source_pk as row, q.payload
 from public.unmapped_queue as q
-where q.source_system || ':' || q.source_table || ':' || q.source_pk = any(%s)
+where
+    q.source_pk = any(%(keys)s) -- by its index
+    and q.source_system || ':' || q.source_table || ':' || q.source_pk = any(%(addresses)s)
 order by q.created_at, q.queue_key
 """
 
@@ -506,10 +508,21 @@ where s.batch = any(%(batches)s) and s.kind = 'dbt' and n.node ->> 'name' = any(
 order by s.batch, n.node ->> 'name', s.step_log_id desc
 """
 
+# By the log's unique key, which begins with the source: one look for each source that there is.
 _EVENTS = """
+with recursive sources as (
+    select min(e.source_enum) as source_enum from public.ingest_event_log as e
+    union all
+    select (select min(e.source_enum) from public.ingest_event_log as e where e.source_enum > s.source_enum)
+    from sources as s
+    where s.source_enum is not null
+)
+
 select e.event_key, e.event_type, e.source_enum, e.event_time, e.process_status, e.attempt_count, e.processed_at
 from public.ingest_event_log as e
-where e.channel_code = %(channel_code)s and e.external_booking_ref = %(external_booking_ref)s
+where
+    e.source_enum = any(array(select s.source_enum from sources as s))
+    and e.channel_code = %(channel_code)s and e.external_booking_ref = %(external_booking_ref)s
 order by e.event_time_normalized, e.event_key
 """
 
@@ -527,10 +540,11 @@ def _around(
     models = tables | {_MODELS.get((table, batch), table) for table in tables for batch in batches}
     cursor = conn.cursor(row_factory=dict_row)
     verdicts = [ledger.latest(conn, "verdict", batch=batch) for batch in batches]
+    queued = {"addresses": addresses, "keys": [address.split(":", 2)[2] for address in addresses]}
     return {
         "queue": [
             {**mask(row), "reason_detail": mask_text(row["reason_detail"] or "")}
-            for row in cursor.execute(_QUEUE, (addresses,)).fetchall()
+            for row in cursor.execute(_QUEUE, queued).fetchall()
         ],
         "exceptions": [
             {**row, "key": mask_text(row["key"]), "detail": mask(row["detail"])}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ _LOGS = frozenset(
         "public.migration_run_log",
         "phase2.api_minutes",
         "phase2.batch_state",
-        "phase2.bridge_ranges",
+        "phase2.bridge_keys",
         "phase2.drills",
         "phase2.exceptions",
         "phase2.gate_inputs",
@@ -58,12 +58,12 @@ _LOGS = frozenset(
         "phase2.guardrail_log",
         "phase2.incidents",
         "phase2.landed_changes",
+        "phase2.landed_moves",
         "phase2.landing_ranges",
         "phase2.landing_runs",
         "phase2.landing_tables",
         "phase2.ledger",
         "phase2.legacy_query_results",
-        "phase2.measured_ranges",
         "phase2.model_changes",
         "phase2.ops_reads",
         "phase2.parity_bookings",
@@ -220,17 +220,18 @@ def take(conn: psycopg.Connection, *, schemas: Sequence[str] | None = None) -> F
     return Fingerprint(catalog, content)
 
 
-def versions(conn: psycopg.Connection, *, around: bool = False) -> str:
+def versions(conn: psycopg.Connection, *, around: bool = False, but: Collection[str] = ()) -> str:
     """A digest of which row versions the bridge is made of: as long as it is equal, nobody has written to it.
 
     The canonical tables, our own state but for the logs, the seeds, the rulebook, and dbt's working tables. Rows are
     not read, only where each stands and which transaction wrote it: a tenth of the cost of `take`. A table that was
-    moved (vacuum full, restore) counts as written. `around`: what only gates and rollbacks read, too.
+    moved (vacuum full, restore) counts as written. `around`: what only gates and rollbacks read, too; `but`:
+    without these tables.
     """
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         _settle(cursor, ("public", "phase2", "dbt_seeds"))
         left_out = _LOGS if around else _LOGS | _AROUND_A_BATCH
-        tables = [row for row in cursor.execute(_TABLES).fetchall() if row[2] not in left_out]
+        tables = [row for row in cursor.execute(_TABLES).fetchall() if row[2] not in left_out and row[2] not in but]
         parts = [
             sql.SQL("select {}, count(*), sum(hash_record_extended(row(t.ctid, t.xmin), 0)) from only {} as t").format(
                 sql.Literal(name), sql.Identifier(schema, table)

@@ -4,8 +4,7 @@ A batch that follows changes builds the same models as a whole one, on the booki
 result is that of a whole run, since the set is closed. It starts from
 
     rows that landings wrote or removed since the batch last settled (phase2.landed_changes),
-    rows of the bridge, its queue and its events that others wrote meanwhile (phase2.bridge_ranges: the versions of
-    rows, as in bridge/changes.py, by ranges of keys),
+    rows of the bridge, its queue and its events that others wrote meanwhile (bridge/written.py),
     bookings whose status depends on a day between the run's and the last one's,
 
 and takes in, until nothing is added: who has or had the same name, a made-up one too; the bridge's booking of any of
@@ -22,10 +21,15 @@ from datetime import date
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
+from bridge import written
 from bridge.settings import SQL
 
-__all__ = ["BATCHES", "PREMISES", "built", "close", "forget", "premises", "prepare", "run_file", "settle", "too_many"]
+__all__ = [
+    "BATCHES", "PREMISES", "built", "close", "forget", "look", "others_wrote", "premises", "prepare", "run_file",
+    "settle", "too_many",
+]  # fmt: skip
 
 BATCHES = ("batch_d", "batch_e")
 
@@ -38,19 +42,24 @@ _WHOLE = {
     "booking_candidates": ("source_system, booking_id", "booking_key"),
     "payments": ("booking_id", "payment_ref"),
 }
-_OF_BOOKINGS = (
-    "public.booking_contact", "public.booking_party", "public.booking_item_snapshot", "public.payment_event",
-    "public.ops_booking_state", "public.ops_assignment", "public.ops_finance_bridge", "phase2.booking_freshness",
-)  # fmt: skip
 _STATEMENTS = SQL / "follow"
 
 
-def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, bridge: str) -> str | None:
-    """Fill the touched tables for this batch; or say why all of it must be built.
+def look(conn: psycopg.Connection) -> str | None:
+    """Find what others wrote to the bridge since a batch settled last; or say why that cannot be told."""
+    with conn.transaction():
+        if conn.info.transaction_status == TransactionStatus.INTRANS and conn.autocommit:
+            conn.execute("set transaction isolation level repeatable read")
+        return written.look(conn, _WHO)
 
-    `bridge`: its row versions as they are now (fingerprint.versions); where they are those that the last run left,
-    nobody has written.
-    """
+
+def others_wrote(conn: psycopg.Connection) -> bool:
+    """Whether the last look on this connection found anything."""
+    return conn.execute("select exists (select 1 from pg_temp.written)").fetchone() == (True,)
+
+
+def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, unseen: str | None) -> str | None:
+    """Fill the touched tables for this batch; or say why all of it must be built. `unseen`: what `look` has said."""
     was = _state(conn, batch)
     if was is None:
         return "there is no run of this batch that it could follow"
@@ -63,10 +72,11 @@ def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, bri
     with conn.transaction():
         conn.execute("truncate phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
         conn.execute("truncate phase2.touched_subjects")
-        if bridge != _remembered(conn, _BRIDGE) and (why := _seed_what_others_wrote(conn)):
+        if why := unseen or _seed_what_others_wrote(conn):
             return why
         first, last = sorted((as_of, _day(was)))
         run_file(conn, "seeds", batch=batch, since=was["change_no"], first=first, last=last, moved=first != last)
+        run_file(conn, "landed_seeds")
         close(conn)
         if why := too_many(conn):
             return why
@@ -136,28 +146,28 @@ def built(conn: psycopg.Connection, then: str) -> None:
         conn.execute(sql.SQL("insert into {whole} select * from {part}").format(**names))
 
 
-def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date, bridge: str) -> None:
-    """The batch has ended: from here on its next run follows. In the caller's transaction."""
-    _read_ranges(conn)
-    conn.execute("truncate phase2.bridge_ranges")
-    conn.execute("insert into phase2.bridge_ranges select * from pg_temp.ranges_now")
+def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date) -> None:
+    """The batch has ended: from here on its next run follows. In the caller's transaction, a repeatable read."""
+    if written.look(conn, _WHO):
+        written.begin(conn, _WHO)
+    else:
+        written.absorb(conn, _WHO)
     row = conn.execute("select coalesce(max(c.change_no), 0) from phase2.landed_changes as c").fetchone()
     state = {**premises(conn, project), "as_of": as_of.isoformat(), "change_no": row[0] if row else 0}
-    for part, said in ((f"follows {batch}", json.dumps(state)), (_BRIDGE, bridge)):
-        conn.execute(
-            "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
-            " on conflict (part) do update set digest = excluded.digest, built_at = now()",
-            (part, said),
-        )
+    conn.execute(
+        "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
+        " on conflict (part) do update set digest = excluded.digest, built_at = now()",
+        (f"follows {batch}", json.dumps(state)),
+    )
     conn.execute(
         "delete from phase2.landed_changes where change_no <= ("
         " select min((w.digest::jsonb ->> 'change_no')::bigint) from phase2.warehouse_state as w"
-        " where w.part in ('follows batch_d', 'follows batch_e') having count(*) = 2)"
+        " where w.part in ('follows batch_d', 'follows batch_e', 'measured')"
+        " having count(*) filter (where w.part <> 'measured') = 2)"
     )
 
 
-# The part of phase2.warehouse_state that says of which row versions phase2.bridge_ranges is.
-_BRIDGE = "bridge that is followed"
+_WHO = "follow"
 
 PREMISES = {
     "project": "the project has changed",
@@ -215,47 +225,22 @@ def _keep_whole(conn: psycopg.Connection) -> bool:
 
 
 def _seed_what_others_wrote(conn: psycopg.Connection) -> str | None:
-    _read_ranges(conn)
-    row = conn.execute(
-        "select min(h.part) from phase2.bridge_ranges as h"
-        " left join pg_temp.ranges_now as n on n.part = h.part and n.range_no = h.range_no"
-        " where h.part in ('core', 'queue', 'events') and coalesce(n.row_count, 0) < h.row_count"
-    ).fetchone()
+    row = conn.execute(_DELETED).fetchone()
     if row and row[0]:
         return f"somebody has deleted rows ({row[0]})"
     run_file(conn, "foreign")
     return None
 
 
-def _read_ranges(conn: psycopg.Connection) -> None:
-    children = sql.SQL(" union all ").join(
-        sql.SQL("select 'booking', uuid_hash_extended(t.booking_key, 0) & 65535, 0, {mark} from {table} as t").format(
-            mark=_mark(number), table=sql.SQL(name)
-        )
-        for number, name in enumerate(_OF_BOOKINGS, start=1)
-    )
-    conn.execute("drop table if exists pg_temp.ranges_now")
-    conn.execute(
-        sql.SQL(
-            "create temporary table ranges_now as"
-            " select r.part, r.range_no::bigint as range_no, sum(r.counted)::bigint as row_count,"
-            " bit_xor(r.version) as version from ("
-            " select 'core', uuid_hash_extended(t.booking_key, 0) & 65535, 1, {core} from public.booking_core as t"
-            " union all {children}"
-            " union all select 'booking', uuid_hash_extended(t.entity_key, 0) & 65535, 0, {refs}"
-            " from public.channel_external_refs as t where t.entity_type = 'BOOKING'"
-            " union all select 'queue', uuid_hash_extended(t.queue_key, 0) & 65535, 1, {queue}"
-            " from public.unmapped_queue as t where t.queue_type in ('BOOKING_REVIEW', 'PAYMENT_LINK')"
-            " union all select 'events', uuid_hash_extended(t.event_key, 0) & 65535, 1, {events}"
-            " from public.ingest_event_log as t"
-            " ) as r (part, range_no, counted, version) group by 1, 2"
-        ).format(core=_mark(101), children=children, refs=_mark(102), queue=_mark(103), events=_mark(104))
-    )
-    conn.execute("analyze pg_temp.ranges_now")
-
-
-def _mark(table: int) -> sql.Composed:
-    return sql.SQL("hash_record_extended(row(t.ctid, t.xmin), {})").format(sql.Literal(table))
+# A booking, a row of the queue or an event that was there and is not.
+_DELETED = """
+    select min(case w.part when 'booking' then 'core' else w.part end)
+    from pg_temp.written as w
+    left join public.booking_core as c on w.part = 'booking' and c.booking_key = w.key
+    left join public.unmapped_queue as q on w.part = 'queue' and q.queue_key = w.key
+    left join public.ingest_event_log as e on w.part = 'events' and e.event_key = w.key
+    where w.part <> 'fresh' and c.booking_key is null and q.queue_key is null and e.event_key is null
+"""
 
 
 def close(conn: psycopg.Connection, *files: str) -> None:

@@ -1,10 +1,10 @@
-"""Measuring the gates of batches D and E where something was touched: what was found of other bookings was kept.
+"""Measuring the gates of batches C to E where something was touched: what was found of other bookings was kept.
 
 The views in dbt_recon say what the gates count. Of those that have a row for a booking (or for what is wrong with one)
 the rows are kept, `dbt_recon.kept_…`; measures, parity and lists are made of kept rows by the same SQL as of the views
 (dbt_project/macros/materializations/recon_view.sql makes the twins). `read` brings the rows up to date first:
 
-    what may be measured otherwise is found by row versions (phase2.measured_ranges) of everything that the views read,
+    what may be measured otherwise is found by row versions (bridge/written.py) of everything that the views read,
     landed or bridged, whoever wrote it: what the run says of itself is not asked;
     what was or is held against it is taken in (bridge/follow.py, sql/follow/measured_close.sql);
     kept rows of these bookings are deleted, and made again by the views on these bookings alone.
@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from bridge import follow
+from bridge import changes, follow, written
 
-__all__ = ["BATCHES", "Measured", "forget", "prepare", "read", "renew"]
+__all__ = ["BATCHES", "Measured", "forget", "prepare", "read", "renew", "stands"]
 
-BATCHES = {"gates_d": "d", "gates_e": "e"}
+BATCHES = {"gates_c": "c", "gates_d": "d", "gates_e": "e"}
 
 # Whose a kept row is; of a finding about the catalog nobody's, it is made again each time.
 _ROW = "(split_part(k.source, '.', 1), k.booking_id)"
@@ -42,7 +43,12 @@ _KEPT = {
     "recon_payment_linkage": _FINDING,
     "recon_head_counts": _FINDING,
     "recon_orphans": _FINDING,
+    "recon_ref_marks": "k.entity_key",
 }
+# Who shares a ref is not known by booking: made again where any booking's refs are others.
+_TOGETHER = ("recon_duplicate_bookings", "recon_duplicate_refs")
+_MARKS = "recon_ref_marks"
+_ROW_OF_MARKS = "hash_record_extended(row(k.entity_key, k.mark), 0)"
 _KEPT_OF_E = {
     "recon_rows_payments": _ROW,
     "recon_rows_finances": _ROW,
@@ -51,6 +57,7 @@ _KEPT_OF_E = {
 }
 _ALL = _KEPT | _KEPT_OF_E
 _STATE = "measured"
+_WHO = "measure"
 
 
 @dataclass(frozen=True)
@@ -63,35 +70,47 @@ class Measured:
 
 
 def read(conn: psycopg.Connection, batch: str, project: str, *, whole: str | None = None) -> Measured:
-    """Measure the gates of `batch` ("d", "e") into dbt_recon.recon_{batch}_reading, as the run in phase2.run_context.
+    """Measure the gates of a batch ("c", "d", "e") into its reading in dbt_recon, as the run in phase2.run_context.
 
-    `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known.
+    `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known; gates of batch C
+    are not measured here then.
     """
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read")
         conn.execute("set local jit = off; set local work_mem = '128MB'; set local hash_mem_multiplier = 2")
+        was = _state(conn)
         now, why = prepare(conn, project)
         whole = whole or why
+        if whole and batch == "c":
+            return Measured(whole)  # its own views are small: nothing of them is kept
         if whole:
-            views = _ALL if batch == "e" else _KEPT
-            _measure_all(conn, views)
+            kept = _measure_all(conn, _ALL if batch == "e" else _KEPT)
             measured = Measured(whole)
         else:
-            views = _ALL
-            _measure_touched(conn)
+            kept = _measure_touched(conn, was["kept"])
             measured = Measured(None, *follow.size(conn))
         _write_reading(conn, batch)
-        follow.run_file(conn, "measured_keep")
-        if views is _ALL and not _has_strays(conn):
-            state = json.dumps({**now, "kept": _kept_digest(conn)})
-            conn.execute(
-                "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
-                " on conflict (part) do update set digest = excluded.digest, built_at = now()",
-                (_STATE, state),
-            )
-        else:
+        if kept is None:
             forget(conn)
+            return measured
+        if whole:
+            written.begin(conn, _WHO)
+        else:
+            written.absorb(conn, _WHO)
+        state = {**now, "kept": kept, "landed": _landed_marks(conn), **written.here(conn)}
+        conn.execute(
+            "insert into phase2.warehouse_state (part, digest) values (%s, %s)"
+            " on conflict (part) do update set digest = excluded.digest, built_at = now()",
+            (_STATE, json.dumps(state)),
+        )
     return measured
+
+
+def stands(conn: psycopg.Connection, project: str) -> bool:
+    """Whether nothing of bookings, landed or bridged, is other than when it was measured last."""
+    with conn.transaction(force_rollback=True):
+        conn.execute("set transaction isolation level repeatable read")
+        return prepare(conn, project)[1] is None and follow.size(conn) == (0, 0)
 
 
 def forget(conn: psycopg.Connection) -> None:
@@ -114,26 +133,28 @@ order by 1
 """
 
 
-def prepare(conn: psycopg.Connection, project: str) -> tuple[dict[str, str], str | None]:
+def prepare(conn: psycopg.Connection, project: str) -> tuple[dict[str, Any], str | None]:
     """Fill the touched tables with what has to be measured again: (what that rests on, why all rows have to be)."""
-    conn.execute("truncate phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
-    follow.run_file(conn, "measured_ranges")
-    now = {**follow.premises(conn, project), "sample": _sample(conn)}
-    _differ(conn)
-    return now, _why_not(conn, now) or _touch(conn)
+    row = conn.execute("select coalesce(max(c.change_no), 0) from phase2.landed_changes as c").fetchone()
+    now = {**follow.premises(conn, project), "sample": _sample(conn), "change_no": row[0] if row else 0}
+    was = _state(conn)
+    return now, _why_not(conn, was, now) or _touch(conn, was)
 
 
-def _why_not(conn: psycopg.Connection, now: dict[str, str]) -> str | None:
+def _state(conn: psycopg.Connection) -> dict[str, Any]:
     row = conn.execute("select w.digest from phase2.warehouse_state as w where w.part = %s", (_STATE,)).fetchone()
-    if row is None:
+    return json.loads(row[0]) if row else {}
+
+
+def _why_not(conn: psycopg.Connection, was: dict[str, Any], now: dict[str, Any]) -> str | None:
+    if not was:
         return "nothing is kept of an earlier measure"
-    was = json.loads(row[0])
     for name, why in _PREMISES.items():
         if was.get(name) != now[name]:
             return why
     if now["sample"]:
         return "an export of captures is given"
-    if was.get("kept") != _kept_digest(conn):
+    if not _is_as_kept(conn, was):
         return "somebody has changed what was kept of an earlier measure"
     return None
 
@@ -146,70 +167,180 @@ def _sample(conn: psycopg.Connection) -> str:
     return str(row[0]) if row else ""
 
 
-def _differ(conn: psycopg.Connection) -> None:
-    conn.execute("drop table if exists pg_temp.measured_differing, pg_temp.kept_findings")
-    conn.execute(
-        "create temporary table measured_differing as"
-        " select coalesce(n.part, h.part) as part, coalesce(n.range_no, h.range_no) as range_no"
-        " from phase2.measured_ranges as h"
-        " full join pg_temp.measured_now as n on n.part = h.part and n.range_no = h.range_no"
-        " where (h.row_count, h.version) is distinct from (n.row_count, n.version)"
-    )
-    conn.execute("analyze pg_temp.measured_differing")
+def _is_as_kept(conn: psycopg.Connection, was: dict[str, Any]) -> bool:
+    """Whether nobody but `read` has written to kept rows: as many as then, and none that it did not see or write."""
+    is_young = written.young(conn, was)
+    if is_young is None:
+        return False
+    counts = [
+        sql.SQL(
+            "select {name}, count(*), count(*) filter (where case when {is_young} then {is_news} end) from {kept} as t"
+        ).format(
+            name=sql.Literal(view), is_young=is_young, is_news=written.news(was, "t.xmin"), kept=_relation("kept", view)
+        )
+        for view in (*_ALL, *_TOGETHER)
+    ]
+    rows = conn.execute(sql.SQL(" union all ").join(counts)).fetchall()
+    return all(news == 0 for *_, news in rows) and {view: count for view, count, _ in rows} == was["kept"]
 
 
-def _touch(conn: psycopg.Connection) -> str | None:
+def _touch(conn: psycopg.Connection, was: dict[str, Any]) -> str | None:
     """Fill the touched tables; or say why all rows must be measured."""
-    ranges, strays = conn.execute(
-        "select count(*), count(*) filter (where range_no = -1) from pg_temp.measured_differing"
-    ).fetchone() or (0, 0)
-    if strays:
-        return "rows have changed whose booking cannot be told"
-    if not ranges:
+    why = written.look(conn, _WHO)  # which looks first where the batch was to write: before these are emptied
+    conn.execute("truncate phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
+    if why := why or _find_landed(conn, was):
+        return why
+    found, gone = conn.execute(_FOUND).fetchone() or (False, False)
+    if gone:
+        return "rows of the queue are gone"
+    if not found:
         return None
     row = conn.execute("select to_regclass('dbt_intermediate.whole_booking_sources') is not null").fetchone()
     if row != (True,):
         return "the working tables of the last whole run are not at hand"
-    conn.execute(
-        sql.SQL("create temporary table kept_findings as {}").format(
-            sql.SQL(" union all ").join(
-                sql.SQL("select {} as booking_key from {} as k where k.batch <> 'C'").format(
-                    sql.SQL(owner), _relation("kept", view)
-                )
-                for view, owner in _ALL.items()
-                if owner is _FINDING
-            )
-        )
-    )
     follow.run_file(conn, "measured_seeds")
+    follow.run_file(conn, "landed_seeds")
     follow.close(conn, "measured_close")
     for table in ("bookings", "keys"):
         conn.execute(sql.SQL("analyze phase2.{}").format(sql.Identifier(f"touched_{table}")))
     return follow.too_many(conn)
 
 
-def _measure_all(conn: psycopg.Connection, views: dict[str, str]) -> None:
-    for view in _ALL:
-        conn.execute(sql.SQL("truncate {}").format(_relation("kept", view)))
-    for view in views:
+# Whether anything is to be measured again, and whether a row of the queue is gone: whose it was cannot be told.
+_FOUND = """
+    select
+        exists (select 1 from pg_temp.written as w where w.part <> 'events')
+        or exists (select 1 from pg_temp.changes_since),
+        exists (
+            select 1 from pg_temp.written as w
+            where
+                w.part = 'queue'
+                and not exists (select 1 from public.unmapped_queue as q where q.queue_key = w.key)
+        )
+"""
+
+# Landed tables that lead to bookings, with their keys.
+_LANDED = {
+    ("balisnap", "Departure"): "departure_id",
+    ("balisnap", "Booking"): "booking_id",
+    ("balisnap", "BookingItem"): "booking_item_id",
+    ("balisnap", "BookingTraveler"): "traveler_id",
+    ("balisnap", "Payment"): "payment_id",
+    ("bstadmin", "bookings"): "booking_id",
+    ("bstadmin", "booking_finances"): "booking_finance_id",
+    ("bstadmin", "booking_finance_items"): "finance_item_id",
+}
+
+
+def _find_landed(conn: psycopg.Connection, was: dict[str, Any]) -> str | None:
+    """Fill pg_temp.changes_since with what leads to bookings whose landed rows are others; or say why not.
+
+    Rows that landings wrote or removed are noted (phase2.landed_changes); any other that was written shows it by its
+    version, and any other that is gone or has moved by the number of all keys.
+    """
+    is_young = written.young(conn, was)
+    if is_young is None:
+        return "the rows are of another server, were restored, or were looked at too long ago"
+    conn.execute("drop table if exists pg_temp.changes_since")
+    conn.execute(
+        "create temporary table changes_since as"
+        " select c.source, c.table_name, c.parent, c.booking_key from phase2.landed_changes as c"
+        " where c.change_no > %s and c.kind <> 'touched' and c.parent is not null",
+        (was["change_no"],),
+    )
+    for source, table in _LANDED:
         conn.execute(
-            sql.SQL("insert into {} select * from {}").format(
-                _relation("kept", view), sql.Identifier("dbt_recon", view)
+            sql.SQL(
+                "insert into pg_temp.changes_since (source, table_name, parent)"
+                " select distinct {source}, {table}, t.{parent} from {landed} as t"
+                " where case when {is_young} then {is_news} end"
+            ).format(
+                source=sql.Literal(source),
+                table=sql.Literal(table),
+                parent=sql.Identifier(changes.PARENTS[source, table]),
+                landed=sql.Identifier(f"landing_{source}", table),
+                is_young=is_young,
+                is_news=written.news(was, "t.xmin"),
             )
         )
+    conn.execute("analyze pg_temp.changes_since")
+    if _landed_marks(conn) != was["landed"]:
+        return "landed rows are gone, or belong elsewhere, without a landing"
+    return None
+
+
+def _landed_marks(conn: psycopg.Connection) -> dict[str, int]:
+    """Of each landed table a number of its keys, without what landings have added, removed or moved since all rows were
+    copied: it stays."""
+    scans = [
+        sql.SQL(
+            "select {name}, (select coalesce(bit_xor({mark}), 0) from {landed} as t)"
+            " # coalesce((select m.marks from phase2.landed_moves as m"
+            " where m.source = {source} and m.table_name = {table}), 0)"
+        ).format(
+            name=sql.Literal(f"{source}.{table}"),
+            mark=changes.mark_of(f't."{key}"', f't."{changes.PARENTS[source, table]}"'),
+            landed=sql.Identifier(f"landing_{source}", table),
+            source=sql.Literal(source),
+            table=sql.Literal(table),
+        )
+        for (source, table), key in _LANDED.items()
+    ]
+    return dict(conn.execute(sql.SQL(" union all ").join(scans)).fetchall())
+
+
+def _measure_all(conn: psycopg.Connection, views: dict[str, str]) -> dict[str, int] | None:
+    """Make the kept rows of these views anew; how many of each, None where they are not to be followed."""
+    kept = {}
+    for view in _ALL:
+        conn.execute(sql.SQL("truncate {}").format(_relation("kept", view)))
+    for view in (*views, *_TOGETHER):
+        kept[view] = _make(conn, view)
         conn.execute(sql.SQL("analyze {}").format(_relation("kept", view)))
+    return kept if views is _ALL and not _has_strays(conn, _ALL) else None
 
 
-def _measure_touched(conn: psycopg.Connection) -> None:
+def _make(conn: psycopg.Connection, view: str) -> int:
+    """The kept rows of a view, all of them; how many."""
+    kept = {"kept": _relation("kept", view), "view": sql.Identifier("dbt_recon", view)}
+    conn.execute(sql.SQL("truncate {kept}").format(**kept))
+    return conn.execute(sql.SQL("insert into {kept} select * from {view}").format(**kept)).rowcount
+
+
+def _measure_touched(conn: psycopg.Connection, were: dict[str, int]) -> dict[str, int] | None:
+    """Make the kept rows of touched bookings again; how many of each view there are then, None as `_measure_all`."""
     for (name,) in conn.execute(_TOUCHED).fetchall():
         names = {"touched": _relation("touched", name), "part": _relation("part", name)}
         conn.execute(sql.SQL("truncate {touched}").format(**names))
         conn.execute(sql.SQL("insert into {touched} select * from {part}").format(**names))
         conn.execute(sql.SQL("analyze {touched}").format(**names))
+    kept: dict[str, int] = {}
+    strays = refs_stand = False
     for view, owner in _ALL.items():
-        parts = {"kept": _relation("kept", view), "part": _relation("part", view), "is_touched": _is_touched(owner)}
-        conn.execute(sql.SQL("delete from {kept} as k where {is_touched}").format(**parts))
-        conn.execute(sql.SQL("insert into {kept} select * from {part}").format(**parts))
+        parts = {
+            "kept": _relation("kept", view), "part": _relation("part", view), "is_touched": _is_touched(owner),
+            "is_stray": _is_stray(owner), "row": sql.SQL(_ROW_OF_MARKS if view == _MARKS else "null::bigint"),
+        }  # fmt: skip
+        gone, said = conn.execute(
+            sql.SQL(
+                "with gone as (delete from {kept} as k where {is_touched} returning {row} as row)"
+                " select count(*), bit_xor(row) from gone"
+            ).format(**parts)
+        ).fetchone() or (0, None)
+        made, says, stray = conn.execute(
+            sql.SQL(
+                "with made as ("
+                " insert into {kept} as k select * from {part} returning {row} as row, {is_stray} as is_stray)"
+                " select count(*), bit_xor(row), coalesce(bool_or(is_stray), false) from made"
+            ).format(**parts)
+        ).fetchone() or (0, None, False)
+        kept[view] = were[view] - gone + made
+        strays = strays or stray
+        if view == _MARKS:
+            refs_stand = said == says
+    for view in _TOGETHER:
+        kept[view] = were[view] if refs_stand else _make(conn, view)
+    return None if strays else kept
 
 
 def _is_touched(owner: str) -> sql.Composed:
@@ -217,33 +348,25 @@ def _is_touched(owner: str) -> sql.Composed:
         of = "{} in (select t.source_system, t.booking_id from phase2.touched_bookings as t)"
     else:
         of = "{} in (select t.booking_key from phase2.touched_keys as t)"
-    if owner is _FINDING:
+    if owner in (_FINDING, _KEPT[_MARKS]):
         of += " or k.batch = 'C'"
     return sql.SQL(of).format(sql.SQL(owner))  # type: ignore[arg-type]
 
 
-def _has_strays(conn: psycopg.Connection) -> bool:
+def _is_stray(owner: str) -> sql.Composable:
     """Whether a kept row is of no booking that could be told: then it could not be found again."""
+    if owner in (_ROW, _IDENTITY):
+        return sql.SQL("k.booking_id is null")
+    batch = " and k.batch <> 'C'" if owner is _FINDING else ""
+    return sql.SQL(f"({owner}) is null{batch}")  # type: ignore[arg-type]
+
+
+def _has_strays(conn: psycopg.Connection, views: dict[str, str]) -> bool:
     questions = [
-        sql.SQL("exists (select 1 from {} as k where {} {})").format(
-            _relation("kept", view),
-            sql.SQL("k.booking_id is null" if owner in (_ROW, _IDENTITY) else f"({owner}) is null"),  # type: ignore[arg-type]
-            sql.SQL("and k.batch <> 'C'" if owner is _FINDING else ""),
-        )
-        for view, owner in _ALL.items()
+        sql.SQL("exists (select 1 from {} as k where {})").format(_relation("kept", view), _is_stray(owner))
+        for view, owner in views.items()
     ]
     return conn.execute(sql.SQL("select {}").format(sql.SQL(" or ").join(questions))).fetchone() == (True,)
-
-
-def _kept_digest(conn: psycopg.Connection) -> str:
-    """Which row versions the kept rows are: nobody but `read` writes them."""
-    parts = [
-        sql.SQL(
-            "select {}, count(*), coalesce(bit_xor(hash_record_extended(row(k.ctid, k.xmin), 0)), 0) from {} as k"
-        ).format(sql.Literal(view), _relation("kept", view))
-        for view in _ALL
-    ]
-    return repr(conn.execute(sql.SQL(" union all ").join(parts) + sql.SQL(" order by 1")).fetchall())
 
 
 def _write_reading(conn: psycopg.Connection, batch: str) -> None:

@@ -43,6 +43,7 @@ from bridge import (
     warehouse,
     watch,
     write_cutover,
+    written,
 )
 from bridge.batches import BATCHES, ORDER, Batch, Step, before
 from bridge.errors import CouldNotRun, GateFailed, Stopped, Tainted, plain
@@ -702,18 +703,18 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         nodes += refresh(run, conn, "recon", entry.checksum)
     if step.target == "ops_read":
         nodes += refresh(run, conn, "ops_read", entry.checksum)
-    bridge = fingerprint.versions(conn) if step.target.startswith("batch_") else ""
-    read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
-    if bridge and _is_settled(run, conn, step.target, entry, bridge):
+    unseen = follow.look(conn) if step.target in follow.BATCHES else None
+    if step.target.startswith("batch_") and _is_settled(run, conn, step.target, entry, unseen):
         entry.detail["unchanged"] = "what it reads and what it wrote are as after its last run: not built again"
-    elif read_of and _reading_stands(run, conn, step.target, read_of):
+    elif step.target in _READINGS and _reading_stands(run, conn, step.target, entry):
         entry.detail["unchanged"] = "what it measures is as it was when it was read last: the same numbers stand"
     elif step.target not in ("ground", "ops_read"):
+        read_of = _measures(run, conn, entry) if step.target in _READINGS else ""
         if step.target in measure.BATCHES:
             nodes += _measure(run, conn, step.target, entry)
         else:
-            nodes += _build(run, conn, step.target, entry, bridge)
-        if read_of and read_of == _measures(run, conn, entry):  # nobody wrote meanwhile
+            nodes += _build(run, conn, step.target, entry, unseen)
+        if read_of:
             _remember(conn, f"reading {step.target}", read_of)
         # a load that went on after a death: somebody may have written to what stood already, so nothing is settled
         if step.target.startswith("batch_") and not entry.detail.get("resumed"):
@@ -732,9 +733,11 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
     ]
 
 
-def _build(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, bridge: str) -> list[warehouse.Node]:
+def _build(
+    run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, unseen: str | None
+) -> list[warehouse.Node]:
     """Build a batch or its gates. Batch E takes over batch D's working tables when nothing has moved since."""
-    follows = selector in follow.BATCHES and _follows(run, conn, selector, entry, bridge)
+    follows = selector in follow.BATCHES and _follows(run, conn, selector, entry, unseen)
     of = follow.digest(conn) if follows else "all"
     if selector == "batch_d":
         made_of = f"{_work_of_d(conn, run, entry)} {of}"
@@ -774,7 +777,7 @@ def _built(
 
 
 def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
-    """Measure the gates of D or E, and test them where all rows were measured; the verdict judges the same rows."""
+    """Measure the gates of C, D or E, and test them where all rows were measured; the verdict judges the same rows."""
     whole = "asked for" if run.full else None
     with run.connect() as own:  # what ends this connection leaves the log's
         measured = measure.read(own, measure.BATCHES[selector], entry.checksum or "", whole=whole)
@@ -786,15 +789,15 @@ def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     entry.detail["whole"] = measured.whole
     if not run.full:
         run.progress(f"  measures everything: {measured.whole}")
-    tests = ["--exclude-resource-type", "model"]
+    tests = [] if selector == "gates_c" else ["--exclude-resource-type", "model"]  # C's are measured there
     return warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, extra=tests)
 
 
-def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, bridge: str) -> bool:
+def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, unseen: str | None) -> bool:
     """Whether the batch computes only what changes lead to; the reason, or how much it is, is told and logged."""
     why = "asked for" if run.full else None
     if why is None:
-        why = follow.prepare(conn, selector, entry.checksum or "", run.as_of, bridge)
+        why = follow.prepare(conn, selector, entry.checksum or "", run.as_of, unseen)
     if why is None:
         bookings, keys = follow.size(conn)
         entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
@@ -808,31 +811,50 @@ def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     return False
 
 
-def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, bridge: str) -> bool:
+def _is_settled(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, unseen: str | None) -> bool:
     """Whether a rerun of this batch would change nothing: the same project, day and landed rows, and nobody wrote.
 
     A batch that is run again on what it made writes nothing (idempotence: tests/test_rerun.py holds it). So a batch
-    stays settled while others of our own come after it, and until anybody else writes one row.
+    stays settled while others of our own come after it, and until anybody else writes one row. `unseen`: what the look
+    at the rows of bookings has said, which batch C does not read.
     """
-    if _remembered(conn, "bridge") != bridge:
+    if _remembered(conn, "bridge") != _small_tables(conn):
         conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
+    if selector in follow.BATCHES and (unseen or follow.others_wrote(conn)):
+        conn.execute("delete from phase2.warehouse_state where part in ('settled batch_d', 'settled batch_e')")
     settled = not run.full and _remembered(conn, f"settled {selector}") == _reads(run, conn, entry, selector)
     if not settled:  # until it has ended, whatever becomes of it
         conn.execute("delete from phase2.warehouse_state where part = %s", (f"settled {selector}",))
     return settled
 
 
+def _small_tables(conn: psycopg.Connection, *, around: bool = False) -> str:
+    """Which row versions the bridge is made of, but for bookings and events: bridge/written.py looks at these."""
+    refs = conn.execute(_REFS_OF_THE_CATALOG).fetchone()
+    return f"{fingerprint.versions(conn, around=around, but=_WATCHED)} {refs}"
+
+
+# Tables that grow with the bookings; what batch D alone writes and reads, besides.
+_WATCHED = (written.TABLES | {"phase2.booking_source_times"}) - {"public.unmapped_queue"}
+_REFS_OF_THE_CATALOG = """
+select count(*), sum(hash_record_extended(row(e.ctid, e.xmin), 0))
+from public.channel_external_refs as e
+where e.entity_type <> 'BOOKING'
+"""
+
+
 # The gates of these are measured once a run, into a table (dbt_project/models/recon/batch_*/recon_*_reading.sql).
 _READINGS = {f"gates_{code}": f"recon_{code}_reading" for code in "cde"}
 
 
-def _reading_stands(run: Run, conn: psycopg.Connection, selector: str, read_of: str) -> bool:
+def _reading_stands(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> bool:
     """Whether a batch's gates would be measured as they were: the reading then is this run's, of this time."""
     remembered = _remembered(conn, f"reading {selector}")
     if run.full or remembered is None or not landing.landing_is_complete(conn):
         return False
-    if remembered != read_of:
-        return False
+    with run.connect() as own:  # what ends this connection leaves the log's
+        if remembered != _measures(run, own, entry) or not measure.stands(own, entry.checksum or ""):
+            return False
     reading = postgres.statement("update {}.{} set read_at = now(), run_id = %s", "dbt_recon", _READINGS[selector])
     try:
         return conn.execute(reading, (run.run_id,)).rowcount > 0
@@ -841,8 +863,9 @@ def _reading_stands(run: Run, conn: psycopg.Connection, selector: str, read_of: 
 
 
 def _measures(run: Run, conn: psycopg.Connection, entry: runlog.Entry) -> str:
-    """All that the gates of C to E read: what a batch reads, the bridge, and what runs keep around the batches."""
-    around = fingerprint.versions(conn, around=True)
+    """All that the gates of C to E read but for the rows of bookings (`measure.stands`): what a batch reads, the
+    bridge's other tables, and what runs keep around the batches."""
+    around = _small_tables(conn, around=True)
     made = _remembered(conn, "recon as made")
     return hashlib.sha256(f"{_reads(run, conn, entry)} {around} {made}".encode()).hexdigest()
 
@@ -857,11 +880,11 @@ def forget_what_is_settled(conn: psycopg.Connection) -> None:
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
     with conn.transaction():
-        bridge = fingerprint.versions(conn)
+        conn.execute("set transaction isolation level repeatable read")
         _remember(conn, f"settled {selector}", _reads(run, conn, entry, selector))
-        _remember(conn, "bridge", bridge)
+        _remember(conn, "bridge", _small_tables(conn))
         if selector in follow.BATCHES:
-            follow.settle(conn, selector, entry.checksum or "", run.as_of, bridge)
+            follow.settle(conn, selector, entry.checksum or "", run.as_of)
 
 
 def _reads(run: Run, conn: psycopg.Connection, entry: runlog.Entry, selector: str = "") -> str:
@@ -996,6 +1019,7 @@ _VIEWS = {
     "ops_read": ("ops_read.shadow_bookings",),
     "recon": (
         "dbt_recon.recon_global",
+        "dbt_recon.kept_recon_c",
         "dbt_recon.kept_recon_d",
         "dbt_recon.kept_recon_e",
         *(f"dbt_recon.recon_{code.lower()}" for code in ORDER),

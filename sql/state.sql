@@ -227,25 +227,28 @@ create unlogged table if not exists phase2.touched_subjects (
 comment on table phase2.touched_subjects is
 'What the rows of the queue that a batch which follows changes may write are about; of identities the row''s key.';
 
-create unlogged table if not exists phase2.bridge_ranges (
-    part text not null,
-    range_no bigint not null,
-    row_count bigint not null,
-    version bigint not null,
-    constraint bridge_ranges_pkey primary key (part, range_no)
-);
-comment on table phase2.bridge_ranges is
-'Row versions of bookings in the bridge as the last run left them, by ranges of keys: any other is another''s.';
+drop table if exists phase2.bridge_ranges, phase2.measured_ranges;
 
-create unlogged table if not exists phase2.measured_ranges (
+create unlogged table if not exists phase2.bridge_keys (
+    who text not null,
     part text not null,
-    range_no bigint not null,
-    row_count bigint not null,
-    version bigint not null,
-    constraint measured_ranges_pkey primary key (part, range_no)
+    key uuid not null,
+    marks bigint not null,
+    constraint bridge_keys_pkey primary key (who, part, key)
 );
-comment on table phase2.measured_ranges is
-'Row versions of all that the gates of D and E measure booking by booking, by ranges of keys, when they measured last.';
+comment on table phase2.bridge_keys is
+'Of each booking of the bridge (and each row of queue and events) one number made of its rows'' keys, as "follow" '
+'(batches D and E) or "measure" (their gates) saw them last: what tells that a row is gone (bridge/written.py).';
+
+create unlogged table if not exists phase2.landed_moves (
+    source text not null,
+    table_name text not null,
+    marks bigint not null,
+    constraint landed_moves_pkey primary key (source, table_name)
+);
+comment on table phase2.landed_moves is
+'One number made of the keys that landings added, removed or moved since all rows were copied: any other change of a '
+'landed table''s keys is another''s.';
 
 create table if not exists phase2.booking_freshness (
     booking_key uuid not null,

@@ -1,10 +1,15 @@
-"""`make bench BOOKINGS=100000 RUNS=3`: seconds, tuples and WAL of each step, beside the floor.
+"""`make bench BOOKINGS="10000 100000" RUNS=3 HISTORY=20`: seconds, tuples, WAL, memory of each step, beside the floor.
 
-Each run makes new databases on the embedded server and measures both sides on them: the bridge (first run, two reruns
-without a change, a rerun after one row in a hundred was changed, and a full one that compares every row: it must find
-nothing to write) and the floor (tests/floor: plain COPY and one hand-written insert-select per table, first run and
-compare-only rerun). The table shows medians over the runs. Timings are never asserted: machines differ; read the
-ratios.
+At each size new databases on the embedded server, and both sides measured on them in turn: the bridge (first run, a
+rerun that settles, one without a change, one after one row in a hundred was changed, and a full one that compares every
+row: it must find nothing to write) and the floor (tests/floor: plain COPY and one hand-written insert-select per table,
+first run and compare-only rerun). `parity` is the full check: the gates of D and E by the views of all rows, which must
+say what the run has measured. The table shows medians over the runs. Timings are never asserted: machines differ; read
+the ratios.
+
+Before that, a long history of hostile rows on twin databases, one following what changed, one computing everything:
+their fingerprints must be equal after each of the HISTORY steps. Exit code 1 when they are not, when a full rerun
+writes, or when gates were measured wrongly.
 """
 
 from __future__ import annotations
@@ -30,7 +35,8 @@ from rich.table import Table
 from bridge import embedded, postgres, runlog, sources, steps
 from bridge.batches import BACKFILL, BATCHES
 from bridge.settings import Databases, settings
-from tests import floor
+from tests import floor, test_follow
+from tests.pipeline import Pipeline
 
 AS_OF = date(2026, 2, 19)
 _NAMES = {"ops": "bench_ops", "balisnap": "bench_balisnap", "bstadmin": "bench_bstadmin"}
@@ -50,37 +56,74 @@ _ONE_IN_A_HUNDRED = {
         'update public."BookingItem" set tax_amount = tax_amount + 1 where booking_item_id % 100 = 9',
     ),
 }
-# What has a floor: the step of ours that does the same work.
-_SAME_WORK = {"land sources": "land", "dbt batch_c": "C", "dbt batch_d": "D", "dbt batch_e": "E"}
+# The lines of the table: what of the bridge is in each (batch and step), and what has a floor that does the same work.
+_LINES = {
+    "landing": ({("C", "land sources")}, "land"),
+    "C": ({("C", "dbt batch_c")}, "C"),
+    "D": ({("D", "dbt batch_d")}, "D"),
+    "E": ({("E", "snapshot statuses"), ("E", "audit sample"), ("E", "dbt batch_e")}, "E"),
+    "recon C": ({("C", "dbt gates_c"), ("C", "gates and report")}, None),
+    "recon D": ({("D", "dbt gates_d"), ("D", "gates and report")}, None),
+    "recon E": ({("E", "dbt gates_e"), ("E", "gates and report")}, None),
+    "parity, all rows": ({("", "parity")}, None),
+}
 
 Row = dict[str, Any]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bookings", type=int, default=100_000)
+    parser.add_argument("--bookings", type=int, nargs="+", default=[10_000, 20_000])
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--history", type=int, default=10, metavar="STEPS", help="of the long history; 0: none")
     parser.add_argument("--json", type=Path, help="also write each measurement here")
-    parser.add_argument("--keep", action="store_true", help="leave the databases, to look into them")
+    parser.add_argument("--keep", action="store_true", help="leave the databases of the last size, to look into them")
     chosen = parser.parse_args()
     server = embedded.ensure(settings().phase2_home).ops
+    wrong = _history(server, chosen.history)
+    rows: list[Row] = []
+    for bookings in chosen.bookings:
+        rows += [{"bookings": bookings, **row} for row in _size(server, bookings, chosen.runs)]
+        if chosen.json:
+            chosen.json.write_text(json.dumps(rows, indent=2, default=str))
+    if not chosen.keep:
+        _drop(server, *_NAMES.values(), _FLOOR)
+    wrong += _show(rows, chosen.runs)
+    for line in wrong:
+        print(line)
+    return 1 if wrong else 0
+
+
+def _history(server: str, count: int) -> list[str]:
+    """A long history, followed and computed: what is not the same after a step."""
+    if not count:
+        return []
+    os.environ["TEST_PG_URL"] = server
+    wrong: list[str] = []
+    began = time.perf_counter()
+    for step in test_follow.history(test_follow.HISTORIES, count, test_follow.SEED):
+        differences = [*step.difference, *map(str, step.wrongly_measured)]
+        wrong += [f"history, step {step.number}: {line}" for line in differences]
+        _tell(f"history, step {step.number}: {step.said}, {len(differences)} differences")
+    seconds, came = time.perf_counter() - began, "not the same" if wrong else "equal fingerprints after each"
+    print(f"{test_follow.HISTORIES} histories of {count} steps, followed and computed ({seconds:,.0f} s): {came}")
+    return wrong
+
+
+def _size(server: str, bookings: int, runs: int) -> list[Row]:
     urls = {role: postgres.with_database(server, name) for role, name in _NAMES.items()}
     dbs = Databases(channel=None, **urls)
     _drop(server, *_NAMES.values(), _FLOOR)
     for name in _NAMES.values():
         _create(server, name)
-    _tell(f"filling two sources with {chosen.bookings:,} bookings")
-    sources.create(dbs.balisnap, dbs.bstadmin, bookings=chosen.bookings, seed=7, as_of=AS_OF, progress=_tell)
+    _tell(f"filling two sources with {bookings:,} bookings")
+    sources.create(dbs.balisnap, dbs.bstadmin, bookings=bookings, seed=7, as_of=AS_OF, progress=_tell)
     rows: list[Row] = []
-    for run in range(chosen.runs):
+    for run in range(runs):
         _drop(server, _NAMES["ops"], _FLOOR)
         _create(server, _NAMES["ops"])
         rows += [{"run": run, **row} for row in _measure(server, dbs)]
-    _show(rows, chosen.bookings, chosen.runs)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(rows, indent=2, default=str))
-    if not chosen.keep:
-        _drop(server, *_NAMES.values(), _FLOOR)
+    return rows
 
 
 def _measure(server: str, dbs: Databases) -> list[Row]:
@@ -103,7 +146,14 @@ def _measure(server: str, dbs: Databases) -> list[Row]:
             if code in "CDE":
                 load = partial(floor.load, bare.ops, code, compare=compare)
                 rows.append(_timed(name, "floor", code, code, bare.ops, load))
+        if name in (_FIRST, _CHANGED):
+            rows.append(_timed(name, "bridge", "", "parity", dbs.ops, lambda: _parity(dbs)))
     return rows
+
+
+def _parity(dbs: Databases) -> int:
+    """How many rows of the readings the views of all rows do not say, and the other way round."""
+    return len(test_follow.wrongly_measured(Pipeline(dbs)))
 
 
 def _change(dbs: Databases) -> None:
@@ -164,52 +214,55 @@ def _counters(ops: str) -> tuple[int, int]:
     return row
 
 
-def _show(rows: list[Row], bookings: int, runs: int) -> None:
-    """One table: a line a step, of each pass its seconds; of the first run and the changed one the floor's beside."""
-    console = Console(width=150)
-    grouped: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        grouped[row["pass"], row["side"], row["batch"], row["step"]].append(row)
-
-    def median(name: str, side: str, batch: str, step: str, value: str) -> float | None:
-        found = grouped.get((name, side, batch, step))
-        return statistics.median(float(r[value]) for r in found) if found else None
-
-    def floor_of(name: str, batch: str, step: str) -> float | None:
-        same = _SAME_WORK.get(step)
-        if not same or (same == "land" and batch != "C"):  # a landing that was taken over
-            return None
-        return median(name, "floor", "" if same == "land" else same, same, "seconds")
-
+def _show(rows: list[Row], runs: int) -> list[str]:
+    """One table, a line for each size and step; what is wrong."""
     table = Table(
-        "batch", "step", "first s", "floor", "again", "unchanged", "1 % s", "floor", "full s", "MB first", "MB 1 %",
-        "tuples first", "1 %", "full", title=f"{bookings:,} bookings, medians of {runs}; MB: WAL",
+        "bookings", "step", "first s", "floor", "unchanged s", "of first", "1 % s", "of first", "floor", "MB first",
+        "MB 1 %", "tuples first", "unchanged", "1 %", "full", "peak MB", title=f"medians of {runs}; MB: WAL",
     )  # fmt: skip
-    for _, _, batch, step in [k for k in grouped if k[0] == _FIRST and k[1] == "bridge"]:
-        seconds = {name: median(name, "bridge", batch, step, "seconds") for name in _PASSES}
-        if max(s or 0 for s in seconds.values()) < 0.05:
-            continue
-        wal = {name: median(name, "bridge", batch, step, "wal_bytes") for name in _PASSES}
-        tuples = {name: median(name, "bridge", batch, step, "tuples") for name in _PASSES}
-        table.add_row(
-            batch, step, _said(seconds[_FIRST]), _said(floor_of(_FIRST, batch, step)), _said(seconds[_AGAIN]),
-            _said(seconds[_UNCHANGED]), _said(seconds[_CHANGED]), _said(floor_of(_CHANGED, batch, step)),
-            _said(seconds[_FULL]), _said(wal[_FIRST], 1e6), _said(wal[_CHANGED], 1e6), _said(tuples[_FIRST], 1, 0),
-            _said(tuples[_CHANGED], 1, 0), _said(tuples[_FULL], 1, 0),
-        )  # fmt: skip
-    console.print(table)
-    totals = {
-        (name, side): sum(median(*k, "seconds") or 0 for k in grouped if k[0] == name and k[1] == side)
-        for name in _PASSES
-        for side in ("bridge", "floor")
-    }
-    for name in _PASSES:
-        share = totals[name, "bridge"] / totals[_FIRST, "bridge"]
-        console.print(
-            f"{name}: {totals[name, 'bridge']:.1f} s, {share:.1%} of the first run; floor {totals[name, 'floor']:.1f} s"
-        )
-    console.print(f"peak memory of our process: {max(r['peak_mb'] for r in rows):,.0f} MB")
-    console.print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    wrong = []
+    for bookings in sorted({row["bookings"] for row in rows}):
+        found = [row for row in rows if row["bookings"] == bookings]
+        for line, (steps_of, same) in _LINES.items():
+            table.add_row(f"{bookings:,}", line, *_cells(found, steps_of, same))
+        timed = {(r["batch"], r["step"]) for r in found if r["side"] == "bridge"} - {("", "parity")}
+        table.add_row(f"{bookings:,}", "all of A to E", *_cells(found, timed, None), end_section=True)
+        if any(row["rows"] for row in found if row["step"] == "parity"):
+            wrong.append(f"{bookings:,} bookings: the run has measured what the views of all rows do not say")
+        if any(row["tuples"] for row in found if row["pass"] == _FULL and row["side"] == "bridge"):
+            wrong.append(f"{bookings:,} bookings: a full run has written after one that followed")
+    Console(width=190).print(table)
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    return wrong
+
+
+def _cells(found: list[Row], steps_of: set[tuple[str, str]], same: str | None) -> list[str]:
+    def total(name: str, value: str) -> float | None:
+        runs: dict[int, float] = defaultdict(float)
+        for row in found:
+            if (row["pass"], row["side"]) == (name, "bridge") and (row["batch"], row["step"]) in steps_of:
+                runs[row["run"]] += float(row[value])
+        return statistics.median(runs.values()) if runs else None
+
+    def floor_of(name: str) -> float | None:
+        seconds = [r["seconds"] for r in found if (r["pass"], r["side"], r["step"]) == (name, "floor", same)]
+        return statistics.median(seconds) if seconds else None
+
+    first, unchanged, changed = (total(name, "seconds") for name in (_FIRST, _UNCHANGED, _CHANGED))
+    peak = max(
+        (r["peak_mb"] for r in found if r["side"] == "bridge" and (r["batch"], r["step"]) in steps_of), default=None
+    )
+    return [
+        _said(first), _said(floor_of(_FIRST)), _said(unchanged), _share(unchanged, first), _said(changed),
+        _share(changed, first), _said(floor_of(_CHANGED)), _said(total(_FIRST, "wal_bytes"), 1e6),
+        _said(total(_CHANGED, "wal_bytes"), 1e6), _said(total(_FIRST, "tuples"), 1, 0),
+        _said(total(_UNCHANGED, "tuples"), 1, 0), _said(total(_CHANGED, "tuples"), 1, 0),
+        _said(total(_FULL, "tuples"), 1, 0), _said(peak, 1, 0),
+    ]  # fmt: skip
+
+
+def _share(part: float | None, whole: float | None) -> str:
+    return f"{part / whole:.1%}" if part is not None and whole else ""
 
 
 def _said(value: float | None, unit: float = 1, digits: int = 1) -> str:
@@ -217,7 +270,7 @@ def _said(value: float | None, unit: float = 1, digits: int = 1) -> str:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr, flush=True)
 
 
 def _create(server: str, name: str, template: str = "template1") -> None:
@@ -232,4 +285,4 @@ def _drop(server: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

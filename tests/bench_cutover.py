@@ -1,9 +1,9 @@
 """`make bench-cutover BOOKINGS=1000000`: is the cutover of reads fast enough, on databases of that size.
 
 Full parity (seconds), the reads of the back office on both sides through the service (p50, p95 in ms, the mixture of an
-ops day), what shadow reads add to their p95 (rounds with and without them in turn), and dual writes a second. Each
-figure is held to the limit that docs/cutover-reads.md names; over it the bench fails. `--use` measures the databases
-of the last `--keep`.
+ops day), what shadow reads add to their p95 (rounds with and without them in turn), each page of the console (ms, KB),
+one look of the guardrails, and dual writes a second. Each figure is held to the limit that docs/cutover-reads.md or
+docs/console.md names; over it the bench fails. `--use` measures the databases of the last `--keep`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,29 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bridge import embedded, flags, parity, postgres, runlog, sources, steps
+from bridge import embedded, flags, guardrails, parity, postgres, runlog, sources, steps, warehouse
 from bridge.batches import between
 from bridge.core_settings import core_settings
 from bridge.settings import SQL, Databases, settings
+from core_api.console import session as sessions
 from tests import bench_writes, serving
 
 AS_OF = date(2026, 11, 23)
 PARITY_SECONDS, READ_MS, SHADOW_OVERHEAD = 30.0, 50.0, 0.10  # the first of 1,000,000 bookings
+PAGE_MS, PAGE_KB = 300.0, 200.0
 _NAMES = {role: f"cutover_{role}" for role in ("ops", "balisnap", "bstadmin")}
+# the views of gates that guardrails ask
+_WATCHED = (
+    "recon_booking_links",
+    "recon_fresher_bookings",
+    "recon_duplicate_bookings",
+    "recon_payment_linkage",
+    "recon_second_rows",
+)
 _SHADOW = 5.0  # percent of the reads, as the service does by default
 
 Figure = dict[str, Any]
@@ -64,6 +75,9 @@ def main() -> None:
         paths = _paths(dbs, chosen.reads)
         figures += _reads(dbs, paths, chosen.rounds)
         figures.append(_overhead(dbs, paths, chosen.rounds))
+        _busy(conn, chosen.bookings)
+        figures += _console(dbs, conn)
+    figures.append(_guardrails(dbs))
     figures += [
         {**found, "what": f"{found['what']} (p95 {found['p95']} ms)", "unit": "a second", "limit": "", "holds": True}
         for found in bench_writes.measure()
@@ -97,6 +111,7 @@ def _make(server: str, dbs: Databases, bookings: int) -> None:
         conn.execute((SQL / "phase2" / "020_add_ops_read_indexes.sql").read_bytes())
         _tell(f"indexes of the pages: {time.perf_counter() - started:.1f} s")
         parity.ready(run, conn)
+        warehouse.invoke(dbs.ops, ["run", "--select", *_WATCHED])
         conn.execute("vacuum analyze")
 
 
@@ -235,6 +250,135 @@ def _overhead(dbs: Databases, paths: dict[str, list[str]], rounds: int) -> Figur
         "unit": "%",
         "limit": SHADOW_OVERHEAD * 100,
         "holds": overhead <= SHADOW_OVERHEAD,
+    }
+
+
+# As many events as bookings, one in a hundred of them a dead letter, and a row of the queue for each tenth booking.
+_EVENTS = """
+insert into public.ingest_event_log (
+    event_key, idempotency_key, nonce, source_enum, channel_code, external_booking_ref, event_type, event_time,
+    event_time_normalized, payload_hash, signature_verified, process_status, attempt_count, request_received_at,
+    processed_at, raw_payload, created_at
+)
+select
+    gen_random_uuid(), 'bench-' || c.number, 'bench-' || c.number, c.channel_code, c.channel_code,
+    c.external_booking_ref, 'UPDATED', c.at, c.at, md5(c.number::text), true,
+    case when c.number %% 100 = 0 then 'FAILED' else 'DONE' end, 1 + (c.number %% 50 = 0)::integer, c.at,
+    c.at + interval '80 ms',
+    jsonb_build_object(
+        'source', c.channel_code, 'externalBookingRef', c.external_booking_ref, 'eventType', 'UPDATED',
+        'booking', jsonb_build_object('note', repeat('so many words of a guest ', 20))
+    ),
+    c.at
+from (
+    select
+        b.channel_code, b.external_booking_ref, b.number,
+        date_trunc('second', now()) - b.number * interval '5 seconds' as at
+    from (select *, row_number() over (order by k.booking_key) as number from public.booking_core as k) as b
+    where b.number <= %(bookings)s
+) as c
+"""
+_LETTERS = """
+insert into public.ingest_dead_letter (
+    dead_letter_key, event_key, reason_code, reason_detail, status, first_failed_at, last_failed_at, raw_payload
+)
+select
+    gen_random_uuid(), e.event_key, 'SCHEMA_INVALID', 'a bench',
+    (array['OPEN', 'READY', 'CLOSED'])[1 + row_number() over () %% 3], e.created_at, e.created_at, e.raw_payload
+from public.ingest_event_log as e
+where e.process_status = 'FAILED'
+"""
+_QUEUE = """
+insert into public.unmapped_queue (
+    queue_key, queue_type, channel_code, source_system, source_table, source_pk, reason_code, reason_detail, status,
+    payload, created_at
+)
+select
+    gen_random_uuid(), 'PRODUCT_MAPPING', 'MANUAL', 'bstadmin', 'bench', n::text, 'MULTI_MATCH', 'a bench', 'OPEN',
+    jsonb_build_object('package_name', 'Package ' || n %% 500), now() - n * interval '1 minute'
+from generate_series(1, %(bookings)s / 10) as n
+"""
+
+
+_ONE_EACH = """
+select
+    (select d.dead_letter_key from public.ingest_dead_letter as d limit 1),
+    (select q.queue_key from public.unmapped_queue as q where q.source_table = 'bench' limit 1),
+    (select c.external_booking_ref from public.booking_core as c where c.channel_code = 'GYG' limit 1),
+    (select c.external_booking_ref from public.booking_core as c where c.channel_code = 'DIRECT' limit 1)
+"""
+
+
+def _busy(conn: psycopg.Connection, bookings: int) -> None:
+    """An event log, dead letters and a queue of that size, once."""
+    if conn.execute("select exists (select 1 from public.ingest_event_log)").fetchone() == (True,):
+        return
+    _tell(f"filling the log with {bookings:,} events")
+    for statement in (_EVENTS, _LETTERS, _QUEUE):
+        conn.execute(statement, {"bookings": bookings})
+    conn.execute("vacuum analyze")
+
+
+def _console(dbs: Databases, conn: psycopg.Connection) -> list[Figure]:
+    """Each page of the console as somebody sees it who has signed in: the median of 6 looks, and what it weighs."""
+    letter, row, gyg, direct = conn.execute(_ONE_EACH).fetchall()[0]
+    pages = {
+        "overview": "",
+        **{f"batch {code}": f"batches/{code}" for code in "ADG"},
+        "sign-offs of G": "sign-offs/G",
+        "flags": "flags",
+        "audit": "audit",
+        "guardrails": "guardrails",
+        "ingestion": "ingestion",
+        "dead letters": "dead-letters",
+        "a dead letter": f"dead-letters/{letter}",
+        "queue": "queue",
+        "a row of the queue": f"queue/{row}",
+        "conflicts": "conflicts",
+        "explain a booking of GYG": f"bookings?q={gyg}",
+        "explain a booking of DIRECT": f"bookings?q={direct}",
+        "explain what is called nothing": "bookings?q=nothing-at-all",
+    }
+    figures = []
+    session = sessions.sealed(sessions.opened(core_settings(), "ayu", "ADMIN"), core_settings())
+    with _service(dbs, 0.0) as client:
+        client.cookies.set(sessions.cookie_name(), session)
+        for name, path in pages.items():
+            times, size = [], 0
+            for _ in range(7):
+                started = time.perf_counter()
+                answered = client.get(f"/console/{path}".rstrip("/"))
+                times.append((time.perf_counter() - started) * 1000)
+                size = len(answered.content)
+                assert answered.status_code in (200, 404), f"{path}: {answered.status_code}"
+            ms, weight = statistics.median(times[1:]), size / 1024
+            figures.append(
+                {
+                    "what": f"console: {name} ({weight:.0f} KB)",
+                    "value": round(ms),
+                    "kb": round(weight, 1),
+                    "first": round(times[0]),
+                    "unit": "ms",
+                    "limit": PAGE_MS,
+                    "holds": ms <= PAGE_MS and weight <= PAGE_KB,
+                }
+            )
+            _tell(f"console: {name}: {ms:.0f} ms (the first look {times[0]:.0f}), {weight:.0f} KB")
+    return figures
+
+
+def _guardrails(dbs: Databases) -> Figure:
+    """One look of all of them, as the flow has it every five minutes."""
+    started = time.perf_counter()
+    found = guardrails.measure(dbs)
+    seconds = time.perf_counter() - started
+    blind = ", ".join(f"{one.guardrail}: {one.words}" for one in found if one.status == "NOT_MEASURED")
+    return {
+        "what": f"one look of the guardrails{f' (not measured: {blind})' if blind else ''}",
+        "value": round(seconds, 2),
+        "unit": "s",
+        "limit": "",
+        "holds": True,
     }
 
 

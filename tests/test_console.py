@@ -45,6 +45,10 @@ RULES = {
     "dark": {"type": "rule", "values": ["color-contrast", "target-size", "meta-viewport"]},
     "light": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]},
 }
+BY_MOUSE_ALONE = (
+    "[...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, summary, [onclick], [hx-post]')]"
+    ".filter(e => e.tabIndex < 0 || e.disabled).map(e => e.outerHTML)"
+)
 SHOTS = ROOT / "docs" / "console"
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -596,6 +600,7 @@ def test_every_page_is_accessible_light_and_fits(browser: Browser, shop: Shop, w
                 found.append((name, "bytes", weight))
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 found.append((name, "wider than the window"))
+            found += [(name, "not by keyboard", html) for html in page.evaluate(BY_MOUSE_ALONE)]
             if scheme == "dark" and name not in ("overview", "batch", "queue", "flags"):
                 continue
             page.evaluate(axe)
@@ -950,6 +955,13 @@ def test_before_batch_a_each_page_says_what_to_do() -> None:
         for path in ("/console/ingestion", "/console/dead-letters", "/console/queue", "/console/exit-criteria"):
             answered = client.get(path)
             assert (answered.status_code, "make run BATCH=A" in answered.text) == (503, True), path
+        with postgres.connect(os.environ["TEST_PG_URL"], autocommit=True) as admin:
+            name = postgres.database_name(ops)
+            admin.execute(postgres.statement("alter database {} allow_connections false", name))
+            admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        answered = client.get("/console/flags")
+        assert (answered.status_code, "the database does not answer" in answered.text) == (503, True)
+        assert "/health/db" in answered.text
 
 
 def test_people_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,9 @@ contacts as (
         b.meeting_point as pickup_location,
         b.meeting_point
     from dbt_staging.stg_balisnap__bookings as b
-    where b.booking_id = any(array(select balisnap.booking_id from balisnap))
+    where
+        exists (select 1 from balisnap) -- else nothing is read
+        and b.booking_id = any(array(select balisnap.booking_id from balisnap))
     union all
     select
         'bstadmin' as source_system,
@@ -35,7 +37,9 @@ contacts as (
         b.pickup_location,
         b.meeting_point
     from dbt_staging.stg_bstadmin__bookings as b
-    where b.booking_id = any(array(select bstadmin.booking_id from bstadmin))
+    where
+        exists (select 1 from bstadmin) -- else nothing is read
+        and b.booking_id = any(array(select bstadmin.booking_id from bstadmin))
 )
 
 select

@@ -1,23 +1,31 @@
 -- The landed rows of one booking, by its ids (phase2.explain_balisnap, phase2.explain_bstadmin), and the key of the
 -- bridge's row that each of them makes.
 with balisnap as materialized (
-    select current_setting('phase2.explain_balisnap')::integer[] as ids
+    select
+        current_setting('phase2.explain_balisnap')::integer[] as ids,
+        current_setting('phase2.explain_balisnap') <> '{}' as is_asked -- no table is read for nothing
 ),
 
 bstadmin as materialized (
-    select current_setting('phase2.explain_bstadmin')::integer[] as ids
+    select
+        current_setting('phase2.explain_bstadmin')::integer[] as ids,
+        current_setting('phase2.explain_bstadmin') <> '{}' as is_asked -- no table is read for nothing
 ),
 
 items as materialized (
     select t.*
     from landing_balisnap."BookingItem" as t
-    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
+    where
+        (select b.is_asked from balisnap as b)
+        and t.booking_id = any((select b.ids from balisnap as b)::integer[])
 ),
 
 finances as materialized (
     select t.*
     from landing_bstadmin.booking_finances as t
-    where t.booking_id = any((select b.ids from bstadmin as b)::integer[])
+    where
+        (select b.is_asked from bstadmin as b)
+        and t.booking_id = any((select b.ids from bstadmin as b)::integer[])
 ),
 
 found as (
@@ -30,7 +38,9 @@ found as (
         null::uuid as makes,
         to_jsonb(t) as said
     from landing_balisnap."Booking" as t
-    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
+    where
+        (select b.is_asked from balisnap as b)
+        and t.booking_id = any((select b.ids from balisnap as b)::integer[])
     union all
     select
         2 as place,
@@ -41,7 +51,9 @@ found as (
         null::uuid as makes,
         to_jsonb(t) as said
     from landing_bstadmin.bookings as t
-    where t.booking_id = any((select b.ids from bstadmin as b)::integer[])
+    where
+        (select b.is_asked from bstadmin as b)
+        and t.booking_id = any((select b.ids from bstadmin as b)::integer[])
     union all
     select
         3 as place,
@@ -74,6 +86,7 @@ found as (
         to_jsonb(t) as said
     from landing_balisnap."BookingTraveler" as t
     inner join items on t.booking_item_id = items.booking_item_id
+    where t.booking_item_id = any(array(select i.booking_item_id from items as i)) -- which parallel workers can ask
     union all
     select
         5 as place,
@@ -84,7 +97,9 @@ found as (
         rulebook.row_key('payment', 'balisnap', 'Payment', t.payment_id::text) as makes,
         to_jsonb(t) as said
     from landing_balisnap."Payment" as t
-    where t.booking_id = any((select b.ids from balisnap as b)::integer[])
+    where
+        (select b.is_asked from balisnap as b)
+        and t.booking_id = any((select b.ids from balisnap as b)::integer[])
     union all
     select
         6 as place,
@@ -106,6 +121,7 @@ found as (
         to_jsonb(t) as said
     from landing_bstadmin.booking_finance_items as t
     inner join finances on t.booking_finance_id = finances.booking_finance_id
+    where t.booking_finance_id = any(array(select f.booking_finance_id from finances as f))
 )
 
 select

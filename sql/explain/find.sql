@@ -56,8 +56,14 @@ payments as (
             else 'order id'
         end as said
     from public.payment_event as p
-    inner join asked as a on a.exact in (p.payment_ref, p.gateway_capture_id, p.gateway_order_id)
-    where a.id is null and a.key is null and a.source_table is null
+    cross join asked as a
+    where
+        (
+            p.payment_ref = (select asked.exact from asked)
+            or p.gateway_capture_id = (select asked.exact from asked)
+            or p.gateway_order_id = (select asked.exact from asked)
+        )
+        and a.id is null and a.key is null and a.source_table is null
 ),
 
 -- Any row of a source by its id; the key of the bridge's row that is made of it, where one is. No landed table has an

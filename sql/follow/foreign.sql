@@ -1,24 +1,10 @@
--- What others wrote to the bridge since the last run: keys in ranges whose row versions are others
--- (phase2.bridge_ranges as it was, pg_temp.ranges_now as it is).
-drop table if exists pg_temp.ranges_differing;
-
-create temporary table ranges_differing as
-select distinct
-    case coalesce(n.part, h.part) when 'core' then 'booking' else coalesce(n.part, h.part) end as part,
-    coalesce(n.range_no, h.range_no) as range_no
-from phase2.bridge_ranges as h
-full join pg_temp.ranges_now as n on h.part = n.part and h.range_no = n.range_no
-where (h.row_count, h.version) is distinct from (n.row_count, n.version);
-
+-- What others wrote to the bridge since the last run (pg_temp.written: bridge/written.py).
 insert into phase2.touched_keys (booking_key, round)
 select
     c.booking_key,
     0 as round
 from public.booking_core as c
-where (uuid_hash_extended(c.booking_key, 0) & 65535) in (
-    select d.range_no from pg_temp.ranges_differing as d
-    where d.part = 'booking'
-)
+inner join pg_temp.written as w on c.booking_key = w.key and w.part in ('booking', 'fresh')
 on conflict do nothing;
 
 insert into phase2.touched_names (channel_code, external_ref, round)
@@ -27,12 +13,9 @@ select distinct
     e.external_booking_ref,
     0 as round
 from public.ingest_event_log as e
+inner join pg_temp.written as w on e.event_key = w.key and w.part = 'events'
 where
-    (uuid_hash_extended(e.event_key, 0) & 65535) in (
-        select d.range_no from pg_temp.ranges_differing as d
-        where d.part = 'events'
-    )
-    and e.channel_code is not null and e.external_booking_ref is not null
+    e.channel_code is not null and e.external_booking_ref is not null
 on conflict do nothing;
 
 drop table if exists pg_temp.queue_differing;
@@ -50,12 +33,8 @@ select
             then (q.payload #>> '{resolution,entity_key}')::uuid
     end as booking_key
 from public.unmapped_queue as q
-where
-    q.queue_type in ('BOOKING_REVIEW', 'PAYMENT_LINK')
-    and (uuid_hash_extended(q.queue_key, 0) & 65535) in (
-        select d.range_no from pg_temp.ranges_differing as d
-        where d.part = 'queue'
-    );
+inner join pg_temp.written as w on q.queue_key = w.key and w.part = 'queue'
+where q.queue_type in ('BOOKING_REVIEW', 'PAYMENT_LINK');
 
 insert into phase2.touched_keys (booking_key, round)
 select
@@ -115,4 +94,4 @@ from landing_bstadmin.booking_finances as f
 inner join pg_temp.queue_differing as d on f.booking_finance_id = d.pk and d.source_table = 'booking_finances'
 on conflict do nothing;
 
-drop table pg_temp.ranges_differing, pg_temp.queue_differing
+drop table pg_temp.queue_differing

@@ -1,62 +1,70 @@
--- What has to be measured again: bookings and keys in ranges that are not as they were (pg_temp.measured_differing).
-insert into phase2.touched_bookings (source_system, booking_id, round)
+-- What has to be measured again, beside what landed changes lead to: bookings of the bridge that were written
+-- (pg_temp.written), and whatever rows of the queue that were written are about.
+insert into phase2.touched_keys (booking_key, round)
 select
-    d.part as source_system,
-    d.range_no as booking_id,
+    w.key as booking_key,
     0 as round
-from pg_temp.measured_differing as d
-where d.part in ('balisnap', 'bstadmin')
+from pg_temp.written as w
+where w.part = 'booking'
+union
+select
+    w.key as booking_key,
+    0 as round
+from pg_temp.written as w
+where w.part = 'fresh'
+union
+select
+    c.booking_key,
+    0 as round
+from pg_temp.written as w
+inner join public.unmapped_queue as q on w.key = q.queue_key and q.source_system = 'canonical'
+inner join public.booking_core as c on q.source_pk = left(c.channel_code || ':' || c.external_booking_ref, 128)
+where w.part = 'queue'
 on conflict do nothing;
 
+drop table if exists pg_temp.queue_written;
+
+create temporary table queue_written as
+select
+    q.source_system,
+    q.source_table,
+    q.source_pk::bigint as pk
+from pg_temp.written as w
+inner join public.unmapped_queue as q on w.key = q.queue_key and q.source_pk ~ '^[0-9]{1,9}$'
+where w.part = 'queue';
+
+-- what is about a row that is not landed says nothing of a landed one
 insert into phase2.touched_bookings (source_system, booking_id, round)
-select distinct
+select
+    q.source_system,
+    q.pk as booking_id,
+    0 as round
+from pg_temp.queue_written as q
+where q.source_table in ('Booking', 'bookings')
+union
+select
     'balisnap' as source_system,
     i.booking_id,
     0 as round
-from landing_balisnap."BookingItem" as i
-inner join pg_temp.measured_differing as d on d.part = 'departure' and i.departure_id = d.range_no
+from pg_temp.queue_written as q
+inner join landing_balisnap."BookingItem" as i on q.pk = i.booking_item_id
+where q.source_table = 'BookingItem'
+union
+select
+    'balisnap' as source_system,
+    p.booking_id,
+    0 as round
+from pg_temp.queue_written as q
+inner join landing_balisnap."Payment" as p on q.pk = p.payment_id
+where q.source_table = 'Payment'
+union
+select
+    'bstadmin' as source_system,
+    f.booking_id,
+    0 as round
+from pg_temp.queue_written as q
+inner join landing_bstadmin.booking_finances as f on q.pk = f.booking_finance_id
+where q.source_table = 'booking_finances'
 on conflict do nothing;
 
--- keys of any row, also of one that hangs on nothing, and of what was kept of them
-insert into phase2.touched_keys (booking_key, round)
-select distinct
-    k.booking_key,
-    0 as round
-from (
-    select t.booking_key from public.booking_core as t
-    union all
-    select t.booking_key from public.booking_contact as t
-    union all
-    select t.booking_key from public.booking_party as t
-    union all
-    select t.booking_key from public.booking_item_snapshot as t
-    union all
-    select t.booking_key from public.payment_event as t
-    union all
-    select t.booking_key from public.ops_booking_state as t
-    union all
-    select t.booking_key from public.ops_assignment as t
-    union all
-    select t.booking_key from public.ops_finance_bridge as t
-    union all
-    select t.entity_key as booking_key from public.channel_external_refs as t
-    where t.entity_type = 'BOOKING'
-    union all
-    select t.key_by_identity as booking_key from dbt_recon.kept_recon_source_identities as t
-    union all
-    select t.key_by_source_id as booking_key from dbt_recon.kept_recon_source_identities as t
-    union all
-    select t.booking_key from dbt_recon.kept_recon_audit_sample as t
-    union all
-    select o.booking_key from pg_temp.kept_findings as o
-) as k
-where
-    exists (
-        select 1 from pg_temp.measured_differing as d
-        where d.part = 'key'
-    )
-    and (uuid_hash_extended(k.booking_key, 0) & 1048575) in (
-        select d.range_no from pg_temp.measured_differing as d
-        where d.part = 'key'
-    )
-on conflict do nothing
+drop table pg_temp.queue_written

@@ -64,17 +64,24 @@ create or replace function phase2.money_at_stake(today date)
 returns table (currency text, bookings bigint, amount numeric)
 language sql stable
 as $$
+    with keyed as (
+        select
+            d.entity,
+            case when d.key ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then d.key::uuid end as key
+        from phase2.exception_days as d
+        where d.last_day = money_at_stake.today and d.entity in ('booking', 'payment')
+    )
+
     select c.currency_code::text, count(*), sum(c.total_price)
     from public.booking_core as c
     where
-        c.booking_key::text in (
-            select d.key from phase2.exception_days as d
-            where d.last_day = money_at_stake.today and d.entity = 'booking'
+        c.booking_key in (
+            select k.key from keyed as k where k.entity = 'booking'
             union
-            select p.booking_key::text
-            from phase2.exception_days as d
-            join public.payment_event as p on p.payment_key::text = d.key
-            where d.last_day = money_at_stake.today and d.entity = 'payment'
+            select p.booking_key
+            from keyed as k
+            join public.payment_event as p on p.payment_key = k.key
+            where k.entity = 'payment'
         )
     group by c.currency_code
     order by c.currency_code

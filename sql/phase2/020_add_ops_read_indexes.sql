@@ -48,8 +48,14 @@ on public.booking_contact using gin (main_name public.gin_trgm_ops);
 create index if not exists ix_booking_contact_name_of_booking
 on public.booking_contact (booking_key) include (main_name);
 
--- what the queue says of a booking: comparisons, and `phase2 explain`
+-- what the queue says of a booking: comparisons, and `phase2 explain`, which finds payments and items too
 create index if not exists ix_unmapped_queue_source
 on public.unmapped_queue (source_pk);
+create index if not exists ix_payment_event_capture
+on public.payment_event (gateway_capture_id) where gateway_capture_id is not null;
+create index if not exists ix_payment_event_order
+on public.payment_event (gateway_order_id) where gateway_order_id is not null;
+create index if not exists ix_booking_item_snapshot_of_booking
+on public.booking_item_snapshot (booking_key);
 
 commit;

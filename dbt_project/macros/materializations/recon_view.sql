@@ -10,6 +10,7 @@
 
     part       view `part_…`, of the touched bookings alone
     kept       this, and a table `kept_…` for its rows, empty
+    together   a table `kept_…` alone: its rows are made again all at once
     composite  view `kept_…`, of kept rows instead of what they were computed from
 #}
 {% materialization recon_view, adapter='postgres', supported_languages=['sql'] %}
@@ -27,7 +28,7 @@
             {{ recon_replace_view(recon_twin('part', this.identifier), recon_of_twins(sql, 'part')) }}
         {%- endcall -%}
     {% endif %}
-    {% if twin == 'kept' %}
+    {% if twin in ('kept', 'together') %}
         {%- call statement('kept') -%}
             drop table if exists {{ recon_twin('kept', this.identifier) }} cascade;
             create unlogged table {{ recon_twin('kept', this.identifier) }} as
@@ -83,7 +84,7 @@
             {%- endif -%}
             {%- set twin = node.config.get('twin') -%}
             {%- if is_landed_or_bridge or (kind == 'part' and twin in ('part', 'kept'))
-                or (kind == 'kept' and twin in ('kept', 'composite')) -%}
+                or (kind == 'kept' and twin in ('kept', 'together', 'composite')) -%}
                 {%- set made.sql = made.sql | replace(
                     '"' ~ node.schema ~ '"."' ~ identifier ~ '"',
                     recon_twin('touched' if is_landed_or_bridge else kind, identifier)

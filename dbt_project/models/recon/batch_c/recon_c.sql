@@ -6,6 +6,8 @@
 -- depends_on: {{ ref('catalog_queue') }}
 -- depends_on: {{ ref('catalog_variant') }}
 -- depends_on: {{ ref('catalog_variant_rate') }}
+{{ config(twin='composite') }}
+
 with{{ recon_global_ctes(['C']) }},
 
 sizes as (

@@ -1,17 +1,49 @@
 -- Required query: external refs that say the same of two entities, or two things of one source row.
 -- Kinds that hold ids are equal when their text is; a booking's ref is equal in its normal form.
-with refs as (
+{{ config(twin='together') }}
+
+{%- set ref -%}
+    case when external_ref_kind = 'BOOKING_REF' then {{ recon_norm_ref('external_ref') }} else external_ref end
+{%- endset -%}
+{%- set by_ref -%}
+    hash_record_extended(row(entity_type, channel_code, external_ref_kind, {{ ref }}), 0)
+{%- endset -%}
+{%- set by_source_row -%}
+    hash_record_extended(row(entity_type, external_ref_kind, source_system, source_table, source_pk), 0)
+{%- endset %}
+-- a number for each instead of its texts: what stands once is most of them, and left behind here
+with suspects as materialized (
+    select {{ by_ref }} as suspect
+    from {{ source('bridge', 'channel_external_refs') }}
+    group by suspect
+    having count(*) > 1
+
+    union all
+
+    select {{ by_source_row }} as suspect
+    from {{ source('bridge', 'channel_external_refs') }}
+    where external_ref_kind <> 'BOOKING_REF'
+    group by suspect
+    having count(*) > 1
+),
+
+refs as materialized (
     select
         entity_type,
         channel_code,
         external_ref_kind,
-        case when external_ref_kind = 'BOOKING_REF' then {{ recon_norm_ref('external_ref') }} else external_ref end
-            as ref,
+        {{ ref }} as ref,
         entity_key,
         source_system,
         source_table,
         source_pk
     from {{ source('bridge', 'channel_external_refs') }}
+    where
+        exists (select 1 from suspects)
+        and (
+            {{ by_ref }} in (select s.suspect from suspects as s)
+            or {{ by_source_row }} in (select s.suspect from suspects as s)
+        )
 ),
 
 -- first the few that stand twice, then what they point at
