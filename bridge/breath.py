@@ -1,8 +1,8 @@
 """Breath: a run waits while the ops server suffers, and says why.
 
-Asked before each step, each table of a landing and each node of dbt. Nothing of ours is open then but a landing's own
-snapshot. Where the server cannot be read, it is told once and nothing waits: what is really wrong with it the step
-finds out by itself.
+Asked before each step, each table of a landing and each node of dbt, so also before each range of a first load
+(bridge/ranges.py). Nothing of ours is open then but a landing's own snapshot. Where the server cannot be read, it is
+told once and nothing waits: what is really wrong with it the step finds out by itself.
 
     sessions       others' at work, on the whole server
     lock waits     others' in the ops database, of a second and more, whoever holds the lock

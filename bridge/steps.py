@@ -33,6 +33,7 @@ from bridge import (
     legacy,
     measure,
     postgres,
+    ranges,
     reads,
     rehearsal,
     reports,
@@ -696,6 +697,8 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
         )
     entry.checksum = warehouse.digest()
     nodes = refresh(run, conn, "ground", entry.checksum)
+    if nodes:
+        ranges.make_work_again(conn)
     if step.target.startswith("gates_"):
         nodes += refresh(run, conn, "recon", entry.checksum)
     if step.target == "ops_read":
@@ -713,7 +716,8 @@ def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: ru
             nodes += _build(run, conn, step.target, entry, unseen)
         if read_of:
             _remember(conn, f"reading {step.target}", read_of)
-        if step.target.startswith("batch_"):
+        # a load that went on after a death: somebody may have written to what stood already, so nothing is settled
+        if step.target.startswith("batch_") and not entry.detail.get("resumed"):
             _settle(run, conn, step.target, entry)
     entry.rows = sum(node.rows or 0 for node in nodes if node.kind == "model" and "/bridge/" in node.selector_path)
     entry.detail["nodes"] = [
@@ -738,9 +742,7 @@ def _build(
     if selector == "batch_d":
         made_of = f"{_work_of_d(conn, run, entry)} {of}"
         _remember(conn, "work of batch_d", "")  # it is about to be replaced, model by model
-        nodes = warehouse.build(
-            run.databases.ops, selector, progress=run.progress, breathe=run.breathe, follows=follows
-        )
+        nodes = _built(run, conn, selector, selector, entry, follows=follows)
         _remember(conn, "work of batch_d", made_of)
         if follows:
             follow.built(conn, then="batch_e")
@@ -749,15 +751,29 @@ def _build(
         return nodes
     if selector == "batch_e" and f"{_work_of_d(conn, run, entry)} {of}" == _remembered(conn, "work of batch_d"):
         entry.detail["reused"] = "what batch D built from the same landed rows"
-        return warehouse.build(
-            run.databases.ops, "batch_e_after_d", progress=run.progress, breathe=run.breathe, follows=follows
-        )
+        return _built(run, conn, selector, "batch_e_after_d", entry, follows=follows)
     if selector == "batch_e" and not follows:
         follow.begin_whole(conn)
-    nodes = warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, follows=follows)
+    nodes = _built(run, conn, selector, selector, entry, follows=follows)
     if follows:
         follow.built(conn, then="batch_d")
     return nodes
+
+
+def _built(
+    run: Run, conn: psycopg.Connection, batch: str, selector: str, entry: runlog.Entry, *, follows: bool
+) -> list[warehouse.Node]:
+    """Build what a selector of the batch names; a large first load of D or E in ranges that commit on their own."""
+    if batch in follow.BATCHES and not follows:
+        made_of = f"{_reads(run, conn, entry)} {conn.execute(_OTHERS).fetchone()}"
+        load = ranges.begin(conn, batch, selector, made_of, whole=run.full)
+        if load is not None:
+            entry.detail["resumed"] = load.has_work or load.done > 0
+            nodes, entry.detail["ranges"] = ranges.run(
+                conn, run.databases.ops, batch, load, progress=run.progress, breathe=run.breathe
+            )
+            return nodes
+    return warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, follows=follows)
 
 
 def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
@@ -859,6 +875,7 @@ def forget_what_is_settled(conn: psycopg.Connection) -> None:
     conn.execute("delete from phase2.warehouse_state where part like 'settled %'")
     follow.forget(conn)
     measure.forget(conn)
+    ranges.forget(conn)
 
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
@@ -920,6 +937,21 @@ def _work_of_d(conn: psycopg.Connection, run: Run, entry: runlog.Entry) -> str:
     """
     return f"{entry.checksum} {run.run_id} {conn.execute(_MADE_OF).fetchone()}"
 
+
+# What others write that the models of D and E read; a load that was cut into ranges writes none of it.
+_OTHERS = """
+select
+    (
+        select (count(*), sum(hashtextextended(concat_ws('|', f.*), 0)))
+        from phase2.booking_freshness as f
+    ),
+    (
+        select (count(*), sum(hashtextextended(concat_ws('|', q.queue_key, q.status, q.resolved_by, q.payload), 0)))
+        from public.unmapped_queue as q
+        where q.queue_type = 'PAYMENT_LINK' and q.status in ('RESOLVED', 'CLOSED')
+    ),
+    (select (count(*), count(e.processed_at), max(e.processed_at)) from public.ingest_event_log as e)
+"""
 
 _MADE_OF = """
 select

@@ -26,7 +26,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bridge import embedded, flags, guardrails, parity, postgres, runlog, sources, steps
+from bridge import embedded, flags, guardrails, parity, postgres, runlog, sources, steps, warehouse
 from bridge.batches import between
 from bridge.core_settings import core_settings
 from bridge.settings import SQL, Databases, settings
@@ -37,6 +37,14 @@ AS_OF = date(2026, 11, 23)
 PARITY_SECONDS, READ_MS, SHADOW_OVERHEAD = 30.0, 50.0, 0.10  # the first of 1,000,000 bookings
 PAGE_MS, PAGE_KB = 300.0, 200.0
 _NAMES = {role: f"cutover_{role}" for role in ("ops", "balisnap", "bstadmin")}
+# the views of gates that guardrails ask
+_WATCHED = (
+    "recon_booking_links",
+    "recon_fresher_bookings",
+    "recon_duplicate_bookings",
+    "recon_payment_linkage",
+    "recon_second_rows",
+)
 _SHADOW = 5.0  # percent of the reads, as the service does by default
 
 Figure = dict[str, Any]
@@ -53,7 +61,9 @@ def main() -> None:
     chosen = parser.parse_args()
     server = embedded.ensure(settings().phase2_home).ops
     dbs = Databases(channel=None, **{role: postgres.with_database(server, name) for role, name in _NAMES.items()})
-    if not chosen.use:
+    if chosen.use:
+        steps.bootstrap(dbs.ops)  # what was left may be of another version
+    else:
         _make(server, dbs, chosen.bookings)
     figures = [_parity(dbs, chosen.bookings)]
     with serving.environment(), postgres.connect(dbs.ops, autocommit=True) as conn:
@@ -103,6 +113,7 @@ def _make(server: str, dbs: Databases, bookings: int) -> None:
         conn.execute((SQL / "phase2" / "020_add_ops_read_indexes.sql").read_bytes())
         _tell(f"indexes of the pages: {time.perf_counter() - started:.1f} s")
         parity.ready(run, conn)
+        warehouse.invoke(dbs.ops, ["run", "--select", *_WATCHED])
         conn.execute("vacuum analyze")
 
 

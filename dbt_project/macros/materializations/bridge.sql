@@ -10,6 +10,7 @@
     touch         columns that are written with a row but not compared (last_reconciled_at)
     update_only   never inserts (batch E on the statuses)
     remove_where  predicate over alias `t`: target rows in this scope that the model does not return are deleted
+    range_by      column by which a first load is cut into ranges (default: booking_key; bridge/ranges.py)
     part          predicate over alias `t`: the rows whose keys the model can have (default: all); when there are none,
                   this is a first load, sorted by the key, in whose order the indexes grow
 
@@ -21,6 +22,10 @@
     {%- set into_schema = config.get('into_schema', 'public') -%}
     {%- set key = config.require('key') -%}
     {%- set touch = config.get('touch', []) -%}
+    {%- set range_by = config.get('range_by', 'booking_key') -%}
+    {%- if var('range_from', none) -%}
+        {%- set sql = 'select r.* from (' ~ sql ~ ') as r where ' ~ in_range('r.' ~ range_by) -%}
+    {%- endif -%}
     {%- set target_relation = adapter.get_relation(database=database, schema=into_schema, identifier=table) -%}
     {%- if target_relation is none -%}
         {%- do exceptions.raise_compiler_error(
@@ -29,8 +34,14 @@
     {%- endif -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {%- if var('range_from', none) -%}
+        {#- of a range within one bin of a histogram the planner expects a single row, and would look up each by itself -#}
+        {%- call statement('plans') -%}set local enable_nestloop = off{%- endcall -%}
+    {%- endif -%}
     {%- set first_rows = 0 if config.get('update_only', false)
-        else bridge_first_load(target_relation, sql, config.get('part', 'true')) -%}
+        else bridge_first_load(
+            target_relation, sql, config.get('part', 'true') ~ ' and ' ~ in_range('t.' ~ range_by)
+        ) -%}
     {%- set first_load = first_rows > 0 -%}
     {%- set loosened = bridge_loosen(target_relation) if first_rows > var('loosen_from', 10000) else [] -%}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
@@ -46,7 +57,9 @@
         {%- set written = (bridge_load(target_relation, sql, names, key), 0) -%}
         {%- do bridge_fasten(target_relation, loosened) -%}
     {%- else -%}
-        {%- set removed = bridge_remove(target_relation, key, sql, config.get('remove_where')) -%}
+        {%- set removed = bridge_remove(
+            target_relation, key, sql, config.get('remove_where'), in_range('t.' ~ range_by)
+        ) -%}
         {%- set written = bridge_write(
             target_relation, key, sql, names, touch, fill_only,
             config.get('update_only', false)
@@ -198,13 +211,14 @@
 
 
 {# Deletes the rows of the scope that the model does not return; the number of them. #}
-{% macro bridge_remove(target_relation, key, sql, remove_where) %}
+{% macro bridge_remove(target_relation, key, sql, remove_where, part) %}
     {%- if remove_where -%}
         {%- call statement('remove', fetch_result=True) -%}
             with gone as (
                 delete from {{ target_relation }} as t
                 where
                     ({{ render(remove_where) }})
+                    and {{ part }}
                     and not exists (select 1 from ({{ sql }}) as s where s.{{ key }} = t.{{ key }})
                 returning 1
             )

@@ -10,6 +10,7 @@
             from {{ ref('int_booking_identities') }} as i
             left join {{ source('phase2', 'booking_source_times') }} as held on i.booking_key = held.booking_key
             where i.latest_updated_at is distinct from held.source_updated_at and i.latest_updated_at is not null
+                and {{ in_range('i.booking_key') }}
             on conflict (booking_key) do update set source_updated_at = excluded.source_updated_at
         """
     )

@@ -2,6 +2,7 @@
     config(
         table='channel_external_refs',
         key='external_ref_key',
+        range_by='entity_key',
         part="t.entity_type = 'BOOKING'",
         remove_where="t.entity_type = 'BOOKING' and t.source_system in ('balisnap', 'bstadmin') and {{ touched_key('t.entity_key') }}"
     )

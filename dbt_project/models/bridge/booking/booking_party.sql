@@ -9,4 +9,5 @@ select
     travelers.traveler_rows,
     cores.fill_only
 from {{ ref('int_booking_cores') }} as cores
-left join {{ ref('int_booking_travelers') }} as travelers on cores.booking_key = travelers.booking_key
+left join {{ ref('int_booking_travelers') }} as travelers
+    on cores.booking_key = travelers.booking_key and {{ in_range('travelers.booking_key') }}

@@ -1,4 +1,4 @@
-{{ config(table='unmapped_queue', key='queue_key') }}
+{{ config(table='unmapped_queue', key='queue_key', range_by='queue_key') }}
 
 with wanted as (
     select * from {{ ref('int_booking_reviews') }}

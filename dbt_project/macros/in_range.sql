@@ -1,0 +1,10 @@
+{#
+  The range of keys that a first load is at (bridge/ranges.py): of bookings, or of the rows themselves where a table has
+  other keys (config `range_by` of the materialization `bridge`). Everything, where the run is not cut into ranges.
+#}
+{% macro in_range(column) -%}
+    {%- if var('range_from', none) -%}
+    {{ column }} >= '{{ var('range_from') }}'::uuid
+    {%- if var('range_to', none) %} and {{ column }} < '{{ var('range_to') }}'::uuid{% endif -%}
+    {%- else -%}true{%- endif -%}
+{%- endmacro %}
