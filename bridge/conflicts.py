@@ -99,6 +99,18 @@ where
 order by c.severity, c.due_at, c.conflict_id
 """
 
+# A request that is refused is told so within a moment.
+_REFUSED = """
+select
+    i.intent_id, i.booking_key, b.channel_code, b.external_booking_ref, i.action,
+    array(select k.name from jsonb_object_keys(i.target) as k (name) order by 1) as fields, i.actor, i.accepted_at,
+    i.touched_at as refused_at, coalesce(i.core_error, i.legacy_error, 'bstadmin held something else') as error
+from phase2.write_intents as i
+left join public.booking_core as b on b.booking_key = i.booking_key
+where i.core_status = 'REFUSED' and i.told_at is null and i.touched_at < now() - interval '5 seconds'
+order by i.touched_at
+"""
+
 
 @dataclass(frozen=True)
 class Conflict:
@@ -290,6 +302,45 @@ def watch(databases: Databases, check: Check) -> tuple[list[Conflict], list[str]
         overdue = escalate(conn)
         old = [one for one in listed(conn) if one.blocks]
     return overdue, [*(["H-01"] if check.rate > float(limit or 0) else []), *(["H-03"] if old else [])]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A write that was accepted (202) and refused later, as a whole: neither side has it, and nobody was told."""
+
+    intent_id: UUID
+    booking_key: UUID
+    channel_code: str | None
+    external_booking_ref: str | None
+    action: str
+    fields: list[str]
+    actor: str
+    accepted_at: datetime
+    refused_at: datetime
+    error: str | None
+
+
+def refused(conn: psycopg.Connection) -> list[Refused]:
+    """Those of whom nobody was told, the oldest first. None before batch A."""
+    if not _is_there(conn):
+        return []
+    return conn.cursor(row_factory=class_row(Refused)).execute(_REFUSED).fetchall()
+
+
+def told(conn: psycopg.Connection, intent_id: UUID, reason: str) -> None:
+    """Its writer knows, or has entered it again; kept in the ledger. CouldNotRun: no such write, or no reason."""
+    if not reason.strip():
+        raise CouldNotRun("it needs a reason", todo='Say who was told: --reason "…"')
+    with conn.transaction():
+        row = conn.execute(
+            "update phase2.write_intents as i set told_at = now()"
+            " where i.intent_id = %s and i.core_status = 'REFUSED' and i.told_at is null returning i.action, i.actor",
+            (intent_id,),
+        ).fetchone()
+        if row is None:
+            raise CouldNotRun("no such refused write", where=str(intent_id), todo="phase2 conflicts refused")
+        body = {"intent": str(intent_id), "action": row[0], "writer": row[1], "reason": reason}
+        ledger.append(conn, "refused-write", subject="told", body=body)
 
 
 def simulate(

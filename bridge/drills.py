@@ -967,7 +967,7 @@ def _keep(there: Ground, name: str, outcome: Outcome, started: datetime) -> ledg
                 conn,
                 "drill",
                 [content["drill_id"]],
-                **{part: content[part] for part in ("result", "seconds", "copy", "checks")},
+                **{part: content[part] for part in ("title", "result", "seconds", "copy", "checks")},
                 files=ledger.files(written.html, written.md, written.json),
             )
             entry = ledger.latest(conn, "drill", batch=batch, subject=kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from bridge.settings import settings
@@ -13,7 +14,10 @@ State = Literal["PASS", "HOLD", "N/A"]
 
 @dataclass(frozen=True)
 class Policy:
-    """Which criteria of the go / no-go an environment demands; the others are shown, and hold nothing up."""
+    """Which criteria of the go / no-go an environment demands; the others are shown, and hold nothing up.
+
+    `stands`: how long writes (H) stand on a rung before the next. H-01 is of an hour; a local try need not wait for it.
+    """
 
     environment: Environment
     rehearsal: bool
@@ -21,12 +25,21 @@ class Policy:
     sign_offs: bool
     freeze_window: bool
     ladder: bool  # the flags of reads and writes are opened by their ladder alone, not by hand
+    stands: timedelta = timedelta(hours=1)
 
 
 POLICIES: dict[Environment, Policy] = {
     policy.environment: policy
     for policy in (
-        Policy("local", rehearsal=False, readiness=False, sign_offs=False, freeze_window=False, ladder=False),
+        Policy(
+            "local",
+            rehearsal=False,
+            readiness=False,
+            sign_offs=False,
+            freeze_window=False,
+            ladder=False,
+            stands=timedelta(seconds=10),
+        ),
         Policy("staging", rehearsal=True, readiness=False, sign_offs=False, freeze_window=False, ladder=True),
         Policy("production", rehearsal=True, readiness=True, sign_offs=True, freeze_window=True, ladder=True),
     )

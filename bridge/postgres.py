@@ -87,6 +87,16 @@ def identity(url: str) -> tuple[object, ...]:
     return row or ()
 
 
+def lineage(url: str) -> tuple[object, ...]:
+    """The same for a server and its replicas, of one database."""
+    with connect(url, read_only=True) as conn:
+        row = conn.execute(
+            "select c.system_identifier, d.oid from pg_catalog.pg_control_system() as c, pg_catalog.pg_database as d"
+            " where d.datname = pg_catalog.current_database()"
+        ).fetchone()
+    return row or ()
+
+
 def describe(url: str) -> str:
     """`host:port/database`, for people: no user, no password."""
     parts = conninfo.conninfo_to_dict(url)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count, cycle
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from bridge import flags, ledger, runlog
+from bridge import flags, ledger, runlog, shadow
 from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 from bridge.flags import Flag, Rollout
@@ -28,8 +29,8 @@ if TYPE_CHECKING:  # steps dispatches to this module
 
 READS: Flag = "OPS_READ_NEW_MODEL_ENABLED"
 PAIRS = 100  # requests that both sides have answered, of each main read: what gate BG-04 asks for
-PAIRS_SECONDS = 180.0  # the service compares two at a time, and reads what differs again
-PAUSE_SECONDS = 0.1
+PAIRS_SECONDS = 180.0  # the longest
+AT_ONCE = 2  # as many as the service compares; what differs it reads again
 COUNTED_SECONDS = 15.0  # the service keeps its counts every 5 s
 _PATH = "/v1/ops/"
 _LISTS = ("bookings", "assignments", "finance/summary")
@@ -177,23 +178,45 @@ def _pages(service: Service) -> dict[str, Any]:
     return found
 
 
+def read_enough(run: Run) -> None:
+    """Read what the next rung lacks, on both sides; for when nobody else reads. CouldNotRun: the reads are not on."""
+    with _service(run) as service, run.connect() as conn:
+        rows = flags.read(conn)
+        actors = [_tester(rows)]
+        if other := _somebody(rows, inside=False):
+            actors.append(other)
+        _compare(service, actors, lambda: shadow.lacking(conn))
+
+
 def _pair(service: Service, conn: psycopg.Connection, actors: list[str]) -> dict[str, int]:
-    """Read what gate BG-04 lacks: pages of other days and other bookings each time, on both sides."""
+    """Read what gate BG-04 lacks; how many pairs there are then."""
+
+    def lacking() -> list[str]:
+        return [name for name, pairs in conn.execute(_ENOUGH).fetchall() if pairs < PAIRS]
+
+    _compare(service, actors, lacking)
+    return dict(conn.execute(_ENOUGH).fetchall())
+
+
+def _compare(service: Service, actors: list[str], lacking: Callable[[], list[str]]) -> None:
+    """Read pages of other days and other bookings each time, on both sides, until none is lacking or time is over."""
     deadline = time.monotonic() + PAIRS_SECONDS
-    ids, turns, today = cycle(_ids(service, actors[0], 200)), cycle(actors), runlog.utc_now().date()
-    for number in count():
-        have = dict(conn.execute(_ENOUGH).fetchall())
-        lacking = [name for name, pairs in have.items() if pairs < PAIRS]
-        if not lacking or time.monotonic() > deadline:
-            return have
-        actor, day = next(turns), str(today + timedelta(days=60 - number % 240))
-        for page in _LISTS:  # those alone that are lacking: of more than two at a time the service drops the rest
-            if page.partition("/")[0] in lacking:
-                service.get(_PATH + page, actor=actor, shadow=True, dateTo=day)
-        if "booking" in lacking:
-            service.get(f"{_PATH}bookings/{next(ids)}", actor=actor, shadow=True)
-        time.sleep(PAUSE_SECONDS)
-    raise AssertionError("counting ends with the day")
+    ids, today = cycle(_ids(service, actors[0], 200)), runlog.utc_now().date()
+
+    def read(asked: tuple[str, str, dict[str, str]]) -> None:
+        page, actor, query = asked
+        service.get(_PATH + page, actor=actor, shadow=True, **query)
+
+    with ThreadPoolExecutor(AT_ONCE) as people:
+        for number in count():
+            names = lacking()
+            if not names or time.monotonic() > deadline:
+                return
+            day = {"dateTo": str(today + timedelta(days=60 - number % 240))}
+            pages = [(page, day) for page in _LISTS if page.partition("/")[0] in names]
+            if "booking" in names:
+                pages.append((f"bookings/{next(ids)}", {}))
+            list(people.map(read, [(page, actor, query) for page, query in pages for actor in actors]))
 
 
 def _ids(service: Service, actor: str, most: int) -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 import psycopg
 
@@ -22,7 +21,7 @@ from bridge import door, flags, ledger, parity, recon, runlog, shadow, stop, wri
 from bridge.batches import batch
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.flags import Flag, Rollout, Row
-from bridge.policy import Criterion, policy
+from bridge.policy import POLICIES, Criterion, policy
 from bridge.reads import READS, testers
 from bridge.steps import Run
 
@@ -49,11 +48,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The rungs of a batch, the lowest first, and how long it has to stand on one before the next."""
+    """The rungs of a batch, the lowest first."""
 
     code: str
     rungs: tuple[Rung, ...]
-    stands: timedelta
 
     def at(self, rows: Mapping[str, Row]) -> int:
         """The highest rung that is open with all below it; -1: none is."""
@@ -85,12 +83,7 @@ def _writes() -> tuple[Rung, ...]:
     return (*rungs, Rung("web events: 100 %", _WEB, Rollout()))
 
 
-LADDERS: dict[str, Ladder] = {
-    # the shadow reads' samples bound it from below
-    "G": Ladder("G", _reads(), timedelta(0)),
-    # H-01 is of an hour
-    "H": Ladder("H", _writes(), timedelta(hours=1)),
-}
+LADDERS: dict[str, Ladder] = {"G": Ladder("G", _reads()), "H": Ladder("H", _writes())}
 # What a flag is on below its lowest rung here, where a batch before has opened a part of it.
 _BELOW: dict[Flag, Rollout] = {_WEB: Rollout(percentage=5)}
 
@@ -127,16 +120,17 @@ def of(code: str) -> Ladder:
 def look(run: Run, code: str) -> Look:
     """Compare both sides and measure the gates anew (their verdict counts, as that of `make recon`), then ask the rest.
 
-    Raises CouldNotRun when the batch is not in: its run takes the first rung. At the top nothing is asked.
+    Raises CouldNotRun when the batch is not in or its flag off: its run takes the first rung. At the top nothing is
+    asked.
     """
     ladder, one = of(code), batch(code)
     with run.connect() as conn:
         stands = ladder.at(flags.read(conn))
         state = conn.execute("select b.status from phase2.batch_state as b where b.batch = %s", (one.code,)).fetchone()
-    if state is None or state[0] in ("PENDING", "ROLLED_BACK"):
+    if state is None or state[0] in ("PENDING", "ROLLED_BACK") or stands < 0:
         raise CouldNotRun(
-            f"batch {one.code} is not in: its run takes the first rung",
-            where="phase2.batch_state",
+            f"batch {one.code} is not in, or its flag is off: its run takes the first rung",
+            where=f"phase2.batch_state, {ladder.rungs[0].flag}",
             todo=f"make run BATCH={one.code}",
         )
     if stands + 1 == len(ladder.rungs):
@@ -296,19 +290,29 @@ def _judged(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Crite
     judged = shadow.judge(conn)
     least = min(line.compared for line in judged.lines)
     found = "; ".join(judged.reasons) or f"{least} of each compared or more, since {judged.since:%Y-%m-%d %H:%M} UTC"
-    return [_line("shadow reads", judged.may_step_up, found, "More reads, or mend what differs: phase2 shadow")]
+    return [
+        _line(
+            "shadow reads",
+            judged.may_step_up,
+            found,
+            "More reads (phase2 shadow --read makes them), or mend what differs",
+        )
+    ]
 
 
 def _stood(conn: psycopg.Connection, ladder: Ladder, stands: int) -> list[Criterion]:
-    """Long enough on the rung for an hour's comparison to be of it; and the reads are still on for all."""
+    """As long on the rung as the policy says, so that an hour's comparison is of it; and the reads still on for all."""
+    asked, longest = policy(), POLICIES["production"].stands
     flag = ladder.rungs[max(stands, 0)].flag
     last = ledger.latest(conn, "flag", subject=flag)
-    since = runlog.utc_now() - last.at if last else ladder.stands
+    since = runlog.utc_now() - last.at if last else asked.stands
     found = f"since {last.at:%Y-%m-%d %H:%M} UTC" if last else "the flag was never changed"
+    if asked.stands < longest:
+        found += f"; {asked.environment} asks for {asked.stands}, production for {longest}"
     reads, rows = LADDERS["G"], flags.read(conn)
     now = reads.rungs[reads.at(rows)].name if reads.at(rows) >= 0 else "off"
     return [
-        _line("time on this rung", since >= ladder.stands, found, f"Wait until {ladder.stands} have passed"),
+        _line("time on this rung", since >= asked.stands, found, f"Wait until {asked.stands} have passed"),
         _line("reads", reads.at(rows) + 1 == len(reads.rungs), now, "Writes follow reads: phase2 rollout G"),
     ]
 

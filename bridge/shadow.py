@@ -145,6 +145,14 @@ def judge(conn: psycopg.Connection, *, most: int = 20) -> Judgement:
     return Judgement(asked["since"], float(row[0]), lines, {k: int(v) for k, v in beside.items()}, found)
 
 
+def lacking(conn: psycopg.Connection) -> list[str]:
+    """The main reads of which there are too few samples for a step up, were none of them different."""
+    judged = judge(conn, most=0)
+    enough = math.ceil(math.log(1 - _CONFIDENCE) / math.log1p(-judged.limit))
+    few = [line.subject for line in judged.lines if line.subject in READS and line.compared < enough]
+    return few or list(READS[:1] if judged.beside["calibrations"] < LEAST_CALIBRATIONS else ())
+
+
 def upper_bound(different: int, compared: int, confidence: float = _CONFIDENCE) -> float:
     """The largest rate at which so few out of so many would still be found in one of 20 cases (Clopper-Pearson).
 

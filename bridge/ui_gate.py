@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bridge import gates, ledger, runlog
+from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 from bridge.reports.write import ui as write_page
 from bridge.settings import settings
@@ -56,11 +57,11 @@ class SignIn(BaseModel):
 
 
 class Pages(BaseModel):
-    """The file. `tolerance` is the share of the pixels that may differ."""
+    """The file. `base`: where paths are; none: the core API. `tolerance`: the share of the pixels that may differ."""
 
     model_config = ConfigDict(extra="forbid")
 
-    base: str
+    base: str = Field(default_factory=lambda: core_settings().url)
     sign_in: SignIn | None = None
     tolerance: float = Field(0.0001, ge=0, le=1)
     sizes: dict[str, tuple[int, int]]

@@ -56,8 +56,8 @@ _INTENT = "select i.mode, i.core_status, i.legacy_status from phase2.write_inten
 # As sql/roles/writer_bstadmin.sql grants it.
 _MAY_WRITE = """
 select
-    current_setting('transaction_read_only') = 'off'
-    and (
+    current_setting('transaction_read_only') = 'off',
+    (
         select bool_and(has_column_privilege('public.bookings', c.name, 'update'))
         from unnest(array[
             'updated_at', 'note', 'meeting_point', 'package_id', 'assigned_driver_id', 'assigned_at', 'status',
@@ -177,11 +177,20 @@ def _writer(run: Run) -> dict[str, Any]:
     url = bstadmin.write_url()
     if url is None:
         raise Unfit("BSTADMIN_WRITE_DB_URL is not set: the service could not write to bstadmin")
-    if postgres.identity(url) != postgres.identity(run.databases.bstadmin):
-        raise Unfit("BSTADMIN_WRITE_DB_URL is another database than BSTADMIN_DB_URL")
+    read = run.databases.bstadmin
+    if postgres.identity(url) != postgres.identity(read):
+        if postgres.lineage(url) != postgres.lineage(read):
+            raise Unfit("BSTADMIN_WRITE_DB_URL is another database than BSTADMIN_DB_URL")
+        raise Unfit(
+            "BSTADMIN_WRITE_DB_URL and BSTADMIN_DB_URL are a server and its replica: what is written is not there at"
+            " once, and would be taken for a conflict. Name the primary in both"
+        )
     with postgres.connect(url, application_name="phase2-writes", autocommit=True) as conn:
-        if conn.execute(_MAY_WRITE).fetchone() != (True,):
-            raise Unfit("the writer of bstadmin lacks rights: sql/roles/writer_bstadmin.sql")
+        writable, may_write = conn.execute(_MAY_WRITE).fetchone() or (False, False)
+    if not writable:
+        raise Unfit("BSTADMIN_WRITE_DB_URL takes no writes: it is a replica, or its user or server is set to read only")
+    if not may_write:
+        raise Unfit("the writer of bstadmin lacks rights: sql/roles/writer_bstadmin.sql")
     with client() as http:
         answer = Service(run, core_settings(), http).get("/v1/ops/bookings", limit=1)
     if answer.status_code != 200:

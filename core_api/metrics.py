@@ -57,6 +57,11 @@ class Metrics:
         )
         self.in_flight = Gauge("core_api_requests_in_flight", "Requests being answered", registry=self.registry)
         self.stops = Gauge("phase2_stops", "Stops of the migration that nobody has lifted", registry=self.registry)
+        self.refused = Gauge(
+            "ops_writes_refused_untold",
+            "Writes that were accepted and refused later, of whom nobody was told",
+            registry=self.registry,
+        )
         self.flags = Gauge(
             "phase2_flag_enabled", "Whether a flag is on, for whomever", ["flag"], registry=self.registry
         )
@@ -100,11 +105,13 @@ class Metrics:
         self,
         flags: Mapping[str, bool],
         stops: int,
+        refused: int,
         gates: Mapping[str, int],
         guardrails: Iterable[tuple[str, str, float | None, float, float]],
     ) -> None:
         """How the migration stands; `guardrails`: name, status, value, limit, seconds of the epoch."""
         self.stops.set(stops)
+        self.refused.set(refused)
         for flag, is_on in flags.items():
             self.flags.labels(flag).set(is_on)
         for batch, failed in gates.items():

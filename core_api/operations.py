@@ -47,6 +47,7 @@ where
         where r.kind = 'resume' and trim(coalesce(r.body ->> 'reason', '')) <> ''
     )
 """
+_UNTOLD = "select count(*) from phase2.write_intents as i where i.core_status = 'REFUSED' and i.told_at is null"
 _FAILED = """
 select g.batch, count(*) filter (where g.status = 'FAIL')
 from phase2.gate_results as g
@@ -214,11 +215,13 @@ async def _migration(core: Core) -> None:
     rows = await core.flags.rows(core.pool)
     async with core.pool.connection() as conn:
         stops = await (await conn.execute(_STOPS)).fetchone()
+        refused = await (await conn.execute(_UNTOLD)).fetchone()
         gates = await (await conn.execute(_FAILED)).fetchall()
         guardrails = await (await conn.execute(_GUARDRAILS)).fetchall()
     core.metrics.show(
         {flag: flags.in_force(flag, rows).enabled for flag in flags.FLAGS},
         stops[0] if stops else 0,
+        refused[0] if refused else 0,
         dict(gates),
         guardrails,
     )

@@ -61,7 +61,9 @@ def main() -> None:
     chosen = parser.parse_args()
     server = embedded.ensure(settings().phase2_home).ops
     dbs = Databases(channel=None, **{role: postgres.with_database(server, name) for role, name in _NAMES.items()})
-    if not chosen.use:
+    if chosen.use:
+        steps.bootstrap(dbs.ops)  # what was left may be of another version
+    else:
         _make(server, dbs, chosen.bookings)
     figures = [_parity(dbs, chosen.bookings)]
     with serving.environment(), postgres.connect(dbs.ops, autocommit=True) as conn:

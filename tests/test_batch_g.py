@@ -148,7 +148,6 @@ def service(dbs: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setattr(minutes.Minutes, "count", lambda *_: None)
         patch.setattr(shadow, "AGAIN_SECONDS", 0.0)
         patch.setattr(sides, "FLUSH_SECONDS", 0.3)
-        patch.setattr(reads, "PAUSE_SECONDS", 0.0)
         for name, value in given.items():
             patch.setenv(name, value)
         settings.cache_clear()
@@ -294,6 +293,8 @@ def test_up_one_rung_when_nothing_holds_it_and_down_whatever_does(climber: steps
     assert not flags.read(conn)[READS].enabled
     with pytest.raises(CouldNotRun, match="stands on no rung"):
         rollout.step_down(climber, "G", "a third")
+    with pytest.raises(CouldNotRun, match="its flag is off"):
+        rollout.look(climber, "G")
     flags.change(conn, READS, True, reason="by hand", rollout=Rollout(percentage=100))
     assert rollout.look(climber, "G").next is None
     with pytest.raises(CouldNotRun, match="at the top"):
@@ -423,5 +424,5 @@ def test_rolled_back_under_live_traffic(
     assert entry.batch == "G"
     assert conn.execute("select to_regnamespace('ops_read')").fetchone() == (None,)
     assert fingerprint.difference(before, fingerprint.take(conn, schemas=CONTENT)) == []
-    with pytest.raises(CouldNotRun, match="batch G is not in: its run takes the first rung"):
+    with pytest.raises(CouldNotRun, match="batch G is not in, or its flag is off: its run takes the first rung"):
         rollout.look(run_of(dbs), "G")

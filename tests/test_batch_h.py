@@ -23,6 +23,7 @@ from bridge.cli import app
 from bridge.core_settings import core_settings
 from bridge.errors import GateFailed
 from bridge.flags import Rollout
+from bridge.policy import POLICIES
 from bridge.reads import READS
 from bridge.runlog import uuid7
 from bridge.settings import Databases, settings
@@ -155,15 +156,24 @@ def test_each_look_ends_the_run_by_its_name(
     with pytest.raises(GateFailed, match="service ladder: the reads are on for 50 %, and writes wait"):
         step(dbs, "service ladder")
     flags.change(conn, READS, True, reason="through", rollout=Rollout())
+    reader = postgres.conninfo.make_conninfo(dbs.bstadmin, user=READER, password="x")
     for url, says in (
         (dbs.balisnap, "another database than BSTADMIN_DB_URL"),
-        (postgres.conninfo.make_conninfo(dbs.bstadmin, user=READER, password="x"), "lacks rights"),
+        (reader, "lacks rights"),
+        (reader, "takes no writes: it is a replica"),
     ):
+        if "no writes" in says:
+            conn.execute(postgres.statement("alter role {} set default_transaction_read_only = on", READER))
         monkeypatch.setenv("BSTADMIN_WRITE_DB_URL", url)
         core_settings.cache_clear()
         with pytest.raises(GateFailed, match=f"service writer: .*{says}"):
             step(dbs, "service writer")
     monkeypatch.setenv("BSTADMIN_WRITE_DB_URL", dbs.bstadmin)
+    core_settings.cache_clear()
+    with monkeypatch.context() as replica:
+        replica.setattr(postgres, "identity", lambda url: uuid4())  # a server of its own, of the same lineage
+        with pytest.raises(GateFailed, match="are a server and its replica"):
+            step(dbs, "service writer")
     with serving.service(dbs.ops, bstadmin_url=dbs.bstadmin) as deaf:
         monkeypatch.setenv("CORE_API_URL", deaf)
         core_settings.cache_clear()
@@ -183,8 +193,9 @@ def test_a_rung_waits_for_both_sides_and_for_old_conflicts(
 ) -> None:
     """H-01 and H-03 hold the next rung, whoever has found it: the hourly flow, or the look at the ladder itself."""
     monkeypatch.setattr(rollout.door, "criteria", lambda conn, one: [])
+    monkeypatch.setattr(rollout, "policy", lambda: POLICIES["production"])
     assert rollout.look(run_of(dbs), "H").holding == ["time on this rung"]
-    monkeypatch.setitem(rollout.LADDERS, "H", replace(rollout.LADDERS["H"], stands=timedelta(0)))
+    monkeypatch.setattr(rollout, "policy", lambda: replace(POLICIES["local"], stands=timedelta(0)))
     _, number = written_one(conn)
     behind(dbs, number, "behind our back")
     conn.execute(AN_HOUR)

@@ -380,6 +380,29 @@ def test_the_queue_is_decided_one_by_one_and_together(browser: Browser, shop: Sh
     assert rows == [("RESOLVED", "ayu", "PRODUCT"), *[("CLOSED", "ayu", None)] * len(more)]
 
 
+def test_a_write_that_was_refused_later_is_shown_until_its_writer_was_told(
+    browser: Browser, shop: Shop, hand: Hand
+) -> None:
+    (key,) = shop.sql(
+        "insert into phase2.write_intents (intent_id, idempotency_key, request_hash, booking_key, action, modules,"
+        " mode, strict, actor, role, base_version, before, target, legacy_ids, legacy_target, legacy_expected,"
+        " core_status, legacy_status, touched_at) values (gen_random_uuid(), gen_random_uuid()::text, 'x',"
+        " gen_random_uuid(), 'patch', '{note}', 'DUAL', false, 'wayan', 'ADMIN', 1, '{}', %s::jsonb, '{}', '{}', '{}',"
+        " 'REFUSED', 'REFUSED', now() - interval '1 minute') returning intent_id",
+        json.dumps({"note": "Secret Guest"}),
+    )[0]
+    with at(browser, shop, role="Ops Lead") as page:
+        page.goto("/console/conflicts")
+        assert "Secret Guest" not in page.locator("main").inner_text()
+        page.get_by_text("(note) by wayan").wait_for()
+        page.fill(f"[id='told-{key}']", "by phone")
+        hand(page, "button:text-is('Was told')")
+        said(page, "Noted")
+        assert page.get_by_text("(note) by wayan").count() == 0
+    told = "select actor, body ->> 'reason' from phase2.ledger where kind = 'refused-write' and body ->> 'intent' = %s"
+    assert shop.sql(told, str(key)) == [("ayu", "by phone")]
+
+
 def test_a_conflict_is_simulated_and_settled(browser: Browser, shop: Shop) -> None:
     with at(browser, shop, role="Ops Lead") as page:
         page.goto("/console/conflicts")

@@ -376,6 +376,7 @@ def test_a_drill_that_fails_or_breaks_is_evidence(run: steps.Run, ops: str) -> N
     with postgres.connect(ops) as conn:
         rows = conn.execute("select drill, passed from phase2.drills where run_id = %s", (run.run_id,)).fetchall()
     assert sorted(rows) == [("burst", False), ("replay", False), ("rollback", True)]
+    assert written.body["title"] == drills.TITLES["write_rollback"]  # by which it is shown
     assert (written.batch, written.subject, written.body["row"]["measured"]["batch"]) == ("H", "rollback", "H")
 
 

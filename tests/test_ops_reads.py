@@ -711,6 +711,47 @@ def test_shadow_finds_a_missing_booking_and_masks_names(watched, dbs, monkeypatc
         assert found[number, "customer_name"][1] == "W•••"
 
 
+def test_a_booking_that_bstadmin_has_not_got_yet_is_explained_for_a_week_and_is_compared_once_it_has(
+    watched, dbs, monkeypatch
+):
+    monkeypatch.setattr(shadow, "CALIBRATION_PERCENTAGE", 0.0)
+
+    def said(of: str) -> dict[str, str | None]:
+        _, found = shadowed(dbs, lambda: get(watched, "bookings", "new", limit=200, dateFrom="2024-01-01"))
+        return {name: rule for (one, name), (_, _, rule) in found.items() if one == of}
+
+    with postgres.connect(dbs.bstadmin, autocommit=True) as old, without_number(dbs.ops) as (number, key):
+        ref = old.execute("select booking_ref from public.bookings where booking_id = %s", (number,)).fetchone()[0]
+        move = "update public.bookings set {} where booking_id = %s"
+        with postgres.connect(dbs.ops, autocommit=True) as conn:
+            conn.execute(
+                "insert into phase2.booking_event_times (booking_key, made_here, first_event_at)"
+                " values (%s, true, now())",
+                (key,),
+            )
+            try:
+                # bstadmin has it: on another day, and so on no page of these
+                old.execute(move.format("tour_date = tour_date - interval '9 years'"), (number,))
+                assert said(key)["tour_date"] is None
+                old.execute(
+                    move.format("booking_ref = 'another one', tour_date = tour_date + interval '9 years'"), (number,)
+                )
+                assert said(key) == {"booking": "INGESTED"}
+                row, found = shadowed(dbs, lambda: get(watched, f"bookings/{key}", "new"))
+                assert (row["outcome"], row["reread"]) == ("explained", False)
+                conn.execute(
+                    "update public.booking_core set created_at = now() - interval '8 days' where booking_key = %s",
+                    (key,),
+                )
+                assert said(key) == {"booking": None}, "for a week"
+                conn.execute("update public.booking_core set created_at = now() where booking_key = %s", (key,))
+                conn.execute("update phase2.booking_event_times set made_here = false where booking_key = %s", (key,))
+                assert said(key) == {"booking": None}, "no event has made it: its number was lost"
+            finally:
+                old.execute(move.format("booking_ref = %s"), (ref, number))
+                conn.execute("delete from phase2.booking_event_times where booking_key = %s", (key,))
+
+
 def test_shadow_finds_a_page_that_shows_what_the_booking_is_not(watched, dbs, monkeypatch):
     monkeypatch.setattr(shadow, "CALIBRATION_PERCENTAGE", 0.0)
     statement = sides._statement

@@ -718,13 +718,22 @@ def test_rollback_of_d_opens_writes_that_bstadmin_does_not_have_and_ends_conflic
     execute(
         bridge,
         INTENT,
+        # the partner who is assigned, and one before
+        INTENT.replace("gen_random_uuid(), n::text", "gen_random_uuid(), 'partner ' || n")
+        .replace("'x', gen_random_uuid()", "'x', '00000000-0000-0000-0000-000000000001'")
+        .replace("'{}', '{}',\n", """'{}', '{"assigned_partner_id": 7}',\n""")
+        .replace("'NONE'", "'DONE'"),
         "insert into phase2.conflicts (conflict_id, booking_key, rule, rule_version, module, severity, freezes,"
         " fields, found_by, due_at) values (gen_random_uuid(), gen_random_uuid(), 'choice', 1, 'booking', 'medium',"
         " false, '[]', 'reconciliation', now())",
     )
     scripts.run_script(bridge, "rollback/D.sql")
-    assert query(bridge, "select legacy_status, core_status from phase2.write_intents order by 1") == [
+    assert query(
+        bridge, "select legacy_status, core_status from phase2.write_intents order by legacy_status, place"
+    ) == [
         ("DONE", "DONE"),
+        ("DONE", "DONE"),
+        ("DONE", "BEHIND"),
         ("NONE", "BEHIND"),
     ]
     assert query(bridge, "select status from phase2.conflicts") == [("GONE",)]

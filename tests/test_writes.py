@@ -9,7 +9,8 @@ import httpx
 import psycopg
 import pytest
 
-from bridge import postgres
+from bridge import conflicts, postgres
+from bridge.errors import CouldNotRun
 from bridge.flags import Rollout, Row
 from bridge.settings import SQL
 from core_api.auth import Admin
@@ -366,3 +367,64 @@ def test_the_writing_role_may_do_what_a_write_does_and_no_more(sides):
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(statement)
+
+
+def test_a_write_that_is_refused_after_it_was_accepted_is_listed_until_its_writer_is_told(sides):
+    """Its answer was 202; the request that is refused itself was told by that."""
+    away = "postgresql://nobody@127.0.0.1:1/none"
+    booking = sides.booking()
+
+    def listed() -> list[conflicts.Refused]:
+        # a moment passes, in which a request would still be answered
+        sides.sql("update phase2.write_intents set touched_at = now() - interval '6 seconds'")
+        with postgres.connect(sides.ops, autocommit=True) as conn:
+            return [one for one in conflicts.refused(conn) if one.booking_key == booking.key]
+
+    # of a core that does not take it: bstadmin was to get it alone, when it is back
+    sides.sql(
+        "create function phase2.no() returns trigger language plpgsql as $$ begin raise 'no'; end $$;"
+        " create trigger no before update on public.ops_booking_state for each row when (old.booking_key ="
+        f" '{booking.key}') execute function phase2.no()"
+    )
+    try:
+        said = sides.write(booking, note="ours", legacy=away)
+        assert (said["status"], said["core"], said["legacy"]) == (202, "BEHIND", "PENDING")
+        assert listed() == []
+        sides.behind(booking, note="theirs")
+        sides.sweep()
+        with pytest.raises(Refused, match="CORE_WRITE_FAILED"):
+            sides.write(booking, rows=STRICT, note="refused at once")
+    finally:
+        sides.sql("drop trigger no on public.ops_booking_state; drop function phase2.no")
+    assert sides.theirs(booking)["note"] == "theirs"
+    (one,) = listed()
+    assert (one.action, one.fields, one.actor) == ("patch", ["note"], "ayu")
+    assert "ours" not in repr(one), "what a person wrote is not shown"
+    with postgres.connect(sides.ops, autocommit=True) as conn:
+        with pytest.raises(CouldNotRun, match="reason"):
+            conflicts.told(conn, one.intent_id, " ")
+        conflicts.told(conn, one.intent_id, "by phone")
+        with pytest.raises(CouldNotRun, match="no such refused write"):
+            conflicts.told(conn, one.intent_id, "again")
+    assert listed() == []
+
+
+def test_a_partner_comes_back_after_batch_d_was_rolled_back_and_run_again(sides):
+    """bstadmin has no place for one: the backfill brings the driver alone."""
+    booking, other = sides.booking(), sides.booking()
+    for one in (booking, other):
+        sides.write(one, "assign", assigned_driver_id=2, assigned_partner_id=7)
+        sides.sql(
+            "update phase2.write_intents set core_status = 'BEHIND' where booking_key = %s", one.key
+        )  # sql/phase2/rollback/D.sql
+        sides.sql("update public.ops_booking_state set assigned_partner_id = null where booking_key = %s", one.key)
+        sides.sql("update public.ops_assignment set partner_id = null where booking_key = %s", one.key)
+        sides.sql("update phase2.booking_source_times set source_updated_at = now() where booking_key = %s", one.key)
+    # of the other one the backfill has brought who was assigned in bstadmin since
+    sides.sql("update public.ops_booking_state set assigned_driver_id = 1 where booking_key = %s", other.key)
+    sides.sweep()
+    held = "select assigned_driver_id, assigned_partner_id from public.ops_booking_state where booking_key = %s"
+    assert sides.sql(held, booking.key) == [(2, 7)]
+    assert sides.sql(held, other.key) == [(1, None)]
+    rows = "select driver_id, partner_id from public.ops_assignment where booking_key = %s and is_active"
+    assert sides.sql(rows, booking.key) == [(2, 7)]

@@ -45,7 +45,7 @@ def conflicts(context: typer.Context, rule: Rule = None, json: Json = False) -> 
     ops = databases().ops
     steps.bootstrap(ops)
     with postgres.connect(ops, application_name="phase2-conflicts", read_only=True) as conn:
-        found = playbook.listed(conn, rule=rule)
+        found, lost = playbook.listed(conn, rule=rule), playbook.refused(conn)
     if json:
         print_json([asdict(one) | {"fields": _masked(one.fields), "left": str(one.left), "blocks": one.blocks}
                     for one in found])  # fmt: skip
@@ -61,6 +61,50 @@ def conflicts(context: typer.Context, rule: Rule = None, json: Json = False) -> 
             escape("; ".join(f"{f['field']}: {f['core']} | {f['legacy']}" for f in _masked(one.fields))),
         )
     out.print(table if found else "no open conflict")
+    if lost:
+        out.print(f"[red]{len(lost)} writes were accepted and refused later[/]: phase2 conflicts refused")
+
+
+@commands.command()
+def refused(json: Json = False) -> None:
+    """Writes that were answered 202 and then refused as a whole: bstadmin was away, and held something else when it
+    came back, or the core froze the booking meanwhile. Neither side has them, and whoever wrote was not told.
+
+    Tell them (they enter it again, if it is still wanted), then `phase2 conflicts told ID --reason "…"`. Exit code 1:
+    there is one.
+
+    Example: `phase2 conflicts refused`
+    """
+    ops = databases().ops
+    steps.bootstrap(ops)
+    with postgres.connect(ops, application_name="phase2-conflicts", read_only=True) as conn:
+        found = playbook.refused(conn)
+    if json:
+        print_json([asdict(one) for one in found])
+    else:
+        table = Table("id", "booking", "what", "by", "accepted", "why", box=None, header_style="dim")
+        for one in found:
+            booking = f"{one.channel_code}:{one.external_booking_ref}" if one.channel_code else str(one.booking_key)
+            what = f"{one.action}: {', '.join(one.fields)}"
+            when = f"{one.accepted_at:%Y-%m-%d %H:%M} UTC"
+            table.add_row(*map(escape, (str(one.intent_id), booking, what, one.actor, when, one.error or "")))
+        out.print(table if found else "no write was refused without a word")
+    raise typer.Exit(1 if found else 0)
+
+
+@commands.command()
+def told(id: Annotated[UUID, typer.Argument(help="Of the write, as `phase2 conflicts refused` shows it.")],
+         reason: Reason, json: Json = False) -> None:  # fmt: skip
+    """Whoever wrote knows now that it was refused: it is no longer listed.
+
+    Example: `phase2 conflicts told 019… --reason "ayu was told by phone, and entered it again"`
+    """
+    with postgres.connect(databases().ops, application_name="phase2-conflicts", autocommit=True) as conn:
+        playbook.told(conn, id, reason)
+    if json:
+        print_json({"intent": id, "told": True})
+    else:
+        out.print(f"told: {id}")
 
 
 @commands.command()

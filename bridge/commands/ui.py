@@ -57,7 +57,7 @@ def approve(
 ) -> None:
     """Make the drifted pictures of the latest check the baselines: a person's word, its reason and digests are kept.
 
-    Example: `phase2 ui approve overview-phone --reason "the new heading, ticket 12"`
+    Example: `phase2 ui approve bookings-phone --reason "the new heading, ticket 12"`
     """
     from bridge import ui_gate
 

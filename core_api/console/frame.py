@@ -59,6 +59,7 @@ SAID = {
     "decided": "Decided, and written to the ledger. Every later run obeys it.",
     "resolved": "Resolved. bstadmin's part goes there with the worker, within seconds.",
     "applied": "Settled by its rule, and written to the ledger.",
+    "told": "Noted, and written to the ledger.",
     "flag": "The flag is changed. Every process follows within seconds.",
     "asked": "Asked: both sides are compared and the gates measured first. This page shows how it ends.",
     "down": "One rung back. Every process follows within seconds.",

@@ -14,7 +14,7 @@ from fastapi import Response
 
 from bridge import conflicts as playbook
 from bridge import explain as explaining
-from bridge import gates
+from bridge import gates, postgres
 from bridge.errors import CouldNotRun
 from bridge.reports.mask import mask, mask_text
 from bridge.settings import Databases
@@ -247,8 +247,21 @@ def _causes(payload: Any) -> list[dict[str, Any]]:
 @page("/console/conflicts")
 async def conflicts(visit: Visit) -> Response:
     """Open conflicts with their clocks, the most pressing first."""
-    found = await visit.ops(playbook.listed)
-    return visit.page("conflicts.html.j2", found=found, shown=playbook.shown)
+    found, refused = await visit.ops(lambda conn: (playbook.listed(conn), playbook.refused(conn)))
+    return visit.page("conflicts.html.j2", found=found, refused=refused, shown=playbook.shown)
+
+
+@act("/console/refused/{key:uuid}/told", "resolve")
+async def told(visit: Visit) -> Response:
+    """The writer of a refused write knows of it now."""
+    key, reason = visit.request.path_params["key"], visit.reason
+    await visit.bridge(lambda: _tell(visit, key, reason))
+    return visit.to("/console/conflicts", "told")
+
+
+def _tell(visit: Visit, key: UUID, reason: str) -> None:
+    with postgres.connect(_databases(visit).ops, application_name="phase2-conflicts", autocommit=True) as conn:
+        playbook.told(conn, key, reason)
 
 
 @page("/console/conflicts/{key:uuid}")

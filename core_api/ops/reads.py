@@ -161,7 +161,7 @@ async def bookings(
         **_after(cursor),
     }
     served = await _serve(request, admin, "bookings", parameters)
-    return _page(request, served, size)
+    return await _page(request, served, size)
 
 
 @router.get(
@@ -179,7 +179,7 @@ async def booking(request: Request, booking_id: str, admin: Annotated[Admin, Dep
         raise unavailable() if parameters["key"] and served.why in ("fallback", "breaker") else not_found()
     # of bookings that were merged the page keeps the number that was asked for
     found = served.rows[0] | ({"id": booking_id} if number else {})
-    return _answered(request, served, _shown(found))
+    return await _answered(request, served, _shown(found))
 
 
 @router.get(
@@ -208,7 +208,7 @@ async def assignments(
         **_after(cursor),
     }
     served = await _serve(request, admin, "assignments" if assigned else "unassigned", parameters)
-    return _page(request, served, size)
+    return await _page(request, served, size)
 
 
 @router.get(
@@ -223,7 +223,7 @@ async def finance(
     last = dateTo or (_later(dateFrom, 6) if dateFrom else today_in_bali())
     first = max(dateFrom or _later(last, -6), _later(last, -30))
     served = await _serve(request, admin, "finance", {"date_from": first, "date_to": last})
-    return _answered(
+    return await _answered(
         request, served, {"dateFrom": first, "dateTo": last, "items": [_shown(row) for row in served.rows]}
     )
 
@@ -240,16 +240,18 @@ async def _serve(request: Request, admin: Admin, read: str, parameters: dict[str
     return served
 
 
-def _answered(request: Request, served: Served, data: Any) -> Response:
-    """The answer; when it is gone, its read is offered to the shadow."""
+async def _answered(request: Request, served: Served, data: Any) -> Response:
+    """The answer; when it is gone, its read is offered to the shadow. Who validates a page waits for what comes of
+    that, and for no chance."""
     core: Core = request.app.state.core
     response = answer(request, data)
     response.headers["x-served-by"] = served.header
     read, parameters = request.state.read
-    always = request.headers.get("x-shadow") == "always"  # who validates a page does not wait for chance
-    response.background = BackgroundTask(
-        core.shadow.offer, core.pool, read, _path(request), parameters, served, always=always
-    )
+    offered = (core.pool, read, _path(request), parameters, served)
+    if request.headers.get("x-shadow") == "always":
+        await core.shadow.offer(*offered, always=True)
+    else:
+        response.background = BackgroundTask(core.shadow.offer, *offered)
     return response
 
 
@@ -263,10 +265,10 @@ def _path(request: Request) -> str:
     return (request.url.path + (f"?{said}" if said else ""))[:400]
 
 
-def _page(request: Request, served: Served, size: int) -> Response:
+async def _page(request: Request, served: Served, size: int) -> Response:
     rows = served.rows[:size]
     following = _cursor(rows[-1]) if len(served.rows) > size else None
-    return _answered(request, served, {"items": [_shown(row) for row in rows], "nextCursor": following})
+    return await _answered(request, served, {"items": [_shown(row) for row in rows], "nextCursor": following})
 
 
 def _shown(row: Row) -> Row:

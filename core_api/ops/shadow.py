@@ -1,9 +1,9 @@
 """Shadow reads (cutover.md, G 3): for a sample of live reads the other side runs too, after the answer is gone.
 
-What differs is read again, both sides, before it counts; each booking that still differs is held against the approved
-differences by the rule that the full parity uses (`rulebook.read_differences`). A part of the reads of bstadmin is
-compared with bstadmin itself: that is the noise of live data. Nothing here ever slows or breaks a request: shadow reads
-have connections of their own, few at a time, and what is over the budget is dropped and counted.
+Each booking that differs is held against the approved differences by the rule that the full parity uses
+(`rulebook.read_differences`); what they do not explain is read again, both sides, before it counts. A part of the reads
+of bstadmin is compared with bstadmin itself: that is the noise of live data. Nothing here ever slows or breaks a
+request: shadow reads have connections of their own, few at a time, and what is over the budget is dropped and counted.
 """
 
 from __future__ import annotations
@@ -110,15 +110,22 @@ class Shadow:
     async def offer(
         self, pool: Pool, read: str, path: str, parameters: Mapping[str, Any], served: Served, *, always: bool = False
     ) -> None:
-        """Perhaps (`always`) run a read that was answered on the other side too; comes back at once."""
+        """Perhaps run a read that was answered on the other side too; comes back at once.
+
+        `always`: surely, and comes back when it is compared, so that whoever validates pages asks no faster than that.
+        """
         if self._legacy is None or not (always or random.uniform(0, 100) < self._percentage):
             return
-        if len(self._running) >= CONCURRENCY:
-            self.outcomes.labels(read, "dropped").inc()
-            return
+        while len(self._running) >= CONCURRENCY:
+            if not always:
+                self.outcomes.labels(read, "dropped").inc()
+                return
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._compare(pool, read, path, dict(parameters), served))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        if always:
+            await asyncio.wait({task})  # whoever goes away meanwhile does not end it
 
     async def _compare(self, pool: Pool, read: str, path: str, parameters: dict[str, Any], served: Served) -> None:
         assert self._legacy is not None
@@ -150,26 +157,30 @@ class Shadow:
     ) -> Compared:
         size = parameters.get("size", 0)
         compared = _counted(read, legacy, new, size)
-        if not _apart(read, legacy, new, size):
-            return compared
-        compared.reread = True
-        await asyncio.sleep(AGAIN_SECONDS)
-        second = self._legacy if kind == "calibration" else self._new
-        assert self._legacy is not None
-        assert second is not None
-        legacy, new = await asyncio.gather(
-            self._legacy.rows(read, parameters, seconds=SECONDS), second.rows(read, parameters, seconds=SECONDS)
-        )
-        apart = _apart(read, legacy, new, size)
-        if not apart:
-            return compared
-        if kind == "calibration":
-            compared.found = {one: {"row": ["one", "another", None]} for one in apart}
-        elif read == "finance":
-            compared.found = await self._sums(parameters, legacy, new, apart)
-        else:
-            compared.found = await self._rows(apart, legacy, new)
+        compared.found = await self._found(kind, read, parameters, legacy, new)
+        if None in compared.rules():  # what is approved does not count, whether it lasts or not
+            compared.reread = True
+            await asyncio.sleep(AGAIN_SECONDS)
+            second = self._legacy if kind == "calibration" else self._new
+            assert self._legacy is not None
+            assert second is not None
+            legacy, new = await asyncio.gather(
+                self._legacy.rows(read, parameters, seconds=SECONDS), second.rows(read, parameters, seconds=SECONDS)
+            )
+            compared.found = await self._found(kind, read, parameters, legacy, new)
         return compared
+
+    async def _found(
+        self, kind: Kind, read: str, parameters: dict[str, Any], legacy: list[Row], new: list[Row]
+    ) -> Found:
+        apart = _apart(read, legacy, new, parameters.get("size", 0))
+        if not apart:
+            return {}
+        if kind == "calibration":
+            return {one: {"row": ["one", "another", None]} for one in apart}
+        if read == "finance":
+            return await self._sums(parameters, legacy, new, apart)
+        return await self._rows(apart, legacy, new)
 
     async def _rows(self, apart: set[str], legacy: list[Row], new: list[Row]) -> Found:
         """Of bookings that are not the same on both pages: what of them differs, and why."""
@@ -233,7 +244,7 @@ class Shadow:
         assert self._legacy is not None
         numbers = [one for one in ids if one.isdigit()]
         keys = [one for one in ids if not one.isdigit()]
-        old = await self._legacy.rows("pair", {"numbers": numbers}, seconds=SECONDS)
+        old = await self._legacy.rows("pair", {"numbers": numbers, "refs": []}, seconds=SECONDS)
         identities = [{"channel": row["channel"], "reference": row["reference"]} for row in old]
         asked = {"numbers": numbers, "keys": keys, "identities": Jsonb(identities)}
         by_number: dict[str, Row] = {}
@@ -252,6 +263,13 @@ class Shadow:
                 by_key.pop(canonical["_key"], None)
             pairs.append({"id": row["id"], "legacy": _facts(row), "canonical": canonical and _facts(canonical)})
         gone = set(numbers) - {row["id"] for row in old}
+        lone = {row["reference"]: key for key, row in by_key.items() if key in ids and row["reference"]}
+        # bstadmin may show it elsewhere, on another day or page
+        wanted = {"numbers": [], "refs": [*lone, *map(str.lower, lone)]}
+        for row in await self._legacy.rows("pair", wanted, seconds=SECONDS) if lone else []:
+            canonical = by_key.pop(lone[row["reference"].upper()], None)
+            if canonical and row["id"] not in numbers:
+                pairs.append({"id": canonical["_key"], "legacy": _facts(row), "canonical": _facts(canonical)})
         pairs += [{"id": one, "legacy": None, "canonical": _facts(by_number[one])} for one in gone if one in by_number]
         pairs += [{"id": key, "legacy": None, "canonical": _facts(row)} for key, row in by_key.items() if key in ids]
         rows = await self._new.rows("explained", {"pairs": Jsonb(pairs)}, seconds=SECONDS)

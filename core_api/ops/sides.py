@@ -94,8 +94,12 @@ class Side:
 
     async def _found(self, conn: AsyncConnection[Any], parameters: dict[str, Any]) -> list[str]:
         """Keys of the bookings that a page of a search shows: what is common is met at the top of the list, few are
-        looked up; what is neither is met further down, or looked up after all."""
-        for statement, most in (("met", FEW), ("found", FEW), ("met", 4 * FEW), ("found", _ALL)):
+        looked up; what is neither is met further down, or looked up after all. No name has a digit, and of a
+        reference there are few."""
+        first = [("met", FEW), ("found", FEW)]
+        if re.search("[0-9]", parameters["pattern"]):
+            first.reverse()
+        for statement, most in (*first, ("met", 4 * FEW), ("found", _ALL)):
             ((keys,),) = await self._ask(conn, statement, parameters | {"most": most})
             if keys is not None:
                 return keys

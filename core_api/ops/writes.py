@@ -69,6 +69,8 @@ where i.intent_id = %s
 returning i.answer
 """
 
+_TOLD = "update phase2.write_intents as i set told_at = clock_timestamp() where i.intent_id = %s"
+
 Id = Annotated[str, Path(description="key of the booking, or its number in bstadmin")]
 AsAdmin = Annotated[Admin, Depends(as_admin)]
 AsWriter = Annotated[Admin, Depends(as_writer)]
@@ -380,6 +382,7 @@ async def _answer(conn: Any, intent_id: UUID) -> tuple[dict[str, Any], int]:
     row = await (await conn.execute("select phase2.write_view(%s)", (intent["booking_key"],))).fetchone()
     state = _state(row[0])
     if intent["core_status"] == "REFUSED":
+        await conn.execute(_TOLD, (intent_id,))
         if intent["core_error"] == "FROZEN":
             raise Refused(409, "BOOKING_FROZEN", "a conflict of this booking waits for a person", state)
         if intent["legacy_at"]:  # bstadmin was asked

@@ -101,3 +101,26 @@ create table if not exists phase2.incidents (
 );
 comment on table phase2.incidents is
 'Incidents and complaints of the people of operations. An open critical one fails gate BG-03 and holds the rollout.';
+
+create or replace function phase2.is_only_ingested(booking_key uuid) returns boolean
+language sql stable
+as $$
+    select exists (
+        select 1
+        from phase2.booking_event_times as t
+        join public.booking_core as c on c.booking_key = t.booking_key
+        where
+            t.booking_key = is_only_ingested.booking_key
+            and t.made_here
+            and c.created_at > now() - interval '7 days'
+            and not exists (
+                select 1 from public.channel_external_refs as r
+                where
+                    r.entity_type = 'BOOKING' and r.entity_key = t.booking_key
+                    and r.external_ref_kind in ('BALISNAP_BOOKING_ID', 'BSTADMIN_BOOKING_ID')
+            )
+    )
+$$;
+comment on function phase2.is_only_ingested(uuid) is
+'Whether an event has made this booking in the last 7 days and no backfill has met it in a source: that bstadmin has not
+got it is an approved difference until then (INGESTED). Who asks has looked that bstadmin has no such reference.';

@@ -41,8 +41,11 @@ create table if not exists phase2.write_intents (
     constraint write_intents_core check (core_status in ('PENDING', 'DONE', 'BEHIND', 'REFUSED')),
     constraint write_intents_legacy check (legacy_status in ('PENDING', 'DONE', 'NONE', 'CONFLICT', 'REFUSED'))
 );
+alter table phase2.write_intents add column if not exists told_at timestamptz;
 create index if not exists ix_write_intents_booking on phase2.write_intents (booking_key, place);
 create index if not exists ix_write_intents_touched on phase2.write_intents (touched_at);
+create index if not exists ix_write_intents_untold on phase2.write_intents (touched_at)
+where core_status = 'REFUSED' and told_at is null;
 create index if not exists ix_write_intents_open on phase2.write_intents (booking_key, place)
 where core_status in ('PENDING', 'BEHIND') or legacy_status = 'PENDING';
 comment on table phase2.write_intents is
@@ -50,6 +53,8 @@ comment on table phase2.write_intents is
 comment on column phase2.write_intents.mode is 'DUAL: core, then legacy. LEGACY: the flag was off for this actor.';
 comment on column phase2.write_intents.core_status is
 'BEHIND: legacy holds it and the core not yet (the flag was off, or the core write failed).';
+comment on column phase2.write_intents.told_at is
+'Of a refused write: when its writer got to know. Null: it was answered 202, and refused when nobody waited any more.';
 comment on column phase2.write_intents.legacy_status is 'NONE: the booking is not in bstadmin.';
 comment on column phase2.write_intents.legacy_expected is
 'What bstadmin must hold for the write to go in; another value was written behind our back.';
@@ -424,7 +429,17 @@ begin
     select s.source_updated_at into source_at
     from phase2.booking_source_times as s where s.booking_key = i.booking_key;
     if i.core_status = 'BEHIND' and i.legacy_status = 'DONE' and i.legacy_written_at <= source_at then
-        i.target := '{}'; -- a backfill has brought it, and maybe what came after it
+        -- a backfill has brought it, and maybe what came after it; but no partner, for whom bstadmin has no place
+        i.target := coalesce((
+            select jsonb_object_agg(x.key, x.value)
+            from public.ops_booking_state as s
+            cross join lateral jsonb_each(i.target) as x
+            where
+                s.booking_key = i.booking_key
+                and i.target ->> 'assigned_partner_id' is not null
+                and s.assigned_driver_id is not distinct from (i.target ->> 'assigned_driver_id')::integer
+                and x.key in ('assigned_driver_id', 'assigned_partner_id', 'assigned_at')
+        ), '{}');
     end if;
 
     if i.target ?| array[

@@ -1,4 +1,5 @@
--- Bookings of bstadmin as comparisons need them, by their numbers. What begins with _ stands on no page.
+-- Bookings of bstadmin as comparisons need them, by their numbers, or by references as the core and as
+-- bstadmin may write them. What begins with _ stands on no page.
 select to_jsonb(p) as page_row
 from (
     select
@@ -45,5 +46,7 @@ from (
         from public.booking_finance_items as n
         where n.booking_finance_id = f.booking_finance_id
     ) as i on true
-    where b.booking_id = any(cast(%(numbers)s as bigint[]))
+    where
+        b.booking_id = any(cast(%(numbers)s as bigint[]))
+        or b.booking_ref = any(cast(%(refs)s as text[]))
 ) as p

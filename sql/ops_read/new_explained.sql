@@ -45,6 +45,10 @@ select
                                         = concat_ws(':', e.canonical ->> 'channel', e.canonical ->> 'reference')
                                 )
                                 then 'GONE'
+                            when
+                                'booking:INGESTED' = any(a.rules)
+                                and phase2.is_only_ingested((e.canonical ->> 'key')::uuid)
+                                then 'INGESTED'
                         end
                     )
                 )

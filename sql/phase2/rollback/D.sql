@@ -3,8 +3,9 @@
 -- foreign keys ask for it, and are empty.
 -- Events that were applied to these bookings are pending again, those too that made bookings of their own: when batch F
 -- switches ingestion on again, each is applied anew, and what they make of the bookings does not depend on order.
--- Writes of the back office that bstadmin has come back with its rows; those to bookings that it does not have are open
--- again, for when batch H switches writes on. Conflicts of bookings that are gone are closed.
+-- Writes of the back office that bstadmin has come back with its rows; those to bookings that it does not have, and a
+-- partner who is assigned, for whom it has no place, are open again, for when batch H switches writes on. Conflicts of
+-- bookings that are gone are closed.
 -- Refuses while ingestion is on: by a flag; or, where there are events or a worker, until a flag says that the queue is
 -- off, since the environment may say otherwise. Refuses also when a booking shows, or remembers for another date, what
 -- an event said that the retention has removed since: that could not come back. What the emitters could make no event
@@ -159,9 +160,22 @@ select
 from pending;
 
 with open_again as (
-    update phase2.write_intents
+    update phase2.write_intents as i
     set core_status = 'BEHIND', core_error = 'rollback of batch D'
-    where core_status = 'DONE' and legacy_status = 'NONE' and action <> 'playbook'
+    where
+        i.core_status = 'DONE'
+        and (
+            (i.legacy_status = 'NONE' and i.action <> 'playbook')
+            or (
+                i.target ->> 'assigned_partner_id' is not null
+                and not exists (
+                    select 1 from phase2.write_intents as l
+                    where
+                        l.booking_key = i.booking_key and l.place > i.place and l.core_status = 'DONE'
+                        and l.target ? 'assigned_partner_id'
+                )
+            )
+        )
     returning 1
 )
 
