@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -129,17 +129,20 @@ def _emit(emitter: _Emitter, dbs: Databases, progress: Progress) -> Emitted:
 
 @contextmanager
 def _alone(ops: psycopg.Connection, emitter: _Emitter) -> Iterator[None]:
-    """Hold this emitter's lock for as long as the session lives; AtWork when another one has it."""
-    row = ops.execute(
-        "select pg_try_advisory_lock(hashtextextended(%s, 0))", (f"phase2 emit {emitter.name}",)
-    ).fetchone()
+    """Hold this emitter's lock, at the longest for as long as the session lives; AtWork when another one has it."""
+    name = f"phase2 emit {emitter.name}"
+    row = ops.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()
     if not row or not row[0]:
         raise AtWork(
             f"another {emitter.name} emitter is at work",
             where=f"{ops.info.host}:{ops.info.port}/{ops.info.dbname}",
             todo="Wait until it has ended.",
         )
-    yield
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # lost with the session, else
+            ops.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
 
 
 @contextmanager

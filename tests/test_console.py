@@ -380,17 +380,22 @@ def test_the_queue_is_decided_one_by_one_and_together(browser: Browser, shop: Sh
     assert rows == [("RESOLVED", "ayu", "PRODUCT"), *[("CLOSED", "ayu", None)] * len(more)]
 
 
-def test_a_write_that_was_refused_later_is_shown_until_its_writer_was_told(
-    browser: Browser, shop: Shop, hand: Hand
-) -> None:
-    (key,) = shop.sql(
+def refused_write(shop: Shop) -> str:
+    """A write that was accepted and could not be carried out; its id."""
+    return shop.sql(
         "insert into phase2.write_intents (intent_id, idempotency_key, request_hash, booking_key, action, modules,"
         " mode, strict, actor, role, base_version, before, target, legacy_ids, legacy_target, legacy_expected,"
         " core_status, legacy_status, touched_at) values (gen_random_uuid(), gen_random_uuid()::text, 'x',"
         " gen_random_uuid(), 'patch', '{note}', 'DUAL', false, 'wayan', 'ADMIN', 1, '{}', %s::jsonb, '{}', '{}', '{}',"
         " 'REFUSED', 'REFUSED', now() - interval '1 minute') returning intent_id",
         json.dumps({"note": "Secret Guest"}),
-    )[0]
+    )[0][0]
+
+
+def test_a_write_that_was_refused_later_is_shown_until_its_writer_was_told(
+    browser: Browser, shop: Shop, hand: Hand
+) -> None:
+    key = refused_write(shop)
     with at(browser, shop, role="Ops Lead") as page:
         page.goto("/console/conflicts")
         assert "Secret Guest" not in page.locator("main").inner_text()
@@ -663,9 +668,7 @@ def test_the_shipped_pages_of_the_release_gate_are_these(shop: Shop, monkeypatch
         assert apart.submit(checked).result().drifted == ()
         monkeypatch.setitem(files, "console.css", (style + b"h1 { color: #c00 }", kind))
         drifted = apart.submit(checked).result()
-    assert {one.item: one.state for one in drifted.compared} == {
-        f"{name}-phone": "DRIFT" for name in ("sign-in", "overview", "flags")
-    }
+    assert {one.item: one.state for one in drifted.compared} == {f"{page.name}-phone": "DRIFT" for page in pages.pages}
     report = drifted.report.read_text()
     for one in drifted.compared:
         for picture in (one.baseline, one.candidate, one.difference):
@@ -745,6 +748,7 @@ def _place_of(path: str) -> frame.Place:
 
 
 def test_what_a_role_may_not_do_is_not_shown_and_all_it_may_is(shop: Shop) -> None:
+    refused_write(shop)
     with postgres.connect(shop.ops, autocommit=True) as conn:
         conn.execute(
             "update public.ingest_dead_letter set status = 'READY' where dead_letter_key = %s", (shop.letters[0],)
