@@ -346,13 +346,18 @@ def _copy_source(
     for table in side.tables:
         breathe()
         results.append(_copy_table(side, table, stop, progress))
-        _guard_ops(
-            side,
-            table.name,
-            lambda t=table: side.ops.execute(sql.SQL("analyze {}").format(sql.Identifier(side.schema, t.name))),
-        )
+        _guard_ops(side, table.name, lambda t=table: _make_known(side, t))
     _let_go(side)
     return results
+
+
+def _make_known(side: _Side, table: Table) -> None:
+    """Tell the planner what a table holds now, and its indexes where."""
+    side.ops.execute(sql.SQL("analyze {}").format(sql.Identifier(side.schema, table.name)))
+    side.ops.execute(
+        "select brin_summarize_new_values(i.indexrelid) from pg_index as i where i.indrelid = %s::regclass",
+        (sql.Identifier(side.schema, table.name).as_string(side.ops),),
+    )
 
 
 def _follow_source(

@@ -5,8 +5,9 @@
 -- (NaN and infinity arrive as they are). The first column of each table is the source's primary key.
 -- Left out on purpose: users and every user_id, drivers and partners (their ids are enough), audit logs, mails.
 --
--- Unlogged: a landing is repeated, never recovered. No primary keys and no indexes: the models read whole tables
--- and join by hash, so an index would cost its build on every landing and be read by nothing.
+-- Unlogged: a landing is repeated, never recovered. No primary keys: the models read whole tables and join by hash.
+-- `phase2 explain` looks up what belongs to one booking: its rows stand together, so that BRIN, which costs next to
+-- nothing to build, finds them. bridge/landing.py summarizes it after each whole copy.
 
 create schema if not exists landing_bstadmin;
 
@@ -100,3 +101,12 @@ create unlogged table if not exists landing_bstadmin.booking_finance_items (
     amount numeric not null,
     paid boolean not null
 );
+
+create index if not exists landed_bookings on landing_bstadmin.bookings
+using brin (booking_id) with (pages_per_range = 16);
+
+create index if not exists landed_booking_finances on landing_bstadmin.booking_finances
+using brin (booking_id) with (pages_per_range = 16);
+
+create index if not exists landed_booking_finance_items on landing_bstadmin.booking_finance_items
+using brin (booking_finance_id) with (pages_per_range = 16);
