@@ -1,8 +1,9 @@
 """Breath: a run waits while the ops server suffers, and says why.
 
 Asked before each step, each table of a landing and each node of dbt, so also before each range of a first load
-(bridge/ranges.py). Nothing of ours is open then but a landing's own snapshot. Where the server cannot be read, it is
-told once and nothing waits: what is really wrong with it the step finds out by itself.
+(bridge/ranges.py). Nothing of ours is open then but a landing's transactions, and dbt's other node where it has two
+threads. Sessions of this project, its service too, are not looked at: events wait for a run by design. Where the server
+cannot be read, it is told once and nothing waits: what is really wrong with it the step finds out by itself.
 
     sessions       others' at work, on the whole server
     lock waits     others' in the ops database, of a second and more, whoever holds the lock
@@ -13,6 +14,7 @@ told once and nothing waits: what is really wrong with it the step finds out by 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +47,12 @@ select
         where
             not l.granted and l.waitstart < clock_timestamp() - interval '1 second'
             and a.datname = current_database() and a.application_name not like 'phase2%%'
+            -- who looks into our working tables waits until they are made
+            and not exists (
+                select 1 from pg_catalog.pg_class as c
+                join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+                where c.oid = l.relation and n.nspname ~ '^(landing|dbt)_'
+            )
     ) as lock_waits,
     (
         select coalesce(max(extract(epoch from r.replay_lag)), 0)::double precision
@@ -117,6 +125,11 @@ class Breath:
                 stop.raise_if_asked(self.ops_url, self.batch)
                 time.sleep(LOOK_EVERY)
                 reasons = self._look()
+                if reasons and _kinds("; ".join(reasons)) != _kinds(told):
+                    self._note_end(pause_no)
+                    told = "; ".join(reasons)
+                    self.progress(f"{self.batch}  still pausing: {told}")
+                    pause_no = self._note_begin(told)
         finally:
             seconds = time.monotonic() - began
             self._waited += seconds
@@ -182,6 +195,11 @@ class Breath:
             )
         except (psycopg.Error, CouldNotRun):
             self._conn = None  # the server is gone: a pause without an end is one of a run that was killed
+
+
+def _kinds(reasons: str) -> str:
+    """What is over its limit, without by how much."""
+    return re.sub(r"[\d.]+", "", reasons)
 
 
 @contextmanager

@@ -230,7 +230,7 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         found: dict[str, int] = {}
         mismatched = set(late)
         for key in sorted({key for key, _ in known}):
-            for rule in _compare(conn, key, theirs.get(key), settle):
+            for rule in _compare(conn, legacy, key, theirs.get(key), settle):
                 found[rule] = found.get(rule, 0) + 1
                 mismatched.add(key)
         checked = len({key for key, _ in pairs} | late)
@@ -246,14 +246,21 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
     return check
 
 
-def _compare(conn: psycopg.Connection, key: UUID, legacy: dict[str, Any] | None, settle: timedelta) -> list[str]:
-    """Open or refresh the conflicts of one booking, of which bstadmin has this row (or none more); their rules."""
+def _compare(
+    conn: psycopg.Connection, theirs: psycopg.Connection, key: UUID, legacy: dict[str, Any] | None, settle: timedelta
+) -> list[str]:
+    """Open or refresh the conflicts of one booking, of which bstadmin had this row (or none more); their rules.
+
+    Where it differs bstadmin is read again: a writer may have been at it until the lock was ours.
+    """
     with conn.transaction():
         # nobody writes to it while it is compared, and a freeze is in force for whoever comes next
         conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"write:{key}",))
-        differ = conn.execute(
-            _DIFFER, {"key": key, "legacy": Jsonb(legacy or {}), "today": _today(conn), "settle": settle}
-        ).fetchall()
+        asked = {"key": key, "legacy": Jsonb(legacy or {}), "today": _today(conn), "settle": settle}
+        differ = conn.execute(_DIFFER, asked).fetchall()
+        if differ:
+            asked["legacy"] = Jsonb(_legacy_row(conn, theirs, key) or {})
+            differ = conn.execute(_DIFFER, asked).fetchall()
         rules = []
         for rule, fields in differ:
             if _one(conn, _SETTLED, (key, rule, Jsonb(fields))):

@@ -91,7 +91,9 @@ def _failing(conn: psycopg.Connection, batch: str, asked: tuple[str, ...]) -> li
 
 def _not_for_all(conn: psycopg.Connection, flag: Flag) -> list[str]:
     row = flags.in_force(flag, flags.read(conn))
-    return [] if row.enabled and row.rollout.percentage >= 100 else [f"{flag} is {flags.words(row) or 'off'}"]
+    to = row.rollout
+    for_all = row.enabled and to.percentage >= 100 and not (to.channels or to.modules)
+    return [] if for_all else [f"{flag} is {flags.words(row) or 'off'}"]
 
 
 def _no_drill(conn: psycopg.Connection, batch: str) -> list[str]:

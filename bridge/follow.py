@@ -130,20 +130,21 @@ def built(conn: psycopg.Connection, then: str) -> None:
 
     `then` is the other batch, which has them to follow too.
     """
-    run_file(conn, "carry", batch=then)
-    for name in _WHOLE:
-        names = {
-            "whole": sql.Identifier("dbt_intermediate", f"whole_{name}"),
-            "part": sql.Identifier("dbt_intermediate", f"int_{name}"),
-            "system": sql.SQL("'balisnap'" if name == "payments" else "w.source_system"),
-        }
-        conn.execute(
-            sql.SQL(
-                "delete from {whole} as w using phase2.touched_bookings as t"
-                " where t.source_system = {system} and t.booking_id = w.booking_id"
-            ).format(**names)
-        )
-        conn.execute(sql.SQL("insert into {whole} select * from {part}").format(**names))
+    with conn.transaction():
+        run_file(conn, "carry", batch=then)
+        for name in _WHOLE:
+            names = {
+                "whole": sql.Identifier("dbt_intermediate", f"whole_{name}"),
+                "part": sql.Identifier("dbt_intermediate", f"int_{name}"),
+                "system": sql.SQL("'balisnap'" if name == "payments" else "w.source_system"),
+            }
+            conn.execute(
+                sql.SQL(
+                    "delete from {whole} as w using phase2.touched_bookings as t"
+                    " where t.source_system = {system} and t.booking_id = w.booking_id"
+                ).format(**names)
+            )
+            conn.execute(sql.SQL("insert into {whole} select * from {part}").format(**names))
 
 
 def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date) -> None:

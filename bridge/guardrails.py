@@ -233,7 +233,10 @@ def _api(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime
 def api_count(part: str, requests: int, errors: int) -> _Count:
     """One part of the core path in 15 minutes."""
     words = f"{errors} of {requests} answers in 15 minutes were server errors"
-    return _Count(errors, requests, part, too_little="" if requests else "no request in 15 minutes", words=words)
+    least, few = guardrails()["api-5xx"].least, "" if requests else "no request in 15 minutes"
+    if errors and requests < least:
+        few = f"{words}; {least} answers are needed"
+    return _Count(errors, requests, part, too_little=few, words=words)
 
 
 # Of the newest bookings; they are many, and nothing but the primary key tells where the last days begin.
@@ -313,7 +316,7 @@ def _dead_letters(conn: psycopg.Connection, dbs: Databases, at: datetime, since:
 def dead_letter_count(came: int, went: int, decreased: bool) -> _Count:
     """The dead letters of one hour."""
     growth = 0 if decreased else max(0, came - went)
-    falling = ", fewer again in a quarter of it" if decreased else ""
+    falling = ", fewer again in its last quarter" if decreased else ""
     words = f"{came} events became dead letters in an hour, {went} left them{falling}"
     return _Count(growth, None, words=words)
 

@@ -54,6 +54,7 @@ class Load:
     done: int = 0  # slices of the key space
     size: int = 0  # of the next range, in slices
     smallest: int = 1  # an invocation of dbt has its price, whatever it writes
+    again: bool = False  # another run began it: a row may be there already, below a key of another range
 
 
 def begin(conn: psycopg.Connection, batch: str, selector: str, made_of: str, *, whole: bool = False) -> Load | None:
@@ -70,11 +71,11 @@ def begin(conn: psycopg.Connection, batch: str, selector: str, made_of: str, *, 
     if found is not None:
         load = Load(**json.loads(found[0]))
         if load.made_of == made_of and not whole:
-            return load
+            return replace(load, again=True)
     elif share > 0.5 or conn.execute(_FIRST[batch].encode()).fetchone() != (True,):
         return None
     size = max(1, int(_SLICES * min(share, 1)))
-    load = Load(made_of, selector, size=size, smallest=max(1, size // 4))
+    load = Load(made_of, selector, size=size, smallest=max(1, size // 4), again=found is not None)
     _note(conn, batch, load)
     return load
 
@@ -90,7 +91,7 @@ def run(
 ) -> tuple[list[warehouse.Node], list[str]]:
     """Make or finish the load: the nodes that were built, and a line for each range."""
 
-    def build(part: str, *extra: str, between: tuple[str, str] | None = None) -> list[warehouse.Node]:
+    def build(part: str, *extra: str, between: warehouse.Range | None = None) -> list[warehouse.Node]:
         return warehouse.build(
             ops_url, f"{load.selector}_{part}", progress=progress, breathe=breathe, extra=list(extra), between=between
         )
@@ -109,7 +110,8 @@ def run(
         if _SLICES - until < load.size / 2:  # the rest is not worth a range of its own
             until = _SLICES
         began = time.monotonic()
-        built = build("writes", "--resource-type", "model", between=(_key(load.done), _key(until)))
+        between = warehouse.Range(_key(load.done), _key(until), load.again)
+        built = build("writes", "--resource-type", "model", between=between)
         seconds, longest = time.monotonic() - began, max(built, key=lambda node: node.seconds)
         nodes = _together(nodes, built)
         lines.append(

@@ -112,6 +112,10 @@ class Judgement:
         if self.beside["calibrations"] < LEAST_CALIBRATIONS:
             times = f"{self.beside['calibrations']} times, {LEAST_CALIBRATIONS} are needed"
             told.append(f"bstadmin was compared with itself {times}")
+        failed = self.beside["failed"]
+        every = failed + sum(line.compared for line in self.lines if line.subject in READS)
+        if failed > self.limit * every:
+            told.append(f"{failed} of {every} reads failed on the other side (at most {self.limit:.2%})")
         return told
 
     @property

@@ -766,6 +766,8 @@ def _built(
     """Build what a selector of the batch names; a large first load of D or E in ranges that commit on their own."""
     if batch in follow.BATCHES and not follows:
         made_of = f"{_reads(run, conn, entry)} {conn.execute(_OTHERS).fetchone()}"
+        if batch == "batch_e":  # it shares working tables with D, which a run of D may have made anew
+            made_of += f" {_remembered(conn, 'work of batch_d')}"
         load = ranges.begin(conn, batch, selector, made_of, whole=run.full)
         if load is not None:
             entry.detail["resumed"] = load.has_work or load.done > 0

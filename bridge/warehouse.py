@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,15 @@ class Node:
     selector_path: str
 
 
+@dataclass(frozen=True)
+class Range:
+    """Keys from `start` to before `end`, "" for no end; `again`: their rows may be there already, below other keys."""
+
+    start: str
+    end: str
+    again: bool
+
+
 def build(
     ops_url: str,
     selector: str,
@@ -53,13 +62,13 @@ def build(
     breathe: Callable[[], None] | None = None,
     extra: list[str] | None = None,
     follows: bool = False,
-    between: tuple[str, str] | None = None,
+    between: Range | None = None,
 ) -> list[Node]:
     """Run `dbt build --selector <selector>` (unit tests belong to development, not to a run).
 
     `breathe` is called before each node, from dbt's threads; what it raises ends the build.
     `follows`: models compute only the bookings in phase2.touched_bookings (bridge/follow.py).
-    `between`: bridge models write only the keys from the first to before the second, "" for no end (bridge/ranges.py).
+    `between`: bridge models write only these keys (bridge/ranges.py).
 
     Returns the nodes in the order in which they ended. Raises CouldNotRun when a node errors, or when a test of a
     model fails: a gate's test that fails is told apart by its name (`gate_…`) and is left to the verdict, which reads
@@ -68,7 +77,7 @@ def build(
     # buildable: a test runs in the batch that makes all that it looks at, not in every batch that shares a function
     scope = ["--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"]
     told: dict[str, Any] = {"follows": True} if follows else {}
-    told |= {"range_from": between[0], "range_to": between[1]} if between else {}
+    told |= {f"range_{name}": value for name, value in asdict(between).items()} if between else {}
     scope += ["--vars", json.dumps(told)] if told else []
     nodes = invoke(
         ops_url, ["build", "--selector", selector, *scope, *(extra or [])], progress=progress, breathe=breathe

@@ -61,7 +61,7 @@ select
         select bool_and(has_column_privilege('public.bookings', c.name, 'update'))
         from unnest(array[
             'updated_at', 'note', 'meeting_point', 'package_id', 'assigned_driver_id', 'assigned_at', 'status',
-            'tour_date', 'total_price'
+            'tour_date', 'total_price', 'currency'
         ]) as c (name)
     )
     and has_column_privilege('public.audit_logs', 'id', 'insert')
@@ -116,7 +116,9 @@ def switch_off(run: Run, script: Callable[[], ScriptResult]) -> tuple[ScriptResu
         if problem:
             found["not compared"] = problem
         if rolled.seconds_to_old_path is not None:
-            _keep(conn, run, found, not rolled.left and not found["lost"], time.monotonic() - began)
+            _keep(
+                conn, run, found, not rolled.left and not rolled.events and found["lost"] == 0, time.monotonic() - began
+            )
     seconds = "nobody wrote" if rolled.seconds_to_old_path is None else f"{rolled.seconds_to_old_path:g} s"
     run.progress(
         f"H  the last write by the new path: {seconds} after the flag; {rolled.left} writes open, {rolled.frozen} wait"

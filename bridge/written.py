@@ -224,12 +224,18 @@ def young(conn: psycopg.Connection, mark: dict[str, Any]) -> sql.Composable | No
 def news(mark: dict[str, Any], xid: str) -> sql.Composable:
     """Whether the mark's snapshot did not see a transaction (xid, its lower half), and it was not its own."""
     own = sql.SQL(" or x.whole = {}::xid8").format(sql.Literal(mark["own"])) if mark["own"] else sql.SQL("")
+    # A snapshot names the transactions that were at work, not their savepoints': beside one of these only what is older
+    # than all of them was surely seen. What has been seen and is taken for new is looked at once more, no more.
+    if mark["snapshot"].split(":")[2]:
+        seen = sql.SQL("x.whole < pg_snapshot_xmin({}::pg_snapshot)").format(sql.Literal(mark["snapshot"]))
+    else:
+        seen = sql.SQL("pg_visible_in_snapshot(x.whole, {}::pg_snapshot)").format(sql.Literal(mark["snapshot"]))
     return sql.SQL(
-        "(select not (pg_visible_in_snapshot(x.whole, {snapshot}::pg_snapshot){own}) from ("
+        "(select not ({seen}{own}) from ("
         " select (m.now - (((m.now - {xid}::text::bigint + 2147483648) & 4294967295) - 2147483648))::text::xid8"
         " as whole"
         " from (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as now) as m) as x)"
-    ).format(snapshot=sql.Literal(mark["snapshot"]), xid=sql.SQL(xid), own=own)
+    ).format(seen=seen, xid=sql.SQL(xid), own=own)
 
 
 def _find_removed(conn: psycopg.Connection, who: str, moved: int) -> None:

@@ -334,6 +334,8 @@ def _console(dbs: Databases, conn: psycopg.Connection) -> list[Figure]:
         "ingestion": "ingestion",
         "dead letters": "dead-letters",
         "a dead letter": f"dead-letters/{letter}",
+        "daily report": "daily",
+        "exit criteria": "exit-criteria",
         "queue": "queue",
         "a row of the queue": f"queue/{row}",
         "conflicts": "conflicts",

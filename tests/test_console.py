@@ -564,6 +564,13 @@ def test_showing_a_hidden_value_is_an_entry(browser: Browser, shop: Shop, hand: 
         hand(page, "button:has-text('Show it')")
         assert page.locator("#value").inner_text() == "wayan@hidden.test"
     entry = shop.entries("audit")[-1]
+    with signed_in(shop, "MANAGER") as client:  # one value, never a whole document below a false name
+        of = re.search(r'name="of" value="([^"]+)"', client.get(f"/console/dead-letters/{shop.letters[0]}").text)
+        assert of
+        asked = {"kind": "ingest_event", "of": of[1], "reason": "all of it", "token": token(client)}
+        for path, status in (("x", 404), ("/customer", 404), ("/customer/email", 200)):
+            assert client.post("/console/unmask", data=asked | {"path": path}).status_code == status, path
+    assert [shop.entries("audit")[-2], shop.entries("audit")[-1].body["field"]] == [entry, "/customer/email"]
     assert (entry.subject, entry.actor, entry.body["field"]) == ("PERSONAL_DATA_SHOWN", "ayu", "/customer/email")
     assert "wayan" not in json.dumps(entry.body)
 
@@ -842,6 +849,9 @@ def test_a_session_cannot_be_made_or_given(shop: Shop) -> None:
     for value in (f"{forged}.{mark}", f"{body}.{'0' * 64}", body, "", "a.b.c", over, ghost, "x" * 5000):
         with httpx.Client(base_url=shop.url, cookies={sessions.cookie_name(): value}) as client:
             assert client.get("/console").status_code == 303, value[:40]
+    with httpx.Client(base_url=shop.url) as client:
+        sent = {"cookie": f"{sessions.cookie_name()}={body}.".encode() + b"\xe9"}
+        assert client.get("/console", headers=sent).status_code == 303
     with httpx.Client(base_url=shop.url) as client:
         shown = client.get("/console/sign-in")
         given = client.cookies[sessions.cookie_name()]

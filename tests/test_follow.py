@@ -21,7 +21,7 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from bridge import fingerprint, follow, measure, postgres, runlog, sources, steps, warehouse
+from bridge import fingerprint, follow, measure, postgres, runlog, sources, steps, warehouse, written
 from bridge.errors import CouldNotRun
 from tests.oracle import histories
 from tests.oracle.histories import BALISNAP, BSTADMIN, SCHEMAS, Tables
@@ -662,3 +662,32 @@ def test_what_the_sources_drop_is_followed_softly() -> None:
         for outcome in outcomes:  # conservation, of rows and of money
             assert outcome.verdict.unaccounted_rows == 0
             assert outcome.verdict.exceptions_of("G-08") == ()
+
+
+@pytest.mark.parametrize("savepoint", [False, True])
+def test_what_was_under_way_at_the_last_look_is_news_once_it_is_committed(savepoint: bool) -> None:
+    """A snapshot names transactions, not their savepoints; what had ended by then is none, when nobody was at work."""
+    server = os.environ["TEST_PG_URL"]
+    with (
+        postgres.connect(server, autocommit=True) as conn,
+        postgres.connect(server, autocommit=True) as other,
+        postgres.connect(server, autocommit=True) as third,
+    ):
+        conn.execute("drop table if exists public.under_way")
+        conn.execute("create table public.under_way as select 1 as key, 0 as value")
+        try:
+            other.execute("begin")
+            other.execute("select pg_current_xact_id()")
+            if savepoint:
+                other.execute("savepoint one")
+            other.execute("update public.under_way set value = 1")
+            third.execute("select pg_current_xact_id()")
+            mark = written.here(conn)
+            other.execute("commit")
+            statement = sql.SQL("select {} from public.under_way as t")
+            assert conn.execute(statement.format(written.news(mark, "t.xmin"))).fetchone() == (True,)
+            later = written.here(conn)
+            if not later["snapshot"].split(":")[2]:  # other tests share the server
+                assert conn.execute(statement.format(written.news(later, "t.xmin"))).fetchone() == (False,)
+        finally:
+            conn.execute("drop table public.under_way")

@@ -181,13 +181,13 @@ def event(conn: psycopg.Connection, **more: Any) -> None:
     )  # fmt: skip
 
 
-def dead(conn: psycopg.Connection, count: int, minutes: int = 20, status: str = "OPEN") -> None:
+def dead(conn: psycopg.Connection, count: int, minutes: int = 20, status: str = "OPEN", left: int = 0) -> None:
     conn.execute("set session_replication_role = replica")  # of their events nothing is asked
     conn.execute(
         "insert into public.ingest_dead_letter (dead_letter_key, event_key, reason_code, status, first_failed_at,"
         " last_failed_at, raw_payload, updated_at) select gen_random_uuid(), gen_random_uuid(), 'VALIDATION_ERROR', %s,"
-        " now() - %s * interval '1 minute', now(), '{}', now() from generate_series(1, %s)",
-        (status, minutes, count),
+        " now() - %s * interval '1 minute', now(), '{}', now() - %s * interval '1 minute' from generate_series(1, %s)",
+        (status, minutes, left, count),
     )
     conn.execute("reset session_replication_role")
 
@@ -212,7 +212,7 @@ PLANTED: dict[str, tuple[str, Callable[[psycopg.Connection, Databases], None]]] 
     "public-booking-success": ("H", fewer_paid),
     "api-5xx": ("G", lambda conn, dbs: answered(conn, 1000, 40)),
     "duplicate-bookings": ("F", duplicate),
-    "dead-letter-growth": ("F", lambda conn, dbs: dead(conn, 101)),
+    "dead-letter-growth": ("F", lambda conn, dbs: [dead(conn, 1, 900, "CLOSED", left=40), dead(conn, 102)]),
     "payment-mismatch": ("F", lambda conn, dbs: [core(conn, 198), core(conn, 2, paid=True, ref="P")]),
     "lost-events": ("F", lambda conn, dbs: event(conn, process_status="FAILED")),
     "idempotency": ("F", second_row),
@@ -395,7 +395,7 @@ def test_without_a_flag_nothing_is_measured(ops: psycopg.Connection, dbs: Databa
 
 def test_too_little_is_said_and_stops_nothing(ops: psycopg.Connection, dbs: Databases) -> None:
     ops.execute("delete from phase2.api_minutes")
-    answered(ops, 10, 1)
+    answered(ops, 30, 1)
     booked(dbs, paid=0.9, per_hour=10, hours=(25, 190))
     booked(dbs, paid=0.75, per_hour=4, hours=(1, 2))
     core(ops, 98)
@@ -410,9 +410,25 @@ def test_too_little_is_said_and_stops_nothing(ops: psycopg.Connection, dbs: Data
     }
     assert (
         found["api-5xx"].words
-        == "reads: 1 of 10 answers in 15 minutes were server errors; too few to tell it from chance"
+        == "reads: 1 of 30 answers in 15 minutes were server errors; too few to tell it from chance"
     )
     assert "99 bookings changed in a day, 100 are needed" in found["payment-mismatch"].words
+
+
+def test_one_error_of_a_quiet_night_and_what_retention_took_stop_nothing(
+    ops: psycopg.Connection, dbs: Databases
+) -> None:
+    event(ops, process_status="FAILED", created_at=str(datetime.now(UTC) - timedelta(days=31)))
+    for requests, errors, said in (
+        (1, 1, "TOO_LITTLE"),
+        (19, 19, "TOO_LITTLE"),
+        (20, 1, "TOO_LITTLE"),
+        (20, 2, "BREACH"),
+    ):
+        ops.execute("delete from phase2.api_minutes")
+        answered(ops, requests, errors)
+        found = {one.guardrail: one.status for one in guardrails.watch(dbs).readings}
+        assert (found["api-5xx"], found["lost-events"]) == (said, "OK")
 
 
 def test_one_that_cannot_measure_is_an_alarm_when_it_lasts_and_stops_nothing(

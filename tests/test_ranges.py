@@ -179,7 +179,7 @@ def test_the_size_of_ranges_makes_no_difference(
 def test_sources_that_moved_meanwhile_are_computed_and_compared_from_the_beginning(
     pipeline: Pipeline, of: Callable[[int], None]
 ) -> None:
-    """The last test: it changes the sources."""
+    """The last but one: it changes the sources."""
     of(20)
     runs = Runs(pipeline)
     killed(runs, "D", 2)
@@ -194,3 +194,30 @@ def test_sources_that_moved_meanwhile_are_computed_and_compared_from_the_beginni
     runs.batch("D")
     assert runs.ranges == []
     assert fingerprint.difference(content(pipeline), cut) == []
+
+
+@pytest.mark.long
+def test_a_payment_that_moved_to_a_booking_of_a_later_range_is_there_once(
+    pipeline: Pipeline, of: Callable[[int], None]
+) -> None:
+    """It changes the sources, too: after all others."""
+    of(20)
+    runs = Runs(pipeline)
+    runs.batch("D")
+    killed(runs, "E", 2)
+    paid = pipeline.rows(
+        "select (array_agg(e.payment_key))[1], r.external_ref::integer from public.channel_external_refs as r"
+        " left join public.payment_event as e on e.booking_key = r.entity_key"
+        " where r.external_ref_kind = 'BALISNAP_BOOKING_ID' group by r.entity_key, r.external_ref order by r.entity_key"
+    )
+    low, high = next(one for one in paid if one[0]), paid[-1]
+    assert not high[0], "of a range that was not reached"
+    with postgres.connect(pipeline.databases.balisnap, autocommit=True) as conn:
+        conn.execute('update public."Payment" set booking_id = %s where booking_id = %s', (high[1], low[1]))
+    runs.batch("D", "E")
+    owners = pipeline.rows(
+        "select e.payment_key, r.external_ref::integer from public.payment_event as e"
+        " join public.channel_external_refs as r"
+        " on r.entity_key = e.booking_key and r.external_ref_kind = 'BALISNAP_BOOKING_ID'"
+    )
+    assert [owner for key, owner in owners if key == low[0]] == [high[1]]

@@ -181,6 +181,41 @@ def test_while_it_was_away_somebody_wrote_there(sides):
     assert sides.conflicts(booking)[0][0] == "choice"
 
 
+@pytest.mark.parametrize("what", ["booking", "driver"])
+def test_what_can_never_go_in_is_a_conflict_and_holds_up_no_other(sides, what):
+    """bstadmin was away; back again, it has not got the booking, or the driver, any more."""
+    booking, other, nowhere = sides.booking(), sides.booking(), "postgresql://nobody@127.0.0.1:1/none"
+    if what == "booking":
+        sides.write(booking, note="x", legacy=nowhere)
+        sides.sql("delete from public.bookings where booking_id = %s", booking.id, legacy=True)
+    else:
+        sides.write(booking, "assign", assigned_driver_id=99_999, legacy=nowhere)
+    sides.write(other, note="of the other", legacy=nowhere)
+    sides.sweep()
+    assert sides.intents(booking) == [("DONE", "CONFLICT", False)]
+    assert sides.conflicts(booking)
+    assert equal(sides, other)["note"] == "of the other"
+
+
+def test_a_booking_that_the_sweeper_cannot_take_on_holds_up_no_other(sides, monkeypatch):
+    booking, other, nowhere = sides.booking(), sides.booking(), "postgresql://nobody@127.0.0.1:1/none"
+    sides.write(booking, note="x", legacy=nowhere)
+    sides.write(other, note="of the other", legacy=nowhere)
+    finish = intents.finish
+
+    async def fails(conn: object, legacy: object, key: object, **more: object) -> None:
+        if key == booking.key:
+            raise ValueError("no")
+        await finish(conn, legacy, key, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(intents, "finish", fails)
+    sides.sweep()
+    assert equal(sides, other)["note"] == "of the other"
+    monkeypatch.undo()
+    sides.sweep()
+    assert equal(sides, booking)["note"] == "x"
+
+
 def test_what_the_core_does_not_take_goes_to_legacy_unless_strict(sides):
     booking = sides.booking()
     # no contact, note or status of this booking can be written

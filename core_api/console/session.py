@@ -63,7 +63,11 @@ def sealed(session: Session, settings: CoreSettings) -> str:
 def read(cookie: str | None, settings: CoreSettings) -> Session | None:
     """The session of a cookie; None when it is none of ours, over, or its role is not one any more."""
     body, _, mark = (cookie or "").partition(".")
-    if not body or len(body) > _LONGEST_COOKIE or not hmac.compare_digest(mark, _mark(settings, "session", body)):
+    if (
+        not body
+        or len(body) > _LONGEST_COOKIE
+        or not hmac.compare_digest(mark.encode(), _mark(settings, "session", body).encode())
+    ):
         return None
     try:
         found = Session(**json.loads(base64.urlsafe_b64decode(body)))

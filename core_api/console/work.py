@@ -403,6 +403,8 @@ async def unmask(visit: Visit) -> Response:
             value = value[int(name)] if isinstance(value, list) else value[name]
         except (KeyError, IndexError, ValueError, TypeError):
             raise Refused(404, "NOT_FOUND", "there is no such value") from None
+    if not path.startswith("/") or isinstance(value, dict | list):  # one value, not all that stands below it
+        raise Refused(404, "NOT_FOUND", "there is no such value")
     async with visit.core.pool.connection() as conn, conn.transaction():
         await audit.record(
             conn,

@@ -194,7 +194,7 @@ async def _legacy(conn: Conn, pool: Pool, intent: dict[str, Any]) -> bool:
         await conn.execute(_FAILED, {"id": key, "why": f"SQLSTATE {failed.sqlstate or '08006'}"})
         return False
     await reached("written")
-    await conn.execute(_RECORD, (key, result, found and Jsonb(found), written_at, error))
+    await conn.execute(_RECORD, (key, result, None if found is None else Jsonb(found), written_at, error))
     return True
 
 

@@ -53,6 +53,14 @@ async def _take_on(pool: Pool, legacy: Pool, booking: UUID, *, core: bool) -> No
             await intents.finish(conn, legacy, booking, core=core)
     except errors.LockNotAvailable:
         pass  # somebody is at it
+    except Exception as error:  # one that cannot go on holds up no other
+        if isinstance(error, psycopg.Error) and intents.is_away(error):
+            raise
+        log.warning("sweeper of writes, %s: %s", booking, _said(error))
+
+
+def _said(error: Exception) -> str:
+    return plain(error) if isinstance(error, psycopg.Error) else type(error).__name__
 
 
 async def run(pool: Pool, legacy_url: str | None) -> None:
@@ -68,8 +76,8 @@ async def run(pool: Pool, legacy_url: str | None) -> None:
                 if await _open(pool, core=core, older=SECONDS):
                     await legacy.open()  # again is nothing
                     await sweep(pool, legacy, core=core)
-            except psycopg.Error as error:
-                log.warning("sweeper of writes: %s", plain(error))
+            except Exception as error:  # whatever it was: writes that nobody takes on would wait for ever
+                log.warning("sweeper of writes: %s", _said(error))
             await asyncio.sleep(SECONDS)
     finally:
         await legacy.close()

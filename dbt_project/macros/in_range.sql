@@ -3,8 +3,8 @@
   other keys (config `range_by` of the materialization `bridge`). Everything, where the run is not cut into ranges.
 #}
 {% macro in_range(column) -%}
-    {%- if var('range_from', none) -%}
-    {{ column }} >= '{{ var('range_from') }}'::uuid
-    {%- if var('range_to', none) %} and {{ column }} < '{{ var('range_to') }}'::uuid{% endif -%}
+    {%- if var('range_start', none) -%}
+    {{ column }} >= '{{ var('range_start') }}'::uuid
+    {%- if var('range_end', none) %} and {{ column }} < '{{ var('range_end') }}'::uuid{% endif -%}
     {%- else -%}true{%- endif -%}
 {%- endmacro %}

@@ -60,6 +60,7 @@ as $$
     with quarters as (
         select
             m.at,
+            q.ended,
             count(d.dead_letter_key) filter (where d.first_failed_at > q.began and d.first_failed_at <= q.ended) as came,
             count(d.dead_letter_key) filter (
                 where d.status in ('SUCCEEDED', 'RESOLVED', 'CLOSED') and d.updated_at > q.began and d.updated_at <= q.ended
@@ -78,13 +79,17 @@ as $$
         group by m.at, q.ended
     )
 
-    select q.at, sum(q.came)::bigint, sum(q.went)::bigint, bool_or(q.went > q.came)
+    select
+        q.at,
+        sum(q.came)::bigint,
+        sum(q.went)::bigint,
+        coalesce(bool_or(q.went > q.came) filter (where q.ended = q.at), false)
     from quarters as q
     group by q.at
 $$;
 comment on function phase2.guardrail_dead_letters(timestamptz[], timestamptz) is
 'Events that became dead letters, and those that left them, in the hour up to each moment after `since`; decreased: in '
-'one of its quarters more left than came.';
+'its last quarter more left than came.';
 
 create or replace function phase2.guardrail_bookings(groups jsonb, moments timestamptz[], since timestamptz)
 returns table (at timestamptz, hours integer, bookings bigint, failed bigint, baseline bigint, baseline_failed bigint)
@@ -169,6 +174,7 @@ as $$
     from public.ingest_event_log as e
     where
         e.process_status = 'FAILED' and e.next_retry_at is null
+        and e.created_at > now() - interval '30 days' -- from then on retention may have taken the dead letter
         and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = e.event_key)
 
     union all

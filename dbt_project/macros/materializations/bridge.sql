@@ -23,7 +23,7 @@
     {%- set key = config.require('key') -%}
     {%- set touch = config.get('touch', []) -%}
     {%- set range_by = config.get('range_by', 'booking_key') -%}
-    {%- if var('range_from', none) -%}
+    {%- if var('range_start', none) -%}
         {%- set sql = 'select r.* from (' ~ sql ~ ') as r where ' ~ in_range('r.' ~ range_by) -%}
     {%- endif -%}
     {%- set target_relation = adapter.get_relation(database=database, schema=into_schema, identifier=table) -%}
@@ -34,11 +34,11 @@
     {%- endif -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {%- if var('range_from', none) -%}
+    {%- if var('range_start', none) -%}
         {#- of a range within one bin of a histogram the planner expects a single row, and would look up each by itself -#}
         {%- call statement('plans') -%}set local enable_nestloop = off{%- endcall -%}
     {%- endif -%}
-    {%- set first_rows = 0 if config.get('update_only', false)
+    {%- set first_rows = 0 if config.get('update_only', false) or var('range_again', false)
         else bridge_first_load(
             target_relation, sql, config.get('part', 'true') ~ ' and ' ~ in_range('t.' ~ range_by)
         ) -%}

@@ -66,7 +66,10 @@ buried_nowhere as (
         'LOST' as status
     from {{ source('bridge', 'ingest_event_log') }} as e
     left join {{ source('bridge', 'ingest_dead_letter') }} as d on e.event_key = d.event_key
-    where e.process_status = 'FAILED' and e.next_retry_at is null and d.event_key is null
+    where
+        e.process_status = 'FAILED' and e.next_retry_at is null and d.event_key is null
+        -- from then on retention may have taken the dead letter (091)
+        and e.created_at > now() - interval '30 days'
 ),
 
 -- the first of each booking that is on its way; the others wait for it
