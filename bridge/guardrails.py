@@ -491,8 +491,9 @@ def _roll_back(dbs: Databases, one: stop.Stop, progress: Progress) -> list[str]:
                 for code in standing:
                     roll_back(run, code)
                     done.append(f"batch {code} is rolled back")
-    except CouldNotRun as refused:
-        words = f"the rollback after {one.subject} could not run, it is tried again: {refused.what}"
+    except (CouldNotRun, psycopg.Error) as refused:
+        why = refused.what if isinstance(refused, CouldNotRun) else plain(refused)
+        words = f"the rollback after {one.subject} could not run, it is tried again: {why}"
         with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
             alerts.tell(
                 conn, "phase2.guardrail.rollback", one.subject or "", f"rollback, entry {one.entry}", {"words": words}
