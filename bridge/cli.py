@@ -188,14 +188,18 @@ def _show_difference(difference: Any) -> None:
 
 
 @app.command()
-def recon(batch: BatchCode, json: Json = False) -> None:
+def recon(
+    batch: BatchCode,
+    full: Annotated[bool, typer.Option("--full", help="Ask every row, whatever was measured before.")] = False,
+    json: Json = False,
+) -> None:
     """Evaluate the gates of one batch on the state as it is; write the report.
 
     Does not run the batch and does not start Prefect. Exit code 0: every gate passed; 1: one did not.
     """
     from bridge import recon as reconciliation
 
-    outcome = reconciliation.evaluate(batch_of(batch).code, progress=progress)
+    outcome = reconciliation.evaluate(batch_of(batch).code, full=full, progress=progress)
     if json:
         print_json(outcome.document)
     else:

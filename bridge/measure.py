@@ -15,8 +15,10 @@ It is one transaction and one snapshot. What cannot be told apart like that is m
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -69,11 +71,19 @@ class Measured:
     keys: int = 0
 
 
-def read(conn: psycopg.Connection, batch: str, project: str, *, whole: str | None = None) -> Measured:
-    """Measure the gates of a batch ("c", "d", "e") into its reading in dbt_recon, as the run in phase2.run_context.
+def read(
+    conn: psycopg.Connection,
+    batch: str,
+    project: str,
+    run_id: UUID,
+    *,
+    whole: str | None = None,
+    unless_whole: Collection[str] = "c",
+) -> Measured:
+    """Measure the gates of a batch ("c", "d", "e") into its reading in dbt_recon, as this run.
 
-    `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known; gates of batch C
-    are not measured here then.
+    `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known; gates of the
+    batches in `unless_whole` are not measured here then.
     """
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read")
@@ -81,15 +91,15 @@ def read(conn: psycopg.Connection, batch: str, project: str, *, whole: str | Non
         was = _state(conn)
         now, why = prepare(conn, project)
         whole = whole or why
-        if whole and batch == "c":
-            return Measured(whole)  # its own views are small: nothing of them is kept
+        if whole and batch in unless_whole:  # C's own views are small: nothing of them is kept
+            return Measured(whole)
         if whole:
             kept = _measure_all(conn, _ALL if batch == "e" else _KEPT)
             measured = Measured(whole)
         else:
             kept = _measure_touched(conn, was["kept"])
             measured = Measured(None, *follow.size(conn))
-        _write_reading(conn, batch)
+        _write_reading(conn, batch, run_id)
         if kept is None:
             forget(conn)
             return measured
@@ -369,15 +379,16 @@ def _has_strays(conn: psycopg.Connection, views: dict[str, str]) -> bool:
     return conn.execute(sql.SQL("select {}").format(sql.SQL(" or ").join(questions))).fetchone() == (True,)
 
 
-def _write_reading(conn: psycopg.Connection, batch: str) -> None:
+def _write_reading(conn: psycopg.Connection, batch: str, run_id: UUID) -> None:
     """As the model recon_{batch}_reading has it, of kept rows."""
     names = {
         "reading": sql.Identifier("dbt_recon", f"recon_{batch}_reading"),
         "said": _relation("kept", f"recon_{batch}"),
+        "run_id": sql.Literal(run_id),
     }
     said = sql.SQL(
         "select r.kind, r.gate_id, r.numerator, r.denominator, r.value, r.entity, r.key, r.status, r.is_counted,"
-        " r.detail, now() as read_at, (select c.run_id from phase2.run_context as c) as run_id from {said} as r"
+        " r.detail, now() as read_at, {run_id} as run_id from {said} as r"
     ).format(**names)
     conn.execute(
         sql.SQL("create unlogged table if not exists {reading} as {rows} with no data").format(**names, rows=said)

@@ -1,6 +1,7 @@
 """`make recon BATCH=D`: the gates of one batch on the state as it is, without Prefect and without running the batch.
 
-The measures are views, so they need no run of dbt unless the project has changed since the views were made.
+The measures are views, so they need no run of dbt unless the project has changed since the views were made. Those of
+batches C to E are brought up to date where something was written since they were measured last (bridge/measure.py).
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ def standing(*, progress: Callable[[str], None] = lambda _: None) -> list[str]:
     return [line.batch for line in lines if line.stands]
 
 
-def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> steps.Outcome:
-    """Verdict and report of a batch as things stand; CouldNotRun when the batch has never run here.
+def evaluate(code: str, *, full: bool = False, progress: Callable[[str], None] = lambda _: None) -> steps.Outcome:
+    """Verdict and report of a batch as things stand; CouldNotRun when the batch has never run here. `full`: every row
+    is asked, whatever was measured before.
 
     The verdict counts: a PASS that no longer holds shuts the doors after it. A batch that is running, or whose run was
     killed, is looked at without touching its state.
     """
     one = batch(code)
-    run = steps.prepare(progress=progress)
+    run = steps.prepare(progress=progress, full=full)
     with run.connect() as conn:
         state = _state(conn, one.code)
         if not state or state[0] in ("PENDING", "ROLLED_BACK"):
@@ -65,6 +67,7 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
             digest = warehouse.digest()
             steps.refresh(run, conn, "ground", digest)
             steps.refresh(run, conn, "recon", digest)
+            steps.measure_again(run, conn, one, digest)
         _measure(run, one)
         return steps.conclude(run, one)
 

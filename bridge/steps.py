@@ -782,17 +782,37 @@ def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     """Measure the gates of C, D or E, and test them where all rows were measured; the verdict judges the same rows."""
     whole = "asked for" if run.full else None
     with run.connect() as own:  # what ends this connection leaves the log's
-        measured = measure.read(own, measure.BATCHES[selector], entry.checksum or "", whole=whole)
-    if measured.whole is None:
-        bookings, keys = measured.bookings, measured.keys
-        entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
-        run.progress(f"  measures what was touched: {bookings:,} bookings of the sources, {keys:,} of the bridge")
+        measured = measure.read(own, measure.BATCHES[selector], entry.checksum or "", run.run_id, whole=whole)
+    _tell_measured(run, measured, entry)
+    if not measured.whole:
         return []
-    entry.detail["whole"] = measured.whole
-    if not run.full:
-        run.progress(f"  measures everything: {measured.whole}")
     tests = [] if selector == "gates_c" else ["--exclude-resource-type", "model"]  # C's are measured there
     return warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, extra=tests)
+
+
+def _tell_measured(run: Run, measured: measure.Measured, entry: runlog.Entry) -> None:
+    if measured.whole:
+        entry.detail["whole"] = measured.whole
+        if not run.full:
+            run.progress(f"  measures everything: {measured.whole}")
+        return
+    bookings, keys = measured.bookings, measured.keys
+    entry.detail["followed"] = {"bookings_of_the_sources": bookings, "bookings_of_the_bridge": keys}
+    run.progress(f"  measures what was touched: {bookings:,} bookings of the sources, {keys:,} of the bridge")
+
+
+def measure_again(run: Run, conn: psycopg.Connection, batch: Batch, project: str) -> None:
+    """Bring the reading of the gates of C, D or E up to date without a run; nothing where the views are to be asked."""
+    selector, entry = f"gates_{batch.code.lower()}", runlog.Entry(checksum=project)
+    if run.full or selector not in _READINGS or _reading_stands(run, conn, selector, entry):
+        return
+    read_of = _measures(run, conn, entry)
+    with run.connect() as own:  # what ends this connection leaves the log's
+        # what is kept is of C to E: E keeps all of it
+        measured = measure.read(own, measure.BATCHES[selector], project, run.run_id, unless_whole="cd")
+    _tell_measured(run, measured, entry)
+    if not measured.whole or batch.code == "E":
+        _remember(conn, f"reading {selector}", read_of)
 
 
 def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry, unseen: str | None) -> bool:

@@ -97,13 +97,14 @@ async def migration_flow(
 
 
 @flow(name="recon", flow_run_name="recon {code}")
-async def recon_flow(code: Code) -> None:
+async def recon_flow(code: Code, full: bool = False) -> None:
     """Evaluate the gates of a batch on the state as it is.
 
     Args:
         code: Which batch; it must be in.
+        full: Ask every row, whatever was measured before.
     """
-    outcome = recon.evaluate(code, progress=say)
+    outcome = recon.evaluate(code, full=full, progress=say)
     await publish(outcome)
     steps.raise_unless_passed(outcome)
 

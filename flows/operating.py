@@ -22,11 +22,11 @@ async def reconciliation_flow(which: Which = "all") -> None:
 
     Args:
         which: `latest` asks the gates of the last batch that is in, with the global ones (hourly); `all` asks those of
-            every batch (daily).
+            every batch, of every row (daily).
     """
     failed: list[GateFailed] = []
     for code in recon.standing(progress=say)[-1 if which == "latest" else 0 :]:
-        outcome = recon.evaluate(code, progress=say)
+        outcome = recon.evaluate(code, full=which == "all", progress=say)
         await publish(outcome)
         if outcome.verdict.result != "PASS":
             failed.append(GateFailed(code, list(outcome.verdict.blocked_by), str(outcome.report.html)))

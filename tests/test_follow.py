@@ -139,7 +139,7 @@ class Twins:
         with run.connect() as conn:
             steps.refresh(run, conn, "recon", project)
             for batch in ("d", "e"):
-                said.append(measure.read(conn, batch, project))
+                said.append(measure.read(conn, batch, project, runlog.uuid7()))
         return said, wrongly_measured(self.follows)
 
     def write(self, statement: str, *parameters: object) -> None:
@@ -420,13 +420,13 @@ def test_no_gate_passes_because_it_was_not_measured_again() -> None:
             for statement, gate in BEHIND_ITS_BACK:
                 was = _counted(conn, gate)
                 assert _planted(conn, statement) == 1, statement
-                measured = [measure.read(conn, batch, project) for batch in ("d", "e")]
+                measured = [measure.read(conn, batch, project, runlog.uuid7()) for batch in ("d", "e")]
                 # a landed row that no landing took away cannot be told: everything is measured
                 assert (measured[0].whole is None) == (not statement.startswith("delete from landing_")), statement
                 assert measured[0].bookings + measured[0].keys < 30, statement
                 assert wrongly_measured(pipeline) == [], statement
                 assert _counted(conn, gate) > was, statement
-            measured = [measure.read(conn, batch, project) for batch in ("d", "e")]
+            measured = [measure.read(conn, batch, project, runlog.uuid7()) for batch in ("d", "e")]
             assert measured == [measure.Measured(None), measure.Measured(None)]
             for statement, why in NOT_APART:
                 with conn.transaction(force_rollback=True):
@@ -435,7 +435,7 @@ def test_no_gate_passes_because_it_was_not_measured_again() -> None:
                     assert said == why if why is None else why in (said or ""), statement
             with conn.transaction(force_rollback=True):
                 assert measure.prepare(conn, "another")[1] == "the project has changed"
-            assert measure.read(conn, "d", project, whole="asked for").whole == "asked for"
+            assert measure.read(conn, "d", project, runlog.uuid7(), whole="asked for").whole == "asked for"
             assert wrongly_measured(pipeline) == []
 
 
