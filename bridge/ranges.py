@@ -28,6 +28,7 @@ from bridge.settings import settings
 Progress = Callable[[str], None]
 
 _SLICES = 1 << 16  # of the key space: a boundary is the first four digits of a key
+_MOST = 20  # ranges, or a few less: each reads the working tables as a whole
 
 # Whether anything of the batch is in the bridge, and how many bookings the sources have.
 _FIRST = {
@@ -53,7 +54,7 @@ class Load:
     has_work: bool = False
     done: int = 0  # slices of the key space
     size: int = 0  # of the next range, in slices
-    smallest: int = 1  # an invocation of dbt has its price, whatever it writes
+    smallest: int = 1  # an invocation of dbt and a look at the working tables have their price, whatever is written
     again: bool = False  # another run began it: a row may be there already, below a key of another range
 
 
@@ -75,7 +76,7 @@ def begin(conn: psycopg.Connection, batch: str, selector: str, made_of: str, *, 
     elif share > 0.5 or conn.execute(_FIRST[batch].encode()).fetchone() != (True,):
         return None
     size = max(1, int(_SLICES * min(share, 1)))
-    load = Load(made_of, selector, size=size, smallest=max(1, size // 4), again=found is not None)
+    load = Load(made_of, selector, size=size, smallest=max(size // 4, _SLICES // _MOST, 1), again=found is not None)
     _note(conn, batch, load)
     return load
 
