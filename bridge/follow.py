@@ -27,8 +27,8 @@ from bridge import written
 from bridge.settings import SQL
 
 __all__ = [
-    "BATCHES", "PREMISES", "built", "close", "forget", "look", "others_wrote", "premises", "prepare", "run_file",
-    "settle", "too_many",
+    "BATCHES", "PREMISES", "built", "close", "forget", "keep_whole", "look", "others_wrote", "premises", "prepare",
+    "run_file", "settle", "too_many",
 ]  # fmt: skip
 
 BATCHES = ("batch_d", "batch_e")
@@ -67,7 +67,7 @@ def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, uns
     for name, why in PREMISES.items():
         if was.get(name) != now[name]:
             return why
-    if not _keep_whole(conn):
+    if not keep_whole(conn):
         return "the working tables of the last whole run are gone"
     with conn.transaction():
         conn.execute("truncate phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
@@ -81,8 +81,7 @@ def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, uns
         if why := too_many(conn):
             return why
         run_file(conn, "subjects", since=was["change_no"])
-    for table in ("bookings", "keys", "subjects"):
-        conn.execute(sql.SQL("analyze phase2.{}").format(sql.Identifier(f"touched_{table}")))
+    conn.execute("analyze phase2.touched_subjects")
     return None
 
 
@@ -200,7 +199,7 @@ def premises(conn: psycopg.Connection, project: str) -> dict[str, str]:
     return {"project": project, **dict(zip(("since_crash", "whole_landing", "catalog", "lists"), row, strict=True))}
 
 
-def _keep_whole(conn: psycopg.Connection) -> bool:
+def keep_whole(conn: psycopg.Connection) -> bool:
     """The last whole run's tables under a name that dbt does not write; False when they are not to be had."""
     for name, keys in _WHOLE.items():
         names = {
@@ -250,8 +249,16 @@ def close(conn: psycopg.Connection, *files: str) -> None:
     `files`: more statements of one round each.
     """
     number = 0
+    analyze(conn)  # else a round of thousands is planned as one of a few
     while sum(run_file(conn, name, round=number) for name in ("close", *files)):
         number += 1
+        analyze(conn)
+
+
+def analyze(conn: psycopg.Connection) -> None:
+    """Let what reads the touched tables be planned with their real sizes."""
+    for table in ("bookings", "keys", "names"):
+        conn.execute(sql.SQL("analyze phase2.{}").format(sql.Identifier(f"touched_{table}")))
 
 
 def run_file(conn: psycopg.Connection, name: str, **parameters: object) -> int:

@@ -205,14 +205,11 @@ def _touch(conn: psycopg.Connection, was: dict[str, Any]) -> str | None:
         return "rows of the queue are gone"
     if not found:
         return None
-    row = conn.execute("select to_regclass('dbt_intermediate.whole_booking_sources') is not null").fetchone()
-    if row != (True,):
+    if not follow.keep_whole(conn):
         return "the working tables of the last whole run are not at hand"
     follow.run_file(conn, "measured_seeds")
     follow.run_file(conn, "landed_seeds")
     follow.close(conn, "measured_close")
-    for table in ("bookings", "keys"):
-        conn.execute(sql.SQL("analyze phase2.{}").format(sql.Identifier(f"touched_{table}")))
     return follow.too_many(conn)
 
 
