@@ -221,22 +221,27 @@ where
 
 # What later runs may not take back without a reversal (gate E-04).
 _KEEP_PAID = """
+with captured as (
+    select e.booking_key, array_agg(e.payment_key order by e.payment_key) as captures
+    from public.payment_event as e
+    where e.payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED')
+    group by e.booking_key
+),
+
+paid as (
+    select c.booking_key, coalesce(x.captures, '{}') as captures
+    from public.booking_core as c
+    left join captured as x on c.booking_key = x.booking_key
+    where c.customer_payment_status = 'PAID'
+)
+
 insert into phase2.paid_bookings as p (booking_key, captures, run_id)
-select
-    c.booking_key,
-    coalesce(
-        array_agg(e.payment_key order by e.payment_key)
-        filter (where e.payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED')),
-        '{}'
-    ),
-    %(run_id)s
-from public.booking_core as c
-left join public.payment_event as e on c.booking_key = e.booking_key
-where c.customer_payment_status = 'PAID'
-group by c.booking_key
+select d.booking_key, d.captures, %(run_id)s
+from paid as d
+left join phase2.paid_bookings as k on d.booking_key = k.booking_key
+where d.captures is distinct from k.captures
 on conflict (booking_key) do update
 set captures = excluded.captures, run_id = excluded.run_id, noted_at = now()
-where p.captures is distinct from excluded.captures
 """
 
 _LATEST = """

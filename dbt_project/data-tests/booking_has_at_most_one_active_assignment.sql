@@ -2,6 +2,6 @@
 -- depends_on: {{ ref('ops_assignment') }}
 select booking_key
 from {{ source('bridge', 'ops_assignment') }}
-where is_active
+where is_active and {{ touched_key('booking_key') }}
 group by booking_key
 having count(*) > 1

@@ -17,6 +17,7 @@ left join {{ source('bridge', 'ops_finance_bridge') }} as bridged
     on landed.booking_finance_id = bridged.booking_finance_id
 where
     bridged.finance_bridge_key is null
+    and {{ touched_booking('bstadmin', 'landed.booking_id') }}
     and not exists (
         select 1
         from queued

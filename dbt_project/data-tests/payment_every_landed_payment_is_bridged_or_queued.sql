@@ -6,6 +6,7 @@ with landed as (
         payment_id::text as source_pk,
         {{ function('row_key') }}('payment', 'balisnap', 'Payment', payment_id::text) as payment_key
     from {{ source('balisnap', 'Payment') }}
+    where {{ touched_booking('balisnap') }}
 ),
 
 queued as (

@@ -12,6 +12,7 @@ inner join {{ source('bridge', 'ops_booking_state') }} as state on core.booking_
 left join {{ source('phase2', 'booking_freshness') }} as fresh on core.booking_key = fresh.booking_key
 where
     fresh.booking_key is null
+    and {{ touched_key('core.booking_key') }}
     and (
         state.is_paid_flag <> (core.customer_payment_status = 'PAID')
         or (state.paid_at is not null and not state.is_paid_flag)
