@@ -1,5 +1,5 @@
-"""By minute, in the ops database: answers of this process on the core path (for the guardrails, gate G-03, the console),
-and how far the queue is behind (for the console).
+"""By minute, in the ops database: answers of this process on the core path (for the guardrails, G-03, the console), and
+how far the queue is behind (for the console).
 """
 
 from __future__ import annotations
