@@ -70,6 +70,7 @@ _LOGS = frozenset(
         "phase2.parity_runs",
         "phase2.parity_told",
         "phase2.pauses",
+        "phase2.queue_minutes",
         "phase2.run_context",
         "phase2.shadow_differences",
         "phase2.shadow_reads",
