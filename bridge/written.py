@@ -42,7 +42,9 @@ TABLES = frozenset(f"{'phase2' if part == 'fresh' else 'public'}.{table}" for ta
 # Transactions count to 2^32 and around: a mark older than a quarter of it says nothing.
 _TOO_OLD = 1 << 30
 
-# Which server this is, and where it stands: what the current snapshot sees, and the transaction that asks.
+# Which server this is, and where it stands: what the current snapshot sees, the transaction that asks, and whether
+# others of this database were at work. A server numbers the transactions of all its databases; those of another one,
+# and what analyzes tables by itself, write no row here. Who may not see that they are such counts them.
 _HERE = """
     select
         case
@@ -54,6 +56,15 @@ _HERE = """
         end as server,
         pg_current_snapshot()::text as snapshot,
         coalesce(pg_current_xact_id_if_assigned()::text, '') as own,
+        exists (
+            select from pg_snapshot_xip(pg_current_snapshot()) as x (xid)
+            where not exists (
+                select from pg_catalog.pg_stat_activity as a
+                where
+                    a.backend_xid = (x.xid::text::bigint & 4294967295)::text::xid
+                    and (a.datname <> current_database() or a.backend_type = 'autovacuum worker')
+            )
+        ) as beside,
         extract(epoch from now())::text as at
 """
 
@@ -197,10 +208,10 @@ def absorb(conn: psycopg.Connection, who: str) -> None:
 
 def here(conn: psycopg.Connection) -> dict[str, Any]:
     """Which server this is (None: it does not say), what the current snapshot sees, which transaction asks ('' before
-    it writes), and when."""
+    it writes), whether others of this database are at work, and when."""
     row = conn.execute(_HERE).fetchone()
     assert row is not None
-    return dict(zip(("server", "snapshot", "own", "at"), row, strict=True))
+    return dict(zip(("server", "snapshot", "own", "beside", "at"), row, strict=True))
 
 
 def young(conn: psycopg.Connection, mark: dict[str, Any]) -> sql.Composable | None:
@@ -226,7 +237,7 @@ def news(mark: dict[str, Any], xid: str) -> sql.Composable:
     own = sql.SQL(" or x.whole = {}::xid8").format(sql.Literal(mark["own"])) if mark["own"] else sql.SQL("")
     # A snapshot names the transactions that were at work, not their savepoints': beside one of these only what is older
     # than all of them was surely seen. What has been seen and is taken for new is looked at once more, no more.
-    if mark["snapshot"].split(":")[2]:
+    if mark.get("beside", True):
         seen = sql.SQL("x.whole < pg_snapshot_xmin({}::pg_snapshot)").format(sql.Literal(mark["snapshot"]))
     else:
         seen = sql.SQL("pg_visible_in_snapshot(x.whole, {}::pg_snapshot)").format(sql.Literal(mark["snapshot"]))

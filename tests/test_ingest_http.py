@@ -287,7 +287,7 @@ def test_one_request_in_parallel_is_answered_alike(url, ops):
 
 
 def test_keys_nonces_and_events_in_a_tangle(url, ops):
-    """400 parallel requests over few keys, nonces and events, to two services: nobody waits in a circle for good."""
+    """400 parallel requests over few keys, nonces and events, to two services: each is decided."""
     chance = random.Random(7)
     bodies = [
         json.dumps(event(externalBookingRef=f"TANGLE{number % 4}", booking__adult=number)).encode()
@@ -311,6 +311,27 @@ def test_keys_nonces_and_events_in_a_tangle(url, ops):
     assert rows(ops, "select count(*) from ingest_event_log where external_booking_ref like 'TANGLE%%'") == [(4,)]
     firsts = [a.json()["data"] for a in answers if a.status_code == 202 and not a.json()["data"]["idempotentReplay"]]
     assert len(firsts) == 4
+
+
+def test_events_that_share_a_commit_wait_in_no_circle(ops):
+    """What two services write together, by the same keys in any order, is no deadlock."""
+    at, together = datetime(2026, 11, 22, tzinfo=UTC), threading.Barrier(4)
+
+    def write(seed: int) -> int:
+        chance, accepted = random.Random(seed), 0
+        with psycopg.connect(ops, autocommit=True) as conn:
+            for turn in range(20):
+                together.wait(30)
+                batch = [
+                    (uuid4(), f"circle-{key}", uuid4().hex, "hash", "GYG", f"CIRCLE{key}", "CREATED", at, "{}", False)
+                    for key in chance.sample(range(turn * 20, turn * 20 + 20), 20)
+                ]
+                answers = conn.execute(log.ACCEPT, [list(column) for column in zip(*batch, strict=True)]).fetchall()
+                accepted += sum(outcome == "ACCEPTED" for outcome, _ in answers)
+        return accepted
+
+    with ThreadPoolExecutor(4) as writers:
+        assert sum(writers.map(write, range(4))) == 20 * 20
 
 
 def test_one_payload_that_postgres_cannot_hold_spoils_no_other(url, ops):

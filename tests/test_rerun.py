@@ -24,7 +24,13 @@ OTHERS = ("channel_registry", "catalog_product", "catalog_variant", "catalog_var
 
 @pytest.fixture(scope="module")
 def migrated() -> Iterator[Pipeline]:
-    with fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline:
+    with (
+        fresh(os.environ["TEST_PG_URL"], empty=True) as pipeline,
+        postgres.connect(os.environ["TEST_PG_URL"]) as elsewhere,
+    ):
+        # the server's other databases are at work: that is nothing to this one
+        elsewhere.execute("savepoint one")
+        elsewhere.execute("select pg_current_xact_id()")
         dbs = pipeline.databases
         sources.create(dbs.balisnap, dbs.bstadmin, bookings=300, seed=7, as_of=AS_OF)
         for outcome in pipeline.run("A", "E", AS_OF):

@@ -56,6 +56,8 @@ _HEADERS = {
 SAID = {
     "moved": "Done: the dead letter has been moved.",
     "replayed": "The replay was requested. The worker takes it within seconds; this page shows how it ends.",
+    "replayed-some": "The replay of what you had previewed was requested, and of nothing else. What follows is READY"
+    " too: it came since, or was not among the first. Look at it; then replay it, if it should be.",
     "decided": "Decided, and written to the ledger. Every later run obeys it.",
     "resolved": "Resolved. bstadmin's part goes there with the worker, within seconds.",
     "applied": "Settled by its rule, and written to the ledger.",
@@ -113,7 +115,7 @@ class Visit:
 
         def run() -> T:
             kept = _code() if self.request.method == "GET" else {}  # what is signed is of now
-            with ledger.acting(self.session.name), door.remembering(kept):
+            with ledger.acting(self.session.name, self.session.role), door.remembering(kept):
                 return work()
 
         return await asyncio.to_thread(run)

@@ -15,21 +15,12 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from core_api.database import Pool
 
 # sql/ingest/accept.sql
-_ACCEPT = "select a.outcome, a.answer from phase2.accept_event(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) as a"
-# the same for several, each in its turn: they share a round trip and a commit
-_ACCEPT_ALL = """
+ACCEPT = """
 select a.outcome, a.answer
-from unnest(
+from phase2.accept_events(
     %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::text[],
     %b::boolean[]
-) with ordinality as e (
-    event_key, idempotency_key, nonce, payload_hash, source, ref, event_type, event_time, payload, queued, place
-)
-cross join lateral phase2.accept_event(
-    e.event_key, e.idempotency_key, e.nonce, e.payload_hash, e.source, e.ref, e.event_type, e.event_time, e.payload,
-    e.queued
 ) as a
-order by e.place
 """
 _TOGETHER = 50  # events of one commit, at most
 _USE_NONCE = "select phase2.use_nonce(%s, %s, %s)"
@@ -58,7 +49,7 @@ PERSONAL = ("idempotencyKey", "nonce", "payload", "errorMessage")  # shown with 
 
 
 class Event(NamedTuple):
-    """What is written of a request: the arguments of phase2.accept_event, in their order."""
+    """What is written of a request: the arguments of phase2.accept_events, in their order."""
 
     event_key: UUID
     idempotency_key: str
@@ -80,10 +71,7 @@ class Accepted(NamedTuple):
 
 
 class Acceptor:
-    """Writes events to the log, one of each process. What comes while a commit is under way shares the next one.
-
-    One writer: a transaction that holds several keys can only be waited for in a circle by one of another process.
-    """
+    """Writes events to the log, one of each process. What comes while a commit is under way shares the next one."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -106,12 +94,10 @@ class Acceptor:
         while self._new:
             batch, self._new = self._new[:_TOGETHER], self._new[_TOGETHER:]
             try:
-                async with self._pool.connection() as conn:
-                    columns = [list(column) for column in zip(*(event for event, _ in batch), strict=True)]
-                    rows = await (await conn.execute(_ACCEPT_ALL, columns)).fetchall()
-                for (_, done), row in zip(batch, rows, strict=True):
+                found = await _ask(self._pool, [event for event, _ in batch])
+                for (_, done), accepted in zip(batch, found, strict=True):
                     if not done.done():  # who asked may be gone
-                        done.set_result(Accepted(*row))
+                        done.set_result(accepted)
             except Exception as error:
                 if not _decided_by_one(error, len(batch)):
                     for _, done in batch:
@@ -141,18 +127,16 @@ async def _settle(pool: Pool, event: Event, done: asyncio.Future[Accepted]) -> N
 
 
 async def _accept(pool: Pool, event: Event) -> Accepted:
-    """One event on its own. Tried again when its connection was lost, or when it and a batch of another process waited
-    for each other: accepting twice is accepting once."""
+    """One event on its own. Tried again when its connection was lost: accepting twice is accepting once."""
     for tries_left in (2, 1, 0):
         try:
-            found = await _ask(pool, event)
+            [found] = await _ask(pool, [event])
             break
         except psycopg.OperationalError as error:
             lost = error.sqlstate in _LOST and not isinstance(error, PoolTimeout | TooManyRequests | PoolClosed)
-            if not tries_left or not (lost or isinstance(error, psycopg.errors.DeadlockDetected)):
+            if not tries_left or not lost:
                 raise
-            if lost:
-                await pool.check()  # after a restart of the server no connection of the pool is alive
+            await pool.check()  # after a restart of the server no connection of the pool is alive
     if found.outcome == "KNOWN" and found.answer and found.answer["eventId"] == str(event.event_key):
         return Accepted("ACCEPTED", found.answer)  # a commit had reached the server, only its answer was lost
     return found
@@ -162,11 +146,10 @@ async def _accept(pool: Pool, event: Event) -> Accepted:
 _LOST = (None, "57P01", "57P02", "57P03", "08006", "08003")
 
 
-async def _ask(pool: Pool, event: Event) -> Accepted:
+async def _ask(pool: Pool, events: list[Event]) -> list[Accepted]:
+    columns = [list(column) for column in zip(*events, strict=True)]
     async with pool.connection() as conn:
-        row = await (await conn.execute(_ACCEPT, event)).fetchone()
-    assert row is not None
-    return Accepted(*row)
+        return [Accepted(*row) for row in await (await conn.execute(ACCEPT, columns)).fetchall()]
 
 
 async def use_nonce(pool: Pool, nonce: str, idempotency_key: str, payload_hash: str) -> bool:

@@ -1,8 +1,8 @@
 -- Accepting an event: one call, one transaction, one round trip. What it returns is committed before 202 is sent.
 --
 -- Each of the three unique keys is taken by an insert that waits for whoever holds it: nonce, idempotency key,
--- secondary key, always in this order and one of each, so that parallel requests are decided one after the other and
--- never wait in a circle.
+-- secondary key. Events that share a commit hold several of each, so accept_events takes a lock for every key first, all
+-- in one order: parallel requests are decided one after the other and never wait in a circle.
 
 create or replace function phase2.use_nonce(nonce text, idempotency_key text, payload_hash text) returns boolean
 language plpgsql
@@ -138,6 +138,59 @@ comment on function phase2.accept_event(
     uuid, text, text, text, text, text, text, timestamptz, text, boolean
 ) is
 'Outcome: ACCEPTED, KNOWN (with the first answer), NONCE_REUSED, KEY_REUSED, REF_BLANK or REF_TOO_LONG.';
+
+-- The arguments of accept_event, an array each.
+create or replace function phase2.accept_events(
+    event_keys uuid [],
+    idempotency_keys text [],
+    nonces text [],
+    payload_hashes text [],
+    sources text [],
+    refs text [],
+    event_types text [],
+    event_times timestamptz [],
+    payloads text [],
+    queued boolean []
+) returns table (outcome text, answer jsonb)
+language plpgsql
+as $$
+begin
+    perform pg_advisory_xact_lock(l.key)
+    from (
+        select hashtextextended('nonce ' || n.nonce, 0) as key from unnest(nonces) as n (nonce)
+        union
+        select hashtextextended('idempotency ' || i.idempotency_key, 0) as key
+        from unnest(idempotency_keys) as i (idempotency_key)
+        union
+        select hashtextextended(
+            concat_ws(
+                ' ', 'event', e.source, e.event_type, extract(epoch from date_trunc('second', e.event_time)),
+                rulebook.norm_ref(e.ref)
+            ),
+            0
+        ) as key
+        from unnest(sources, refs, event_types, event_times) as e (source, ref, event_type, event_time)
+        order by key
+    ) as l;
+
+    return query
+    select a.outcome, a.answer
+    from unnest(
+        event_keys, idempotency_keys, nonces, payload_hashes, sources, refs, event_types, event_times, payloads, queued
+    ) with ordinality as e (
+        event_key, idempotency_key, nonce, payload_hash, source, ref, event_type, event_time, payload, queued, place
+    )
+    cross join lateral phase2.accept_event(
+        e.event_key, e.idempotency_key, e.nonce, e.payload_hash, e.source, e.ref, e.event_type, e.event_time,
+        e.payload, e.queued
+    ) as a
+    order by e.place;
+end
+$$;
+comment on function phase2.accept_events(
+    uuid [], text [], text [], text [], text [], text [], text [], timestamptz [], text [], boolean []
+) is
+'Each event in its turn, as accept_event answers: they share a round trip and a commit.';
 
 -- What has served its time goes; rows that somebody holds wait for the next time.
 

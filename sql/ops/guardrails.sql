@@ -16,6 +16,15 @@ comment on table phase2.api_minutes is
 comment on column phase2.api_minutes.server_errors is
 'Answers from 500 on, but for those that say that a flag is off.';
 
+create table if not exists phase2.queue_minutes (
+    minute timestamptz not null,
+    pending bigint not null,
+    oldest_seconds numeric not null,
+    constraint queue_minutes_pkey primary key (minute)
+);
+comment on table phase2.queue_minutes is
+'How far ingestion was behind, at its worst in each minute; a minute without a row was looked at by nobody.';
+
 create table if not exists phase2.guardrail_log (
     guardrail text not null,
     at timestamptz not null,
