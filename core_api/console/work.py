@@ -342,11 +342,8 @@ async def conflict(visit: Visit) -> Response:
     one = await _conflict(visit)
     plans: list[tuple[str, playbook.Plan]] = []
     if visit.may("simulate") and one.status == "OPEN" and visit.core.bstadmin_url:
-        for keep in (None, *_KEEPS):
-            found = await visit.bridge(
-                lambda keep=keep: playbook.simulate(_databases(visit), conflict_id=one.conflict_id, keep=keep)
-            )
-            plans += [(keep or "rule", planned) for planned in found]
+        found = await visit.bridge(lambda: playbook.ways(_databases(visit), one))
+        plans = [(keep or "rule", planned) for keep, planned in found]
     return visit.page(
         "conflict.html.j2",
         one=one,
