@@ -403,6 +403,27 @@ def plan(
     )
 
 
+# what a person's choice of one side can write to the other
+_KEPT = {"note", "meeting_point", "package_id", "assigned_driver_id", "tour_date", "total_price", "currency_code"}
+
+
+def _ask_for_another_way(conflict: Conflict, keep: Keep) -> None:
+    """CouldNotRun where keeping one side would write nothing of a field to the other, and end the conflict even so."""
+    fields = sorted(field["field"] for field in conflict.fields if field["field"] not in _KEPT)
+    if not fields:
+        return
+    if "channel_code" in fields:
+        todo = (
+            "The channel is part of a booking's identity, which a run of batch D alone writes, as bstadmin's `source`"
+        )
+        todo += " says: correct that there if it is wrong, run D, then --keep both."
+    else:
+        todo = f"phase2 conflicts apply --rule {conflict.rule}, or --keep both, which leaves both as they are."
+    raise CouldNotRun(
+        f"--keep {keep} cannot write {', '.join(fields)}", where=f"conflict {conflict.conflict_id}", todo=todo
+    )
+
+
 def apply(
     databases: Databases,
     *,
@@ -416,7 +437,8 @@ def apply(
 
     APPLIED or RESOLVED; STALE (somebody wrote since it was compared: the next reconciliation looks again); WAITS (a
     person has to say which side stands); BUSY (a write of the booking has not ended); FROZEN (by another conflict of
-    the booking). bstadmin's part is an intent, which the worker takes there within seconds.
+    the booking). bstadmin's part is an intent, which the worker takes there within seconds. CouldNotRun: the side that
+    is kept cannot be written to the other (its channel, a status, finance).
     """
     outcomes: list[tuple[Plan, str]] = []
     with (
@@ -429,6 +451,8 @@ def apply(
             with conn.transaction():
                 conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"write:{one.booking_key}",))
                 planned = plan(conn, legacy, one, keep=keep, settle=settle)
+                if keep in ("core", "legacy") and planned.legacy_row:
+                    _ask_for_another_way(one, keep)
                 outcomes.append((planned, _settle(conn, planned, keep, reason)))
     return outcomes
 

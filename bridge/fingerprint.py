@@ -68,6 +68,7 @@ _LOGS = frozenset(
         "phase2.ops_reads",
         "phase2.parity_bookings",
         "phase2.parity_runs",
+        "phase2.parity_told",
         "phase2.pauses",
         "phase2.queue_minutes",
         "phase2.run_context",

@@ -160,6 +160,11 @@ def append(
     return _entry(row)
 
 
+def lock(conn: psycopg.Connection) -> None:
+    """Let nobody write an entry until this transaction ends."""
+    conn.execute("select pg_advisory_xact_lock(hashtextextended('phase2.ledger', 0))")
+
+
 def masked(body: Mapping[str, Any]) -> dict[str, Any]:
     """An entry's body with the mails and phones in the words of people hidden: whoever writes an entry asks this."""
     from bridge.reports.mask import mask_text  # reports read the ledger: a circle

@@ -1018,7 +1018,7 @@ order by 1, 2
 # What of a selector may vanish: a landing schema or a table that is made anew takes the views on it along.
 _VIEWS = {
     "ground": ("dbt_staging.stg_balisnap__bookings", "dbt_staging.stg_bstadmin__bookings"),
-    "ops_read": ("ops_read.shadow_bookings",),
+    "ops_read": ("ops_read.shadow_bookings", "ops_read.shadow_told", "ops_read.shadow_told_several"),
     "recon": (
         "dbt_recon.recon_global",
         "dbt_recon.kept_recon_c",

@@ -217,6 +217,29 @@ def test_the_same_number_in_another_currency_is_another_total(sides, databases, 
     undone(sides, databases, plan)
 
 
+@pytest.mark.parametrize(
+    ("behind", "rule", "says"),
+    [
+        ({"source": "BOKUN", "total_price": 80}, "booking_header", "channel_code.*run D, then --keep both"),
+        ({"status": "NO_SHOW"}, "ops_state", "ops_fulfillment_status.*apply --rule ops_state"),
+    ],
+)
+def test_a_side_that_cannot_be_written_is_refused_in_words_and_settles_nothing(sides, databases, behind, rule, says):
+    booking = sides.booking()
+    sides.write(booking, "sync")
+    sides.behind(booking, **behind)
+    assert check(databases).conflicts == {rule: 1}
+    key, held = the_one(sides, booking), (sides.ours(booking), sides.theirs(booking))
+    for keep in ("core", "legacy"):
+        with pytest.raises(CouldNotRun, match=says):
+            conflicts.apply(databases, conflict_id=key, keep=keep, reason="test", settle=NOW)
+    assert ([one for one, _ in sides.conflicts(booking)], held) == (
+        [rule],
+        (sides.ours(booking), sides.theirs(booking)),
+    )
+    assert conflicts.apply(databases, conflict_id=key, keep="both", reason="test", settle=NOW)[0][1] == "RESOLVED"
+
+
 def test_no_rule_changes_a_booking_that_another_conflict_has_frozen(sides, databases):
     booking = sides.booking()
     sides.write(booking, "sync")
