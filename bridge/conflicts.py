@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import psycopg
@@ -376,6 +376,15 @@ def simulate(
     ):
         chosen = listed(conn, rule=rule, conflict_id=conflict_id)
         return [plan(conn, legacy, one, keep=keep, settle=settle) for one in chosen if one.status == "OPEN"]
+
+
+def ways(databases: Databases, conflict: Conflict) -> list[tuple[Keep | None, Plan]]:
+    """Each way to settle a conflict, and what it would change: by its rule (None), or as a person keeps one side."""
+    with (
+        postgres.connect(databases.ops, application_name="phase2-conflicts", read_only=True) as conn,
+        postgres.connect(databases.bstadmin, application_name="phase2-conflicts", read_only=True) as legacy,
+    ):
+        return [(keep, plan(conn, legacy, conflict, keep=keep)) for keep in (None, *get_args(Keep))]
 
 
 def plan(
