@@ -90,7 +90,9 @@
         select
             n.booking_key,
             case
-                when {{ function('payment_status') }}(p.payment_status_v2, p.payment_status) in ('PAID', 'PARTIALLY_REFUNDED')
+                when
+                    {{ function('payment_status') }}(p.payment_status_v2, p.payment_status)
+                    in ('PAID', 'PARTIALLY_REFUNDED')
                     then jsonb_build_object('is_paid', true, 'paid_at', p.payment_date at time zone 'UTC')
                 else '{"is_paid": false}'
             end,
