@@ -130,8 +130,10 @@ def _with_work(url: str, ops: str, bstadmin: str) -> Shop:
             "insert into public.unmapped_queue (queue_key, queue_type, channel_code, source_system, source_table,"
             " source_pk, reason_code, reason_detail, status, payload, created_at)"
             " values (%s, 'PRODUCT_MAPPING', 'MANUAL', 'bstadmin', 'tour_packages', %s, 'MULTI_MATCH',"
-            " 'more than one product fits', 'OPEN', %s::jsonb, now() + %s * interval '1 s')",
-            key, f"9000{number}", json.dumps({"causes": [cause], "main_name": "Secret Guest"}), number,
+            " %s, 'OPEN', %s::jsonb, now() + %s * interval '1 s')",
+            key, f"9000{number}",
+            "package_name: more than one product fits" if number < 4 else f"said {EVIL} to wayan@hidden.test",
+            json.dumps({"causes": [cause], "main_name": "Secret Guest"}), number,
         )  # fmt: skip
         shop.queue.append(key)
     both = Sides(ops, bstadmin)
@@ -222,10 +224,12 @@ def by_mouse(page: Page, selector: str) -> None:
 def by_keyboard(page: Page, selector: str) -> None:
     """Walk there with Tab, as somebody without a mouse does; what cannot be reached is not there."""
     target = page.locator(selector).first
+    radio = target.get_attribute("name") if target.get_attribute("type") == "radio" else None
     for _ in range(150):
         if target.evaluate("e => e === document.activeElement"):
             break
-        page.keyboard.press("Tab")
+        among = radio and page.evaluate("document.activeElement.name") == radio
+        page.keyboard.press("ArrowDown" if among else "Tab")
     else:
         raise AssertionError(f"no way to {selector} by keyboard")
     kind = target.evaluate("e => (e.type || e.tagName).toLowerCase()")
@@ -282,6 +286,30 @@ def test_stopping_and_lifting(browser: Browser, shop: Shop, hand: Hand) -> None:
         ("stop", "kadek", "Ops Lead", "the shop sells twice"),
         ("resume", "kadek", "Ops Lead", "mended"),
     ]
+
+
+def test_a_guardrail_s_stop_is_read_and_lifted(browser: Browser, shop: Shop, hand: Hand) -> None:
+    """What was measured and drawn, what to check; and from there to where a person lifts it."""
+    shop.sql(
+        "insert into phase2.guardrail_log (guardrail, at, status, value, threshold, batch, words)"
+        " select 'api-5xx', now() - n * interval '5 minutes', case n when 0 then 'BREACH' else 'OK' end,"
+        " case n when 0 then 0.2 else 0.001 end, 0.015, 'F', '20 % of 400 answers' from generate_series(0, 3) as n"
+    )
+    with postgres.connect(shop.ops, autocommit=True) as conn:
+        stop.ask(conn, "API 5xx: 20 % of 400 answers", subject="api-5xx", batch="F", actor="guardrail")
+    with at(browser, shop, role="Tech Lead") as page:
+        page.goto("/console")
+        hand(page, 'nav a[href="/console/guardrails"]')
+        page.get_by_role("alert").get_by_text("API 5xx: 20 % of 400 answers").wait_for()
+        row = page.get_by_role("row", name=re.compile("G-03"))
+        row.get_by_role("img", name=re.compile("4 measurements, 1 beyond its limit")).wait_for()
+        row.get_by_text("BREACH").wait_for()
+        assert len(row.get_by_role("cell").last.inner_text()) > 20, "what to check"
+        hand(page, "[role=alert] a[href='/console']")
+        page.fill("#resume-reason", "the deploy was taken back")
+        hand(page, "button.danger")
+        said(page, "lifted")
+    shop.sql("delete from phase2.guardrail_log")
 
 
 def test_a_batch_shows_its_gates_and_gives_its_report(browser: Browser, shop: Shop, hand: Hand) -> None:
@@ -440,16 +468,21 @@ def test_what_was_previewed_is_replayed_and_nothing_else(browser: Browser, shop:
 def test_the_queue_is_decided_one_by_one_and_together(browser: Browser, shop: Shop, hand: Hand) -> None:
     first, *more = shop.queue[:1] if hand is by_mouse else shop.queue[1:4]
     with at(browser, shop, role="Ops Lead") as page:
-        page.goto("/console/queue?type=PRODUCT_MAPPING&reason=MULTI_MATCH")
+        page.goto("/console/queue")
+        hand(page, "a:has-text('Product: more than one fits')")
+        page.get_by_text("package name: more than one product fits").first.wait_for()
+        alike = page.get_by_role("region", name="Rows").get_by_role("row")
+        assert alike.count() == 1 + (4 if not more else 3), "those of this reason, and no other"
         hand(page, f'a[href="/console/queue/{first}"]')
         page.get_by_text("Matches by slug").wait_for()
         page.fill("#choose-reason", "the same tour")
         hand(page, "button[name=entity]")
         said(page, "Decided")
         if more:
-            page.goto("/console/queue?type=PRODUCT_MAPPING&reason=MULTI_MATCH")
-            for key in more:
-                hand(page, f"input[value='{key}']")
+            page.goto("/console/queue")
+            hand(page, "a:has-text('Product: more than one fits')")
+            hand(page, f"input[type=checkbox][value='{more[0]}']")
+            hand(page, "input[name=all]")
             page.select_option("#status", "CLOSED")
             page.fill("#decide-reason", "never sold")
             hand(page, "button:text-is('Decide')")
@@ -490,16 +523,16 @@ def test_a_write_that_was_refused_later_is_shown_until_its_writer_was_told(
     assert shop.sql(told, str(key)) == [("ayu", "by phone")]
 
 
-def test_a_conflict_is_simulated_and_settled(browser: Browser, shop: Shop) -> None:
+def test_a_conflict_is_simulated_and_settled(browser: Browser, shop: Shop, hand: Hand) -> None:
     with at(browser, shop, role="Ops Lead") as page:
         page.goto("/console/conflicts")
         assert page.get_by_text(re.compile(r"\d+ min left")).count()
-        by_keyboard(page, f'a[href="/console/conflicts/{shop.conflict}"]')
+        hand(page, f'a[href="/console/conflicts/{shop.conflict}"]')
         page.get_by_role("region", name="What each way would change").wait_for()
         assert "note" in page.get_by_role("row", name=re.compile("keep bstadmin")).inner_text()
-        by_mouse(page, "input[value=both]")
+        hand(page, "input[value=both]")
         page.fill("#resolve-reason", "both are right")
-        by_keyboard(page, "button:text-is('Settle')")
+        hand(page, "button:text-is('Settle')")
         said(page, "Resolved")
     assert shop.entries("conflict")[-1].actor == "ayu"
     shop.sql("update phase2.conflicts set status = 'OPEN', after = null, ended_at = null where conflict_id = %s",

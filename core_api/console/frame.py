@@ -84,7 +84,7 @@ class Visit:
     core: Core
     session: Session
     form: Mapping[str, str] = field(default_factory=dict)
-    chosen: tuple[str, ...] = ()  # every field named `key`
+    chosen: tuple[str, ...] = ()  # every field named `key`; with a mark at `all` every one named `shown` too
 
     @property
     def admin(self) -> Admin:
@@ -277,8 +277,10 @@ async def _serve(place: Place, visit: Visit, known: Session | None) -> Response:
             raise Refused(
                 403, "FORBIDDEN", "this form is not one of your session: open the page again, and send it anew"
             )
-        chosen = tuple(value for name, value in fields if name == "key")
-        visit = Visit(request, visit.core, known, dict(fields), chosen)
+        form = dict(fields)
+        marks = ("key", "shown") if form.get("all") else ("key",)
+        chosen = tuple(dict.fromkeys(value for name, value in fields if name in marks))
+        visit = Visit(request, visit.core, known, form, chosen)
     return await place.handler(visit)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -208,7 +209,9 @@ async def replay_ready(visit: Visit) -> Response:
 @page("/console/queue")
 async def queue(visit: Visit) -> Response:
     """What no run could map: alike rows together, and one by one."""
-    status, kind, channel, reason = (visit.asked(name) for name in ("status", "type", "channel", "reason"))
+    status, kind, channel, reason, detail = (
+        visit.asked(name) for name in ("status", "type", "channel", "reason", "detail")
+    )
     pool, cursor = visit.core.pool, _cursor(visit)
     groups, found = await asyncio.gather(
         mappings.alike(pool),
@@ -218,13 +221,15 @@ async def queue(visit: Visit) -> Response:
             queue_type=kind,
             channel=channel,
             reason_code=reason,
+            detail=detail,
             cursor=cursor,
         ),
     )
     return visit.page(
         "queue.html.j2",
-        groups=groups,
-        items=[row | {"reasonDetail": mask_text(row["reasonDetail"] or "")} for row in found["items"]],
+        groups=[_in_words(row) for row in groups],
+        items=[_in_words(row) for row in found["items"]],
+        words=_WORDS,
         following=found["nextCursor"],
         statuses=tuple(mappings.TRANSITIONS),
     )
@@ -243,7 +248,7 @@ async def queue_row(visit: Visit) -> Response:
     ]
     return visit.page(
         "queue_row.html.j2",
-        row=row | {"reasonDetail": mask_text(row["reasonDetail"] or "")},
+        row=_in_words(row),
         address=f"{row['sourceSystem']}:{row['sourceTable']}:{row['sourcePk']}",
         causes=[mask({name: said for name, said in cause.items() if name != "candidates"}) for cause in causes],
         candidates=candidates,
@@ -272,6 +277,30 @@ async def decide(visit: Visit) -> Response:
     decision = mappings.Decision(status=status, resolution=resolution, reason=visit.reason)  # type: ignore[arg-type]
     await mappings.decide_all(visit.core.pool, visit.admin, keys, decision)
     return visit.to(f"/console/queue/{keys[0]}" if len(keys) == 1 else "/console/queue", "decided")
+
+
+# mapping 2 and 3.9 for people: what a row is about, and why no run could decide it
+_WORDS = {
+    "PRODUCT_MAPPING": "Product",
+    "VARIANT_MAPPING": "Variant",
+    "PAYMENT_LINK": "Payment",
+    "BOOKING_REVIEW": "Booking",
+    "CATALOG_EXTENDED_METADATA": "Catalog details",
+    "NO_MATCH": "belongs to nothing that is known",
+    "MULTI_MATCH": "more than one fits, or they contradict each other",
+    "INVALID_SOURCE": "a value of the source cannot be used as it is",
+}
+_FIELD = re.compile(r"^([a-z][a-z0-9_]*): ")
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, Any]:
+    """A row, or a group, as people read it: what it is about, why (`reasons`, one each), mails and phones hidden."""
+    parts = filter(None, mask_text(row["reasonDetail"] or "").split("; "))
+    return row | {
+        "about": _WORDS.get(row["queueType"], row["queueType"]),
+        "why": _WORDS.get(row["reasonCode"], row["reasonCode"]),
+        "reasons": [_FIELD.sub(lambda found: found[0].replace("_", " "), part) for part in parts],
+    }
 
 
 def _causes(payload: Any) -> list[dict[str, Any]]:
@@ -313,11 +342,8 @@ async def conflict(visit: Visit) -> Response:
     one = await _conflict(visit)
     plans: list[tuple[str, playbook.Plan]] = []
     if visit.may("simulate") and one.status == "OPEN" and visit.core.bstadmin_url:
-        for keep in (None, *_KEEPS):
-            found = await visit.bridge(
-                lambda keep=keep: playbook.simulate(_databases(visit), conflict_id=one.conflict_id, keep=keep)
-            )
-            plans += [(keep or "rule", planned) for planned in found]
+        found = await visit.bridge(lambda: playbook.ways(_databases(visit), one))
+        plans = [(keep or "rule", planned) for keep, planned in found]
     return visit.page(
         "conflict.html.j2",
         one=one,

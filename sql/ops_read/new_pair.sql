@@ -82,8 +82,9 @@ from (
                 where t.booking_key = b.booking_key
             )
         ) as _told,
-        exists (
-            select 1 from phase2.told_since as t
+        (
+            select count(*) > 0
+            from phase2.told_since as t
             where t.booking_key = b.booking_key
         ) as _is_ingested
     from ops_read.ops_bookings as b
