@@ -48,6 +48,16 @@ def tell(conn: psycopg.Connection, event: str, subject: str, about: str, said: M
     return not tries or error is None
 
 
+def tell_unkept(event: str, subject: str, said: Mapping[str, Any]) -> None:
+    """Tell of it while there is no ledger to remember that: each time, for a receiver the same one for an hour."""
+    _log.error("%s: %s", event, said.get("words", ""), extra={"said": {"event": event, **said}})
+    url = settings().phase2_alert_url
+    if url:
+        about = f"{datetime.now(UTC):%Y-%m-%d %H} h"
+        if error := _post(url.get_secret_value(), {"event": event, "subject": subject, "about": about, **said}):
+            _log.error("nobody was told: %s", error)
+
+
 def _post(url: str, content: Mapping[str, Any]) -> str | None:
     """Send it, signed; what went wrong, in a word."""
     body = json.dumps(content, separators=(",", ":"), default=str).encode()

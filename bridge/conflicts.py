@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import psycopg
@@ -30,7 +30,9 @@ _WINDOW = """
 select coalesce(max(c.window_to), %(to)s - interval '1 hour') from phase2.write_checks as c where c.window_to <= %(to)s
 """
 # Bookings written in the window here, or changed there meanwhile; and those in conflict. Until the flag is on for all,
-# others may still write to bstadmin alone: then of the changed ones those that the core API has ever written to.
+# others may still write to bstadmin alone: then of the changed ones those that the core API has ever written to. Of
+# payments those that came after a later one, which is all that is asked of them: a batch that writes a booking's
+# payments together, however many bookings it writes, brings none in.
 _BOOKINGS = """
 with bookings as (
     select i.booking_key from phase2.write_intents as i
@@ -41,6 +43,14 @@ with bookings as (
         r.entity_type = 'BOOKING' and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
         and r.external_ref = any(%(changed)s::text[])
         and (%(all)s or exists (select 1 from phase2.write_intents as i where i.booking_key = r.entity_key))
+    union
+    select p.booking_key from public.payment_event as p
+    where
+        p.created_at >= %(from)s and p.created_at < %(to)s
+        and exists (
+            select 1 from public.payment_event as o
+            where o.booking_key = p.booking_key and o.created_at < p.created_at and o.payment_time > p.payment_time
+        )
     union
     select c.booking_key from phase2.conflicts as c where c.status = 'OPEN'
 )
@@ -207,6 +217,8 @@ def shown(name: str, value: Any) -> Any:
 def reconcile(databases: Databases, *, until: datetime | None = None, settle: timedelta = SETTLE) -> Check:
     """Compare both sides of every booking written since the last time (else an hour); open what the playbook knows.
 
+    Of a booking that bstadmin does not hold there is no other side: only the order of its payments is looked at.
+
     A booking header that differs is frozen by that. What does not differ any more is closed, unless it is frozen.
     """
     to = (until or datetime.now(UTC)) - settle
@@ -224,12 +236,11 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         everyone = flag.enabled and flag.rollout.percentage >= 100 and not flag.rollout.modules
         asked = {"from": since, "to": to, "changed": [str(row[0]) for row in rows], "all": everyone}
         pairs = conn.execute(_BOOKINGS, asked).fetchall()
-        known = [pair for pair in pairs if pair[1] is not None]
-        theirs = _read(legacy, known)
+        theirs = _read(legacy, [pair for pair in pairs if pair[1] is not None])
         late = {row[0] for row in conn.execute(_NOT_ENDED, (to,)).fetchall()}
         found: dict[str, int] = {}
         mismatched = set(late)
-        for key in sorted({key for key, _ in known}):
+        for key in sorted({key for key, _ in pairs}):
             for rule in _compare(conn, legacy, key, theirs.get(key), settle):
                 found[rule] = found.get(rule, 0) + 1
                 mismatched.add(key)
@@ -367,6 +378,15 @@ def simulate(
         return [plan(conn, legacy, one, keep=keep, settle=settle) for one in chosen if one.status == "OPEN"]
 
 
+def ways(databases: Databases, conflict: Conflict) -> list[tuple[Keep | None, Plan]]:
+    """Each way to settle a conflict, and what it would change: by its rule (None), or as a person keeps one side."""
+    with (
+        postgres.connect(databases.ops, application_name="phase2-conflicts", read_only=True) as conn,
+        postgres.connect(databases.bstadmin, application_name="phase2-conflicts", read_only=True) as legacy,
+    ):
+        return [(keep, plan(conn, legacy, conflict, keep=keep)) for keep in (None, *get_args(Keep))]
+
+
 def plan(
     conn: psycopg.Connection,
     legacy: psycopg.Connection,
@@ -394,6 +414,27 @@ def plan(
     )
 
 
+# what a person's choice of one side can write to the other
+_KEPT = {"note", "meeting_point", "package_id", "assigned_driver_id", "tour_date", "total_price", "currency_code"}
+
+
+def _ask_for_another_way(conflict: Conflict, keep: Keep) -> None:
+    """CouldNotRun where keeping one side would write nothing of a field to the other, and end the conflict even so."""
+    fields = sorted(field["field"] for field in conflict.fields if field["field"] not in _KEPT)
+    if not fields:
+        return
+    if "channel_code" in fields:
+        todo = (
+            "The channel is part of a booking's identity, which a run of batch D alone writes, as bstadmin's `source`"
+        )
+        todo += " says: correct that there if it is wrong, run D, then --keep both."
+    else:
+        todo = f"phase2 conflicts apply --rule {conflict.rule}, or --keep both, which leaves both as they are."
+    raise CouldNotRun(
+        f"--keep {keep} cannot write {', '.join(fields)}", where=f"conflict {conflict.conflict_id}", todo=todo
+    )
+
+
 def apply(
     databases: Databases,
     *,
@@ -407,7 +448,8 @@ def apply(
 
     APPLIED or RESOLVED; STALE (somebody wrote since it was compared: the next reconciliation looks again); WAITS (a
     person has to say which side stands); BUSY (a write of the booking has not ended); FROZEN (by another conflict of
-    the booking). bstadmin's part is an intent, which the worker takes there within seconds.
+    the booking). bstadmin's part is an intent, which the worker takes there within seconds. CouldNotRun: the side that
+    is kept cannot be written to the other (its channel, a status, finance).
     """
     outcomes: list[tuple[Plan, str]] = []
     with (
@@ -420,6 +462,8 @@ def apply(
             with conn.transaction():
                 conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"write:{one.booking_key}",))
                 planned = plan(conn, legacy, one, keep=keep, settle=settle)
+                if keep in ("core", "legacy") and planned.legacy_row:
+                    _ask_for_another_way(one, keep)
                 outcomes.append((planned, _settle(conn, planned, keep, reason)))
     return outcomes
 
@@ -502,9 +546,9 @@ def undo(databases: Databases, conflict_id: UUID, *, reason: str) -> Plan:
         assert row is not None
         before, after, held = row
         if (
-            theirs is None
+            (theirs is None and one.rule != "payment")
             or any(held[n] != v for n, v in after["core"].items())
-            or any(theirs[n] != v for n, v in after["legacy"].items())
+            or any((theirs or {}).get(n) != v for n, v in after["legacy"].items())
         ):
             raise CouldNotRun(
                 "somebody has written there since, or bstadmin has not got it yet",
@@ -521,7 +565,7 @@ def undo(databases: Databases, conflict_id: UUID, *, reason: str) -> Plan:
             one,
             False,
             {name: (held[name], value) for name, value in before["core"].items()},
-            {name: (theirs[name], value) for name, value in before["legacy"].items()},
+            {name: ((theirs or {}).get(name), value) for name, value in before["legacy"].items()},
             theirs,
         )
         if _write(conn, planned, "OPEN", reason) != "DONE":

@@ -46,7 +46,7 @@ _OF_BATCH: dict[str, tuple[str, ...]] = {
     "F": ("models/recon/batch_f/*",),
     "G": (
         *("models/ops_read/*", "models/shadow/*", "models/recon/batch_g/*"),
-        *("macros/read_differences.sql", "seeds/approved_differences.csv"),
+        *("macros/read_differences.sql", "macros/read_told.sql", "seeds/approved_differences.csv"),
     ),
     "H": ("models/recon/batch_h/*",),
 }

@@ -202,12 +202,6 @@ def change(
         rows = read(conn)
         before = rows.get(flag)
         after = Row(enabled, rollout or (before.rollout if before else Rollout()))
-        if opens_more(in_force(flag, rows), after) and (stops := stop.standing(conn)):
-            raise CouldNotRun(
-                f"nothing is switched on while the migration is stopped: {'; '.join(map(str, stops))}",
-                where=flag,
-                todo=f"{stop.HOW_TO_LIFT}. Off, or for fewer, is possible.",
-            )
         conn.execute(
             "insert into phase2.flags as f (flag, enabled, rollout, reason, changed_by) values (%s, %s, %s, %s, %s)"
             " on conflict (flag) do update set enabled = excluded.enabled, rollout = excluded.rollout,"
@@ -225,6 +219,13 @@ def change(
             actor=actor,
             body={"before": _told(before), "after": _told(after), "reason": reason},
         )
+        # asked last, when the ledger is ours: a stop is in it by now, or comes after this and finds the flag on
+        if opens_more(in_force(flag, rows), after) and (stops := stop.standing(conn)):
+            raise CouldNotRun(
+                f"nothing is switched on while the migration is stopped: {'; '.join(map(str, stops))}",
+                where=flag,
+                todo=f"{stop.HOW_TO_LIFT}. Off, or for fewer, is possible.",
+            )
 
 
 def _told(row: Row | None) -> dict[str, Any] | None:

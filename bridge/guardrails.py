@@ -9,6 +9,8 @@ that one that was killed or refused is taken up by the next look. Only a person 
 from __future__ import annotations
 
 import csv
+import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -42,12 +44,17 @@ SETTLED = timedelta(minutes=30)  # a booking of the public web is given this lon
 _PART = {"ingest": "F", "reads": "G", "writes": "H", "event": "F", "write": "H"}
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _SECONDS = 60  # the longest that a measure may take
+_NAMED = 1000  # keys that a measurement keeps
+_STRANGE = 0.0001  # what is less probable than this in an hour calls for a person
+_log = logging.getLogger("phase2.guardrails")
 
 
 @dataclass(frozen=True)
 class Guardrail:
     """One row of guardrails.csv. `stop` and `alarm`: how many of how many measurements. `chance`: a ratio over its
-    limit is a breach when the limit itself would give so many with less than this probability; 1: whenever it is over.
+    limit is a breach when healthy traffic would give so many with less than this probability; 1: whenever it is over.
+    `usual`: the share of failures of healthy traffic, where that is not measured. `least`: what is needed to judge,
+    docs/guardrails.md says of what.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Guardrail:
     threshold: float
     unit: str
     chance: float
+    usual: float
     least: int
     stop: tuple[int, int]
     alarm: tuple[int, int]
@@ -110,6 +118,7 @@ def guardrails() -> Mapping[str, Guardrail]:
             threshold=float(gate["threshold"] if gate else row["threshold"]),
             unit=row["unit"],
             chance=float(row["chance"]),
+            usual=float(row["usual"] or 0),
             least=int(row["least"]),
             stop=times(row["stop"]),
             alarm=times(row["alarm"]),
@@ -135,7 +144,7 @@ def measure(dbs: Databases, *, at: datetime | None = None) -> tuple[Reading, ...
     """Measure every guardrail, and keep what was found. One that cannot be measured says so; nothing is raised."""
     with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
         conn.execute("select set_config('statement_timeout', %s, false)", (f"{_SECONDS}s",))
-        moment = at or datetime.now(UTC)
+        moment = at or _now(conn)
         on, since = active(conn), _since(conn)
         found = tuple(
             _judged(guardrails()[name], moment, lambda one=one: one(conn, dbs, moment, since), on)
@@ -143,6 +152,13 @@ def measure(dbs: Databases, *, at: datetime | None = None) -> tuple[Reading, ...
         )
         _keep(conn, found)
     return found
+
+
+def _now(conn: psycopg.Connection) -> datetime:
+    """By the database's clock, as all that is measured: this machine's may go wrong, and back."""
+    row = conn.execute("select now()").fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _since(conn: psycopg.Connection) -> datetime:
@@ -153,14 +169,16 @@ def _since(conn: psycopg.Connection) -> datetime:
 
 @dataclass(frozen=True)
 class _Count:
-    """What a measure counted. `limit`: at what share of failures the limit lies, where that is not the threshold."""
+    """What a measure counted. `by_chance`: how probable so many failures are in healthy traffic. `too_little`: why it
+    says nothing; `blind`: why it should, and cannot."""
 
     failed: int
     of: int | None
     part: str = ""
-    limit: float | None = None
+    by_chance: float = 0.0
     value: float | None = None
     too_little: str = ""
+    blind: str = ""
     words: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
@@ -172,34 +190,41 @@ class _Blind(Exception):
 def _judged(
     guardrail: Guardrail, at: datetime, counted: Callable[[], Sequence[_Count]], on: Sequence[str] = ()
 ) -> Reading:
-    """The reading of a guardrail: of its parts the worst."""
+    """The reading of a guardrail: of its parts the worst, and which of the others say nothing."""
     try:
         parts = [(_status(guardrail, part), part) for part in counted()]
     except (_Blind, CouldNotRun) as why:
         return Reading(guardrail.name, at, "NOT_MEASURED", str(why))
     except psycopg.Error as error:
         return Reading(guardrail.name, at, "NOT_MEASURED", plain(error))
-    order = {"BREACH": 0, "OK": 1, "TOO_LITTLE": 2}
-    status, worst = min(parts, key=lambda one: (order[one[0]], -(_value(guardrail, one[1]) or 0)))
-    # over its limit, but maybe by chance: nothing is right, and nothing is wrong yet
-    doubtful = [p for s, p in parts if s == "TOO_LITTLE" and (_value(guardrail, p) or 0) > guardrail.threshold]
-    if status == "OK" and doubtful:
-        status, worst = "TOO_LITTLE", doubtful[0]
-    batch = {"part": _PART.get(worst.part, "F"), "latest": on[-1] if on else "F"}.get(guardrail.batch, guardrail.batch)
+    except Exception as error:  # whatever is wrong with one, the others are measured, and the stop is kept
+        _log.exception("guardrail %s", guardrail.name)
+        return Reading(guardrail.name, at, "NOT_MEASURED", type(error).__name__)
+    status, worst = min(parts, key=lambda one: _order(guardrail, *one))
+    if status == "NOT_MEASURED":
+        return Reading(guardrail.name, at, status, worst.blind, detail=worst.detail)
     words = worst.too_little or worst.words
     if status == "TOO_LITTLE" and not worst.too_little:
         words += "; too few to tell it from chance"
+    said = [(worst.part, words), *((p.part, p.too_little) for s, p in parts if p is not worst and s == "TOO_LITTLE")]
     return Reading(
         guardrail.name,
         at,
         status,
-        f"{worst.part}: {words}" if worst.part else words,
+        "; ".join(f"{part}: {words}" if part else words for part, words in said if words),
         _value(guardrail, worst),
         worst.failed,
         worst.of,
-        batch,
+        {"part": _PART.get(worst.part, "F"), "latest": on[-1] if on else "F"}.get(guardrail.batch, guardrail.batch),
         worst.detail,
     )
+
+
+def _order(guardrail: Guardrail, status: Status, counted: _Count) -> tuple[int, float]:
+    """What says most comes first: over its limit but maybe by chance is neither right nor wrong yet, and before OK."""
+    value = _value(guardrail, counted) or 0.0
+    doubtful = status == "TOO_LITTLE" and value > guardrail.threshold
+    return ({"BREACH": 0, "NOT_MEASURED": 1, "OK": 3, "TOO_LITTLE": 2 if doubtful else 4}[status], -value)
 
 
 def _value(guardrail: Guardrail, counted: _Count) -> float | None:
@@ -212,31 +237,45 @@ def _value(guardrail: Guardrail, counted: _Count) -> float | None:
 
 def _status(guardrail: Guardrail, counted: _Count) -> Status:
     value = _value(guardrail, counted)
+    if counted.blind:
+        return "NOT_MEASURED"
     if counted.too_little or value is None:
         return "TOO_LITTLE"
     if value <= guardrail.threshold:
         return "OK"
-    if guardrail.unit == "count" or guardrail.chance >= 1:
-        return "BREACH"
-    limit = guardrail.threshold if counted.limit is None else counted.limit
-    by_chance = 1 - at_most(counted.failed - 1, counted.of or 0, limit)
-    return "BREACH" if by_chance < guardrail.chance else "TOO_LITTLE"
+    return "BREACH" if counted.by_chance < guardrail.chance else "TOO_LITTLE"
+
+
+def at_least(failed: int, of: int, failed_else: int, of_else: int) -> float:
+    """The probability that of all failures here and elsewhere so many or more fall here, if it is all the same where
+    (Fisher's exact test, one-sided)."""
+
+    def ways(of: int, chosen: int) -> float:
+        return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
+
+    failures, every = failed + failed_else, of + of_else
+    return sum(
+        math.exp(ways(failures, n) + ways(every - failures, of - n) - ways(every, of))
+        for n in range(max(failed, of - (every - failures)), min(failures, of) + 1)
+    )
 
 
 def _api(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
     rows = conn.execute("select * from phase2.guardrail_api(%s, %s)", ([at], since)).fetchall()
     if not any(heard for _, _, heard, _, _ in rows):
-        raise _Blind("no process of the core API has counted its answers for 15 minutes: is it up, on this database?")
+        raise _Blind("no process of the core API has counted its answers for 5 minutes: is it up, on this database?")
     return [api_count(part, requests, errors) for _, part, _, requests, errors in rows]
 
 
 def api_count(part: str, requests: int, errors: int) -> _Count:
     """One part of the core path in 15 minutes."""
+    guardrail = guardrails()["api-5xx"]
     words = f"{errors} of {requests} answers in 15 minutes were server errors"
-    least, few = guardrails()["api-5xx"].least, "" if requests else "no request in 15 minutes"
-    if errors and requests < least:
-        few = f"{words}; {least} answers are needed"
-    return _Count(errors, requests, part, too_little=few, words=words)
+    few = "" if requests else "no request in 15 minutes"
+    if 0 < errors < guardrail.least and errors > requests * guardrail.threshold:
+        few = f"{words}; fewer than {guardrail.least} may be one person's"
+    by_chance = 1 - at_most(errors - 1, requests, guardrail.usual)
+    return _Count(errors, requests, part, by_chance=by_chance, too_little=few, words=words)
 
 
 # Of the newest bookings; they are many, and nothing but the primary key tells where the last days begin.
@@ -250,7 +289,7 @@ cross join lateral (
     from public."Payment" as p where p.booking_id = b.booking_id
 ) as p (payments)
 where
-    b.booking_id >= %(first)s and b.created_at > %(at)s::timestamptz at time zone 'UTC' - interval '9 days'
+    b.booking_id >= %(first)s and b.created_at > %(at)s::timestamptz at time zone 'UTC' - interval '11 days'
     and b.created_at <= %(at)s::timestamptz at time zone 'UTC'
 group by 1, 2, 3, 4
 """
@@ -270,7 +309,7 @@ def _bookings(conn: psycopg.Connection, dbs: Databases, at: datetime, since: dat
 
 
 def booking_groups(balisnap: str, at: datetime, first: int = 0) -> list[dict[str, Any]]:
-    """Bookings of the nine days up to a moment, from a booking id on: by five minutes and what their statuses say."""
+    """Bookings of the eleven days up to a moment, from a booking id on: by five minutes and what their statuses say."""
     with postgres.connect(balisnap, application_name="phase2-guardrails", read_only=True) as source:
         source.execute("select set_config('statement_timeout', %s, false)", (f"{_SECONDS}s",))
         rows = source.execute(_BOOKINGS, {"at": at, "first": first}).fetchall()
@@ -279,24 +318,32 @@ def booking_groups(balisnap: str, at: datetime, first: int = 0) -> list[dict[str
 
 
 def booking_count(
-    hours: int, bookings: int, failed: int, baseline: int, baseline_failed: int, detail: Mapping[str, Any] = {}
+    hours: int,
+    bookings: int,
+    failed: int,
+    baseline: int,
+    baseline_failed: int,
+    quietest: int,
+    detail: Mapping[str, Any] = {},
 ) -> _Count:
-    """The bookings of one window against those of seven days."""
+    """The bookings of one window against those of seven days; `quietest`: how many the same hours had at the least."""
     guardrail = guardrails()["public-booking-success"]
-    window = "hour" if hours == 1 else "day"
+    window = {1: "hour", 24: "day"}.get(hours, f"{hours // 24} days")
     usual = 1 - baseline_failed / baseline if baseline else 0.0
     if baseline < guardrail.least or not usual:
         few = f"a baseline of {baseline} bookings in 7 days, {usual:.0%} of them paid"
         return _Count(failed, bookings, too_little=few, detail=detail)
     if not bookings:
-        expected = baseline / 168 * hours
-        none = f"no booking in the last {window}, where {expected:.0f} are usual"
-        return _Count(0, 0, too_little=none, detail=detail)
+        none = f"no booking in the last {window}"
+        if math.exp(-quietest) < _STRANGE:
+            none += f", where each of the seven days before had {quietest} or more: can anybody book?"
+            return _Count(0, 0, blind=none, detail=detail)
+        return _Count(0, 0, too_little=f"{none}, where {baseline / 168 * hours:.0f} are usual", detail=detail)
     rate = 1 - failed / bookings
     return _Count(
         failed,
         bookings,
-        limit=1 - usual * (1 - guardrail.threshold),
+        by_chance=at_least(failed, bookings, baseline_failed, baseline),
         value=max(0.0, 1 - rate / usual),
         words=f"{rate:.1%} of {bookings} bookings of the last {window} were paid, {usual:.1%} of {baseline} in 7 days",
         detail=detail,
@@ -304,8 +351,8 @@ def booking_count(
 
 
 def _duplicates(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
-    rows = conn.execute("select d.key::text from dbt_recon.recon_duplicate_bookings as d order by 1 limit 101")
-    return [_listed(rows.fetchall(), "bookings are there twice")]
+    rows = conn.execute("select d.key::text from dbt_recon.recon_duplicate_bookings as d order by 1 limit 5000")
+    return [_listed(conn, "duplicate-bookings", since, rows, "bookings are there twice")]
 
 
 def _dead_letters(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
@@ -322,29 +369,50 @@ def dead_letter_count(came: int, went: int, decreased: bool) -> _Count:
 
 
 def _payments(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
-    row = conn.execute("select * from phase2.guardrail_payments(%s, %s)", (at, since)).fetchone()
-    sampled, keys = row or (0, [])
-    least = guardrails()["payment-mismatch"].least
-    few = f"{sampled} bookings changed in a day, {least} are needed" if sampled < least else ""
-    words = f"payments contradict {len(keys)} of {sampled} bookings that changed in a day"
-    detail = {"keys": [str(key) for key in keys]}
-    return [_Count(len(keys), sampled, too_little=few, words=words, detail=detail)]
+    rows = conn.execute("select * from phase2.guardrail_payments(%s, %s)", ([at], since)).fetchall()
+    return [payment_count(*row[1:]) for row in rows]
+
+
+def payment_count(sampled: int, mismatched: Sequence[Any]) -> _Count:
+    """The sample of one day. A single contradiction of few bookings may be anything."""
+    guardrail, found = guardrails()["payment-mismatch"], len(mismatched)
+    words = f"payments contradict {found} of {sampled} bookings that changed in a day"
+    alone = found == 1 and sampled * guardrail.threshold < 1
+    few = f"{words}; one alone stops nothing" if alone else ""
+    if not found and sampled < guardrail.least:
+        few = f"{words}; {guardrail.least} are needed"
+    detail = {"keys": [str(key) for key in mismatched]}
+    return _Count(found, sampled, too_little=few, words=words, detail=detail)
 
 
 def _lost(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
     rows = conn.execute("select l.what, l.key::text from phase2.guardrail_lost() as l order by 1, 2").fetchall()
     named = {"event": "events are lost", "write": "writes have not ended on both sides"}
-    return [_listed([key for what, *key in rows if what == part], words, part) for part, words in named.items()]
+    return [
+        _listed(conn, "lost-events", since, [key for what, *key in rows if what == part], words, part)
+        for part, words in named.items()
+    ]
 
 
 def _second_rows(conn: psycopg.Connection, dbs: Databases, at: datetime, since: datetime) -> list[_Count]:
-    rows = conn.execute("select s.event_key::text from dbt_recon.recon_second_rows as s order by 1 limit 101")
-    return [_listed(rows.fetchall(), "events were taken twice")]
+    rows = conn.execute("select s.event_key::text from dbt_recon.recon_second_rows as s order by 1 limit 5000")
+    return [_listed(conn, "idempotency", since, rows, "events were taken twice")]
 
 
-def _listed(rows: Sequence[Sequence[str]], words: str, part: str = "") -> _Count:
-    detail = {"keys": [key for (key,) in rows[:100]]}
-    return _Count(len(rows), None, part, words=f"{len(rows)} {words}", detail=detail)
+_KNOWN = """
+select k.key from phase2.guardrail_log as l
+cross join lateral jsonb_array_elements_text(l.detail -> 'keys') as k (key)
+where l.guardrail = %s and l.status = 'BREACH' and l.at <= %s
+"""
+
+
+def _listed(
+    conn: psycopg.Connection, name: str, since: datetime, rows: Iterable[Sequence[str]], words: str, part: str = ""
+) -> _Count:
+    """Of what may not be at all: what whoever last lifted a stop could not know of."""
+    known = {key for (key,) in conn.execute(_KNOWN, (name, since))}
+    keys = [key for (key,) in rows if key not in known]
+    return _Count(len(keys), None, part, words=f"{len(keys)} {words}", detail={"keys": keys[:_NAMED]})
 
 
 _MEASURES: Mapping[str, Callable[[psycopg.Connection, Databases, datetime, datetime], list[_Count]]] = {
@@ -386,7 +454,22 @@ def _keep(conn: psycopg.Connection, readings: Iterable[Reading]) -> None:
 
 
 def watch(dbs: Databases, *, at: datetime | None = None, progress: Progress = lambda _: None) -> Watch:
-    """One look: measure while a flag is on, stop on a breach, and see that every stop of ours is in force."""
+    """One look: measure while a flag is on, stop on a breach, and see that every stop of ours is in force.
+
+    CouldNotRun when the ops database is away, once people were told: nobody sees then whether the business is hurt.
+    """
+    try:
+        steps.bootstrap(dbs.ops)
+        return _watch(dbs, at, progress)
+    except (CouldNotRun, psycopg.Error) as error:
+        why = error.what if isinstance(error, CouldNotRun) else plain(error)
+        alerts.tell_unkept("phase2.guardrail.blind", "ops-database", {"words": f"no guardrail can be measured: {why}"})
+        raise CouldNotRun(
+            f"no guardrail can be measured: {why}", where=postgres.describe(dbs.ops), todo="docs/guardrails.md"
+        ) from None
+
+
+def _watch(dbs: Databases, at: datetime | None, progress: Progress) -> Watch:
     with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
         on = active(conn)
     readings = measure(dbs, at=at) if on else ()
@@ -396,24 +479,29 @@ def watch(dbs: Databases, *, at: datetime | None = None, progress: Progress = la
         stopped = []
         for one in readings:
             guardrail = guardrails()[one.guardrail]
-            if one.guardrail not in standing and _so_often(conn, guardrail, "BREACH", guardrail.stop):
+            if one.status == "BREACH" and one.guardrail not in standing and _so_often(conn, one, guardrail.stop):
                 reason = f"{guardrail.title}: {one.words}; the limit is {limit_of(guardrail)}"
                 stop.ask(conn, reason, subject=one.guardrail, batch=one.batch, actor="guardrails")
                 stopped.append(one.guardrail)
         blind = tuple(
             one.guardrail
             for one in readings
-            if one.status == "NOT_MEASURED"
-            and _so_often(conn, guardrails()[one.guardrail], "NOT_MEASURED", guardrails()[one.guardrail].alarm)
+            if one.status == "NOT_MEASURED" and _so_often(conn, one, guardrails()[one.guardrail].alarm)
         )
         ours = [one for one in stop.standing(conn) if one.subject in guardrails()]
         for one in ours:
             done += _switch_off(conn, one)
-        page = write_page(conn) if stopped else None
+        page = None
+        if stopped:
+            try:
+                page = write_page(conn)
+            except OSError as error:  # a full disk keeps nobody from being told, and nothing from being rolled back
+                done.append(f"the page cannot be written: {error.strerror}")
         for one in ours:
             done += _tell(conn, one, page)
-        for name in blind:
-            _tell_blind(conn, name, readings)
+        for one in readings:
+            if one.guardrail in blind:
+                _tell_blind(conn, one)
     for one in ours:
         done += _roll_back(dbs, one, progress)
     for line in done:
@@ -428,14 +516,17 @@ def limit_of(guardrail: Guardrail) -> str:
 
 _OFTEN = """
 select count(*) filter (where l.status = %s) from (
-    select l.status from phase2.guardrail_log as l where l.guardrail = %s and l.at > %s order by l.at desc limit %s
+    select l.status from phase2.guardrail_log as l
+    where l.guardrail = %s and l.at > greatest(%s, %s - interval '30 minutes') and l.at <= %s
+    order by l.at desc limit %s
 ) as l
 """
 
 
-def _so_often(conn: psycopg.Connection, guardrail: Guardrail, status: Status, times: tuple[int, int]) -> bool:
-    """Whether so many of the last measurements, since a person last lifted a stop, said that."""
-    row = conn.execute(_OFTEN, (status, guardrail.name, _since(conn), times[1])).fetchone()
+def _so_often(conn: psycopg.Connection, one: Reading, times: tuple[int, int]) -> bool:
+    """Whether so many of the last measurements, since a person last lifted a stop, said what this one says."""
+    asked = (one.status, one.guardrail, _since(conn), one.at, one.at, times[1])
+    row = conn.execute(_OFTEN, asked).fetchone()
     return bool(row) and row[0] >= times[0]
 
 
@@ -463,25 +554,31 @@ def _tell(conn: psycopg.Connection, one: stop.Stop, page: Path | None) -> list[s
     return [f"told: {one.reason}"] if told else []
 
 
+# it was last well when so many in a row were measured: one in between is no end of it
 _SEEN = """
-select coalesce(max(l.at)::text, 'ever') from phase2.guardrail_log as l
-where l.guardrail = %s and l.status <> 'NOT_MEASURED'
+select coalesce(max(l.at) filter (where l.measured >= %s), min(l.at))::text from (
+    select
+        l.at,
+        count(*) filter (where l.status <> 'NOT_MEASURED')
+            over (order by l.at rows between %s preceding and current row) as measured
+    from phase2.guardrail_log as l where l.guardrail = %s
+) as l
 """
 
 
-def _tell_blind(conn: psycopg.Connection, name: str, readings: Sequence[Reading]) -> None:
+def _tell_blind(conn: psycopg.Connection, one: Reading) -> None:
     """Once for as long as it lasts."""
-    row = conn.execute(_SEEN, (name,)).fetchone()
-    reading = next(one for one in readings if one.guardrail == name)
-    said = {"words": f"{guardrails()[name].title} cannot be measured: {reading.words}", "since": row and row[0]}
-    alerts.tell(conn, "phase2.guardrail.blind", name, f"not measured since {row and row[0]}", said)
+    guardrail = guardrails()[one.guardrail]
+    row = conn.execute(_SEEN, (guardrail.alarm[1], guardrail.alarm[1] - 1, guardrail.name)).fetchone()
+    said = {"words": f"{guardrail.title} cannot be measured: {one.words}", "since": row and row[0]}
+    alerts.tell(conn, "phase2.guardrail.blind", guardrail.name, f"not measured since {row and row[0]}", said)
 
 
 def _roll_back(dbs: Databases, one: stop.Stop, progress: Progress) -> list[str]:
     """The batch in question and what stands on it, the last first; a refusal is told, and tried again next time."""
     done = []
-    run = steps.prepare(progress=progress)
     try:
+        run = steps.prepare(progress=progress)
         with run.connect() as conn:
             states = dict(conn.execute("select b.batch, b.status from phase2.batch_state as b").fetchall())
         codes = [c for c in reversed(FLAGS) if c >= (one.batch or "F")]

@@ -102,13 +102,13 @@ order by v.batch, v.entry_no desc
 """
 
 
-_acting: ContextVar[str | None] = ContextVar("acting", default=None)
+_acting: ContextVar[tuple[str, str] | None] = ContextVar("acting", default=None)
 
 
 @contextmanager
-def acting(name: str) -> Iterator[None]:
-    """Within it `name` acts: a service does what somebody has asked it for who has signed in there."""
-    before = _acting.set(name)
+def acting(name: str, role: str) -> Iterator[None]:
+    """Within it `name` acts, in this role: a service does what somebody has asked it for who has signed in there."""
+    before = _acting.set((name, role))
     try:
         yield
     finally:
@@ -117,13 +117,20 @@ def acting(name: str) -> Iterator[None]:
 
 def who() -> str:
     """Who acts: whoever has signed in, PHASE2_ACTOR, or the user of the operating system."""
-    named = _acting.get() or settings().phase2_actor
+    acting = _acting.get()
+    named = acting[0] if acting else settings().phase2_actor
     if named:
         return named
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return "unknown"
+
+
+def _role() -> str | None:
+    """In which role they act who sign in somewhere; on a command line nobody has one."""
+    acting = _acting.get()
+    return acting[1] if acting else settings().phase2_actor_role
 
 
 def append(
@@ -139,15 +146,23 @@ def append(
     """Write one entry at the end of the chain, in the transaction of `conn` (its own when that is autocommit).
 
     The chain is locked until that transaction ends: keep it short. `body` is JSON, without secrets and personal data;
-    mails and phones in its free text are masked here (`masked`).
+    mails and phones in its free text are masked here (`masked`). It holds the role too in which they act who have
+    signed in (`acting`).
     """
+    role = _role() if actor in (None, who()) else None
+    said = ({"role": role} if role else {}) | dict(body or {})
     row = conn.execute(
         "select l.entry_no, l.entry, l.digest"
         " from phase2.log(%s::text, %s::text, %s::text, %s::uuid, %s::text, %s::jsonb) as l",
-        (kind, batch, subject, run_id, actor or who(), Jsonb(masked(body or {}), dumps=_dumps)),
+        (kind, batch, subject, run_id, actor or who(), Jsonb(masked(said), dumps=_dumps)),
     ).fetchone()
     assert row is not None
     return _entry(row)
+
+
+def lock(conn: psycopg.Connection) -> None:
+    """Let nobody write an entry until this transaction ends."""
+    conn.execute("select pg_advisory_xact_lock(hashtextextended('phase2.ledger', 0))")
 
 
 def masked(body: Mapping[str, Any]) -> dict[str, Any]:

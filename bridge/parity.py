@@ -24,6 +24,14 @@ from bridge.errors import CouldNotRun
 from bridge.reports.mask import mask
 
 _SETTINGS = "set local jit = off; set local work_mem = '256MB'; set local hash_mem_multiplier = 2"
+# a table of its own, which workers may share: what several models name once is nobody's but the leader's
+_TOLD = """
+truncate phase2.parity_told;
+insert into phase2.parity_told (booking_key, told)
+select s.booking_key, s.told
+from ops_read.shadow_told_several as s;
+analyze phase2.parity_told
+"""
 # a select of its own, and not that of an insert: only so do workers share it
 _COMPARE = """
 create temporary table parity_found on commit drop as
@@ -116,6 +124,7 @@ def compare(run: steps.Run, *, most: int = 20) -> Parity:
                 "lock table phase2.parity_bookings in access exclusive mode"
             )  # two at once: one after the other
             conn.execute(_SETTINGS)
+            conn.execute(_TOLD)
             conn.execute(_COMPARE)
             conn.execute(_REPLACE)
             with conn.cursor(row_factory=dict_row) as cursor:

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         None, description="which policy holds; unset: local on the embedded server, production on any other"
     )
     phase2_actor: str | None = Field(None, description="who acts, for the ledger; default: the operating system's user")
+    phase2_actor_role: str | None = Field(None, description="in which role; the console says so to what it starts")
     phase2_stop_file: Path | None = Field(
         None, description="while it is there nothing starts; default: stop, in the home"
     )

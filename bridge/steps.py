@@ -680,12 +680,14 @@ def _retention(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, ent
 
 
 def _guardrails(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
-    from bridge import guardrails
+    from bridge import guardrails, ui_gate
 
     entry.checksum = warehouse.digest()
     for part in ("ground", "recon"):  # some measures are views
         refresh(run, conn, part, entry.checksum)
     entry.detail["measured"] = {one.guardrail: one.words for one in guardrails.measure(run.databases)}
+    if "G-07" in batch.gates:
+        entry.detail["ui"] = ui_gate.confirm(conn)
 
 
 def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
@@ -1038,7 +1040,7 @@ order by 1, 2
 # What of a selector may vanish: a landing schema or a table that is made anew takes the views on it along.
 _VIEWS = {
     "ground": ("dbt_staging.stg_balisnap__bookings", "dbt_staging.stg_bstadmin__bookings"),
-    "ops_read": ("ops_read.shadow_bookings",),
+    "ops_read": ("ops_read.shadow_bookings", "ops_read.shadow_told", "ops_read.shadow_told_several"),
     "recon": (
         "dbt_recon.recon_global",
         "dbt_recon.kept_recon_c",

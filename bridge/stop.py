@@ -90,12 +90,13 @@ def lift(conn: psycopg.Connection, reason: str) -> tuple[Stop, ...]:
     """Take away the stop file and lift every stop that stands; returns them. CouldNotRun when there is none."""
     words = _needed(reason)
     _note_the_file(conn)
-    stops = standing(conn)
-    if not stops:
-        raise CouldNotRun(
-            "nothing is stopped", where="phase2.ledger", todo="`phase2 status` shows where each batch is."
-        )
     with conn.transaction():
+        ledger.lock(conn)  # none comes between those that are named and the entry that lifts all before it
+        stops = standing(conn)
+        if not stops:
+            raise CouldNotRun(
+                "nothing is stopped", where="phase2.ledger", todo="`phase2 status` shows where each batch is."
+            )
         ledger.append(conn, "resume", body={"reason": words, "lifted": [str(stop) for stop in stops]})
         try:
             file().unlink(missing_ok=True)

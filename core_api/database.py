@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg_pool import AsyncConnectionPool, PoolClosed
 
 from bridge import postgres
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
+
+
+def is_away(error: psycopg.Error) -> bool:
+    """The connection is gone or none is to be had: what became of the statement is not known, and asking again at once
+    would only wait. A statement that took too long (57014) is no outage: its database goes on answering."""
+    if isinstance(error, PoolClosed):
+        return True
+    if isinstance(error, errors.QueryCanceled) or not isinstance(error, psycopg.OperationalError):
+        return False
+    return (error.sqlstate or "08")[:2] in ("08", "57")
+
 
 # Beside what every session of ours asks for. No statement of the service may hold up what comes after it; a database's
 # own default of a stricter isolation would turn waiting for a key into an error.

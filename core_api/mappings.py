@@ -87,6 +87,7 @@ where
     and (%(queue_type)s::text is null or q.queue_type = %(queue_type)s)
     and (%(channel)s::text is null or q.channel_code = %(channel)s)
     and (%(reason)s::text is null or q.reason_code = %(reason)s)
+    and (%(detail)s::text is null or md5(coalesce(q.reason_detail, '')) = %(detail)s)
     and (
         %(before)s::uuid is null
         or (q.created_at, q.queue_key) < (
@@ -126,7 +127,8 @@ where
 _ALIKE = """
 select
     q.queue_type as "queueType", q.reason_code as "reasonCode", q.channel_code as "channelCode",
-    q.reason_detail as "reasonDetail", count(*) as rows, min(q.created_at) as oldest
+    q.reason_detail as "reasonDetail", md5(coalesce(q.reason_detail, '')) as detail,
+    count(*) as rows, min(q.created_at) as oldest
 from public.unmapped_queue as q
 where q.status in ('OPEN', 'IN_REVIEW')
 group by q.queue_type, q.reason_code, q.channel_code, q.reason_detail
@@ -375,15 +377,17 @@ async def queue(
     queue_type: str | None = None,
     channel: str | None = None,
     reason_code: str | None = None,
+    detail: str | None = None,
     limit: int = 50,
     cursor: UUID | None = None,
 ) -> dict[str, Any]:
-    """A page of the queue (`items`, `nextCursor`), the newest rows first."""
+    """A page of the queue (`items`, `nextCursor`), the newest rows first; `detail` is that of `alike`."""
     values = {
         "status": status,
         "queue_type": queue_type,
         "channel": channel,
         "reason": reason_code,
+        "detail": detail,
         "before": cursor,
         "limit": most(limit) + 1,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.events import emit_event
 
-from bridge import guardrails, steps
+from bridge import guardrails
 from bridge.errors import CouldNotRun, GateFailed
 from bridge.settings import databases
 from flows.migration import say
@@ -18,9 +18,11 @@ async def guardrails_flow() -> None:
     Fails when a hard stop of theirs stands, or one cannot be measured. Emits `phase2.guardrail.stop` when it stops
     something, `phase2.guardrail.blind` as long as it cannot measure.
     """
-    dbs = databases()
-    steps.bootstrap(dbs.ops)
-    seen = guardrails.watch(dbs, progress=say)
+    try:
+        seen = guardrails.watch(databases(), progress=say)
+    except CouldNotRun:
+        _emit_blind("ops-database")
+        raise
     for one in seen.stops:
         if one.subject in seen.stopped:
             emit_event(
@@ -36,6 +38,10 @@ async def guardrails_flow() -> None:
         raise GateFailed(seen.stops[0].batch or "F", [one.subject or "" for one in seen.stops])
     if seen.blind:
         for name in seen.blind:
-            emit_event(event="phase2.guardrail.blind", resource={"prefect.resource.id": f"phase2.guardrail.{name}"})
+            _emit_blind(name)
         words = [f"{one.guardrail}: {one.words}" for one in seen.readings if one.guardrail in seen.blind]
         raise CouldNotRun("a guardrail cannot be measured", where="; ".join(words), todo="docs/guardrails.md")
+
+
+def _emit_blind(name: str) -> None:
+    emit_event(event="phase2.guardrail.blind", resource={"prefect.resource.id": f"phase2.guardrail.{name}"})

@@ -268,8 +268,13 @@ select
     case when c.number %% 100 = 0 then 'FAILED' else 'DONE' end, 1 + (c.number %% 50 = 0)::integer, c.at,
     c.at + interval '80 ms',
     jsonb_build_object(
-        'source', c.channel_code, 'externalBookingRef', c.external_booking_ref, 'eventType', 'UPDATED',
-        'booking', jsonb_build_object('note', repeat('so many words of a guest ', 20))
+        'payloadVersion', 'v1', 'source', c.channel_code, 'externalBookingRef', c.external_booking_ref,
+        'eventType', 'UPDATED', 'eventTime', c.at, 'customer', jsonb_build_object('name', 'Made Wirawan'),
+        'booking', jsonb_build_object(
+            'tourDate', '2026-12-24', 'adult', 2, 'child', 1, 'currency', 'USD', 'totalPrice', 120.5,
+            'note', repeat('so many words of a guest ', 20)
+        ),
+        'raw', '{}'::jsonb
     ),
     c.at
 from (
@@ -302,9 +307,17 @@ from generate_series(1, %(bookings)s / 10) as n
 """
 
 
+_CONFLICT = """
+select phase2.note_conflict(r.entity_key, 'choice', '[{"field": "note", "core": "a", "legacy": "b"}]', 'a bench', null)
+from public.channel_external_refs as r
+where r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+order by r.entity_key
+limit 200
+"""
 _ONE_EACH = """
 select
-    (select d.dead_letter_key from public.ingest_dead_letter as d limit 1),
+    (select d.dead_letter_key from public.ingest_dead_letter as d where d.status = 'READY' limit 1),
+    (select c.conflict_id from phase2.conflicts as c where c.status = 'OPEN' limit 1),
     (select q.queue_key from public.unmapped_queue as q where q.source_table = 'bench' limit 1),
     (select c.external_booking_ref from public.booking_core as c where c.channel_code = 'GYG' limit 1),
     (select c.external_booking_ref from public.booking_core as c where c.channel_code = 'DIRECT' limit 1)
@@ -312,18 +325,18 @@ select
 
 
 def _busy(conn: psycopg.Connection, bookings: int) -> None:
-    """An event log, dead letters and a queue of that size, once."""
+    """An event log, dead letters and a queue of that size, and 200 open conflicts, once."""
     if conn.execute("select exists (select 1 from public.ingest_event_log)").fetchone() == (True,):
         return
     _tell(f"filling the log with {bookings:,} events")
-    for statement in (_EVENTS, _LETTERS, _QUEUE):
+    for statement in (_EVENTS, _LETTERS, _QUEUE, _CONFLICT):
         conn.execute(statement, {"bookings": bookings})
     conn.execute("vacuum analyze")
 
 
 def _console(dbs: Databases, conn: psycopg.Connection) -> list[Figure]:
     """Each page of the console as somebody sees it who has signed in: the median of 6 looks, and what it weighs."""
-    letter, row, gyg, direct = conn.execute(_ONE_EACH).fetchall()[0]
+    letter, conflict, row, gyg, direct = conn.execute(_ONE_EACH).fetchall()[0]
     pages = {
         "overview": "",
         **{f"batch {code}": f"batches/{code}" for code in "ADG"},
@@ -334,11 +347,14 @@ def _console(dbs: Databases, conn: psycopg.Connection) -> list[Figure]:
         "ingestion": "ingestion",
         "dead letters": "dead-letters",
         "a dead letter": f"dead-letters/{letter}",
+        "preview of one": f"dead-letters/{letter}/preview",
+        "preview of all that is READY": "replay",
         "daily report": "daily",
         "exit criteria": "exit-criteria",
         "queue": "queue",
         "a row of the queue": f"queue/{row}",
         "conflicts": "conflicts",
+        "a conflict, simulated": f"conflicts/{conflict}",
         "explain a booking of GYG": f"bookings?q={gyg}",
         "explain a booking of DIRECT": f"bookings?q={direct}",
         "explain what is called nothing": "bookings?q=nothing-at-all",

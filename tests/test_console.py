@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +31,7 @@ from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
 from bridge.policy import POLICIES
 from bridge.settings import ROOT, settings
+from core_api import database, minutes
 from core_api.console import access, frame
 from core_api.console import session as sessions
 from tests import pipeline, serving
@@ -128,8 +130,10 @@ def _with_work(url: str, ops: str, bstadmin: str) -> Shop:
             "insert into public.unmapped_queue (queue_key, queue_type, channel_code, source_system, source_table,"
             " source_pk, reason_code, reason_detail, status, payload, created_at)"
             " values (%s, 'PRODUCT_MAPPING', 'MANUAL', 'bstadmin', 'tour_packages', %s, 'MULTI_MATCH',"
-            " 'more than one product fits', 'OPEN', %s::jsonb, now() + %s * interval '1 s')",
-            key, f"9000{number}", json.dumps({"causes": [cause], "main_name": "Secret Guest"}), number,
+            " %s, 'OPEN', %s::jsonb, now() + %s * interval '1 s')",
+            key, f"9000{number}",
+            "package_name: more than one product fits" if number < 4 else f"said {EVIL} to wayan@hidden.test",
+            json.dumps({"causes": [cause], "main_name": "Secret Guest"}), number,
         )  # fmt: skip
         shop.queue.append(key)
     both = Sides(ops, bstadmin)
@@ -220,10 +224,12 @@ def by_mouse(page: Page, selector: str) -> None:
 def by_keyboard(page: Page, selector: str) -> None:
     """Walk there with Tab, as somebody without a mouse does; what cannot be reached is not there."""
     target = page.locator(selector).first
+    radio = target.get_attribute("name") if target.get_attribute("type") == "radio" else None
     for _ in range(150):
         if target.evaluate("e => e === document.activeElement"):
             break
-        page.keyboard.press("Tab")
+        among = radio and page.evaluate("document.activeElement.name") == radio
+        page.keyboard.press("ArrowDown" if among else "Tab")
     else:
         raise AssertionError(f"no way to {selector} by keyboard")
     kind = target.evaluate("e => (e.type || e.tagName).toLowerCase()")
@@ -276,10 +282,34 @@ def test_stopping_and_lifting(browser: Browser, shop: Shop, hand: Hand) -> None:
         hand(page, "button.danger")
         said(page, "lifted")
     last = shop.entries("stop", "resume")[-2:]
-    assert [(e.kind, e.actor, e.body["reason"]) for e in last] == [
-        ("stop", "kadek", "the shop sells twice"),
-        ("resume", "kadek", "mended"),
+    assert [(e.kind, e.actor, e.body["role"], e.body["reason"]) for e in last] == [
+        ("stop", "kadek", "Ops Lead", "the shop sells twice"),
+        ("resume", "kadek", "Ops Lead", "mended"),
     ]
+
+
+def test_a_guardrail_s_stop_is_read_and_lifted(browser: Browser, shop: Shop, hand: Hand) -> None:
+    """What was measured and drawn, what to check; and from there to where a person lifts it."""
+    shop.sql(
+        "insert into phase2.guardrail_log (guardrail, at, status, value, threshold, batch, words)"
+        " select 'api-5xx', now() - n * interval '5 minutes', case n when 0 then 'BREACH' else 'OK' end,"
+        " case n when 0 then 0.2 else 0.001 end, 0.015, 'F', '20 % of 400 answers' from generate_series(0, 3) as n"
+    )
+    with postgres.connect(shop.ops, autocommit=True) as conn:
+        stop.ask(conn, "API 5xx: 20 % of 400 answers", subject="api-5xx", batch="F", actor="guardrail")
+    with at(browser, shop, role="Tech Lead") as page:
+        page.goto("/console")
+        hand(page, 'nav a[href="/console/guardrails"]')
+        page.get_by_role("alert").get_by_text("API 5xx: 20 % of 400 answers").wait_for()
+        row = page.get_by_role("row", name=re.compile("G-03"))
+        row.get_by_role("img", name=re.compile("4 measurements, 1 beyond its limit")).wait_for()
+        row.get_by_text("BREACH").wait_for()
+        assert len(row.get_by_role("cell").last.inner_text()) > 20, "what to check"
+        hand(page, "[role=alert] a[href='/console']")
+        page.fill("#resume-reason", "the deploy was taken back")
+        hand(page, "button.danger")
+        said(page, "lifted")
+    shop.sql("delete from phase2.guardrail_log")
 
 
 def test_a_batch_shows_its_gates_and_gives_its_report(browser: Browser, shop: Shop, hand: Hand) -> None:
@@ -315,16 +345,55 @@ def test_the_day_is_read_its_report_taken_home_and_the_end_looked_at(browser: Br
     assert hashlib.sha256(written).hexdigest() in entry.body["digests"].values()
 
 
+def test_ingestion_draws_its_hour(browser: Browser, shop: Shop, hand: Hand) -> None:
+    """Throughput, latency, lag and errors, each drawn and in words; what the service notes of the queue by itself."""
+    event = shop.sql("select event_key from public.ingest_event_log limit 1")[0][0]
+    shop.sql("delete from phase2.queue_minutes")
+    shop.sql("delete from phase2.api_minutes")
+    shop.sql(
+        "update public.ingest_event_log set process_status = 'RECEIVED', request_received_at = now() - interval '90 s'"
+        " where event_key = %s", event,
+    )  # fmt: skip
+
+    async def look() -> None:
+        async with database.pool(shop.ops, size=1, application_name="phase2-test") as pool:
+            await minutes.Minutes().flush(pool)
+
+    with ThreadPoolExecutor(1) as apart:  # the browser of the other tests has this thread's event loop
+        apart.submit(lambda: asyncio.run(look())).result()
+    [(pending, oldest)] = shop.sql("select pending, oldest_seconds::float8 from phase2.queue_minutes")
+    assert (pending, 90 <= oldest < 150) == (1, True)
+    shop.sql("update public.ingest_event_log set process_status = 'FAILED' where event_key = %s", event)
+    shop.sql("update phase2.queue_minutes set minute = minute - interval '9 minutes', oldest_seconds = 777")
+    shop.sql("insert into phase2.api_minutes select date_trunc('minute', now()) - interval '5 minutes',"
+             " gen_random_uuid(), 'ingest', n, e from (values (300, 0), (100, 20)) as v (n, e)")  # fmt: skip
+    with at(browser, shop, role="STAFF") as page:
+        page.goto("/console")
+        hand(page, 'nav a[href="/console/ingestion"]')
+        for name, words in (("Events a minute", "highest"), ("applied, 95 %", "measured"), ("oldest event", "777"),
+                            ("error of ours", "highest 5, ")):  # fmt: skip
+            page.get_by_role("img", name=re.compile(f"{name}.*{words}")).wait_for()
+        page.get_by_text("in 60 min").first.wait_for()
+        assert page.locator(".card .big").first.inner_text() == str(len(shop.letters)), "all that came"
+        hand(page, "#minute-by-minute summary")
+        rows = page.get_by_role("region", name="Minute by minute").get_by_role("row")
+        assert rows.count() == 62
+        told = " ".join(rows.all_inner_texts())
+        assert re.search(r"\t400\t5(\s|$)", told), "both processes in one minute"
+
+
 def test_ingestion_looks_again_by_itself(browser: Browser, shop: Shop) -> None:
     with at(browser, shop, role="STAFF") as page:
         page.clock.install()
         page.goto("/console/ingestion")
         page.get_by_role("img", name=re.compile("Events a minute")).wait_for()
+        page.focus("#to-letters")
         with page.expect_response("**/console/ingestion") as answered:
             page.clock.run_for(6000)
         assert answered.value.status == 200
         page.get_by_role("heading", name="Throughput").wait_for()
         assert page.locator("#live").count() == 1
+        assert page.evaluate("document.activeElement.id") == "to-letters", "who walks by keyboard stays where they are"
         page.context.clear_cookies()  # signed out elsewhere: numbers that stand still would look like a quiet hour
         page.clock.run_for(6000)
         page.get_by_role("alert").get_by_text("your session is over: sign in again").wait_for()
@@ -355,19 +424,65 @@ def test_a_dead_letter_is_previewed_replayed_and_closed(browser: Browser, shop: 
         assert page.locator("h1 .badge").inner_text() == "CLOSED"
 
 
+def test_what_was_previewed_is_replayed_and_nothing_else(browser: Browser, shop: Shop, hand: Hand) -> None:
+    """What became READY since is told, and stays; when a part has left, nothing is replayed, and the page says why."""
+    first, second, third, _ = shop.letters
+
+    def put(key: str, status: str) -> None:
+        shop.sql("update public.ingest_dead_letter set status = %s where dead_letter_key = %s", status, key)
+
+    def states() -> list[str]:
+        found = dict(shop.sql("select dead_letter_key::text, status from public.ingest_dead_letter"))
+        return [found[key] for key in (first, second, third)]
+
+    for key, status in ((first, "READY"), (second, "READY"), (third, "OPEN")):
+        put(key, status)
+    replay = "button:has-text('Replay th')"
+    with at(browser, shop, role="MANAGER") as page:
+        page.goto("/console/replay")
+        put(second, "CLOSED")  # somebody else, meanwhile
+        put(third, "READY")
+        page.fill("#replay-reason", "mended")
+        hand(page, replay)
+        page.get_by_role("alert").get_by_text(
+            "Nothing was replayed: 1 of what you had previewed is not READY"
+        ).wait_for()
+        assert states() == ["READY", "CLOSED", "READY"]
+        assert page.get_by_role("alert").get_by_role("link").get_attribute("href") == f"/console/dead-letters/{second}"
+        put(third, "OPEN")
+        page.goto("/console/replay")
+        put(third, "READY")  # arrives after the preview
+        page.fill("#replay-reason", "mended")
+        hand(page, replay)
+        said(page, "and of nothing else")
+        assert states() == ["REPLAYING", "CLOSED", "READY"]
+        assert page.locator("main input[name=key]").count() == 1, "its own preview, to look at"
+        assert page.get_by_role("button", name="Replay this one").count() == 1
+    with signed_in(shop, "MANAGER") as client:  # without a preview nothing is
+        answered = client.post("/console/replay", data={"token": token(client), "reason": "all of it"})
+        assert (answered.status_code, states()[2]) == (422, "READY")
+    for key, status in ((first, "OPEN"), (second, "OPEN"), (third, "OPEN")):
+        put(key, status)
+
+
 def test_the_queue_is_decided_one_by_one_and_together(browser: Browser, shop: Shop, hand: Hand) -> None:
     first, *more = shop.queue[:1] if hand is by_mouse else shop.queue[1:4]
     with at(browser, shop, role="Ops Lead") as page:
-        page.goto("/console/queue?type=PRODUCT_MAPPING&reason=MULTI_MATCH")
+        page.goto("/console/queue")
+        hand(page, "a:has-text('Product: more than one fits')")
+        page.get_by_text("package name: more than one product fits").first.wait_for()
+        alike = page.get_by_role("region", name="Rows").get_by_role("row")
+        assert alike.count() == 1 + (4 if not more else 3), "those of this reason, and no other"
         hand(page, f'a[href="/console/queue/{first}"]')
         page.get_by_text("Matches by slug").wait_for()
         page.fill("#choose-reason", "the same tour")
         hand(page, "button[name=entity]")
         said(page, "Decided")
         if more:
-            page.goto("/console/queue?type=PRODUCT_MAPPING&reason=MULTI_MATCH")
-            for key in more:
-                hand(page, f"input[value='{key}']")
+            page.goto("/console/queue")
+            hand(page, "a:has-text('Product: more than one fits')")
+            hand(page, f"input[type=checkbox][value='{more[0]}']")
+            hand(page, "input[name=all]")
             page.select_option("#status", "CLOSED")
             page.fill("#decide-reason", "never sold")
             hand(page, "button:text-is('Decide')")
@@ -408,16 +523,16 @@ def test_a_write_that_was_refused_later_is_shown_until_its_writer_was_told(
     assert shop.sql(told, str(key)) == [("ayu", "by phone")]
 
 
-def test_a_conflict_is_simulated_and_settled(browser: Browser, shop: Shop) -> None:
+def test_a_conflict_is_simulated_and_settled(browser: Browser, shop: Shop, hand: Hand) -> None:
     with at(browser, shop, role="Ops Lead") as page:
         page.goto("/console/conflicts")
         assert page.get_by_text(re.compile(r"\d+ min left")).count()
-        by_keyboard(page, f'a[href="/console/conflicts/{shop.conflict}"]')
+        hand(page, f'a[href="/console/conflicts/{shop.conflict}"]')
         page.get_by_role("region", name="What each way would change").wait_for()
         assert "note" in page.get_by_role("row", name=re.compile("keep bstadmin")).inner_text()
-        by_mouse(page, "input[value=both]")
+        hand(page, "input[value=both]")
         page.fill("#resolve-reason", "both are right")
-        by_keyboard(page, "button:text-is('Settle')")
+        hand(page, "button:text-is('Settle')")
         said(page, "Resolved")
     assert shop.entries("conflict")[-1].actor == "ayu"
     shop.sql("update phase2.conflicts set status = 'OPEN', after = null, ended_at = null where conflict_id = %s",
@@ -451,6 +566,7 @@ def test_a_flag_is_changed_for_a_part(browser: Browser, shop: Shop, hand: Hand) 
         assert "ayu@mail.test" not in page.content()
     with postgres.connect(shop.ops, read_only=True) as conn:
         row = flags.read(conn)["WEB_EMIT_BOOKING_EVENT_ENABLED"]
+        assert ledger.newest(conn, "flag", limit=1)[0].body["role"] == "Backend Lead"
     assert (row.enabled, row.rollout.percentage, row.rollout.emails) == (True, percentage, ("ayu@mail.test",))
 
 
@@ -480,7 +596,9 @@ def test_a_rung_is_asked_for_and_taken_back(
             page.wait_for_timeout(200)
         by_mouse(page, "#rollout-G summary")
         page.get_by_text("BSTADMIN_DB_URL not set").wait_for()
-    assert [(e.actor, e.body["to"]) for e in shop.entries("rollout")[-1:]] == [("ayu", "testers")]
+    assert [(e.actor, e.body["role"], e.body["to"]) for e in shop.entries("rollout")[-1:]] == [
+        ("ayu", "Ops Lead", "testers")
+    ]
 
 
 def test_what_a_stop_and_a_ladder_hold_is_refused_with_what_to_do(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,7 +646,7 @@ def test_signing_and_taking_it_back(browser: Browser, shop: Shop, hand: Hand) ->
 
 
 def test_what_no_other_test_presses_works_too(shop: Shop) -> None:
-    """Freeze windows in Bali time, items of the readiness, and all that is READY replayed at once."""
+    """Freeze windows in Bali time, and items of the readiness."""
 
     def post(client: httpx.Client, path: str, **fields: str) -> None:
         answered = client.post(f"/console/{path}", data={"token": token(client)} | fields)
@@ -548,11 +666,6 @@ def test_what_no_other_test_presses_works_too(shop: Shop) -> None:
     with signed_in(shop, "DevOps", "komang") as client:
         post(client, "readiness", item="secrets", evidence="ticket 12")
         assert (shop.entries("readiness")[-1].actor, shop.entries("readiness")[-1].subject) == ("komang", "secrets")
-    shop.sql("update public.ingest_dead_letter set status = 'READY' where dead_letter_key = %s", shop.letters[0])
-    with signed_in(shop, "Backend Lead") as client:
-        post(client, "replay", reason="the sender has mended it")
-    letter = shop.sql("select status from public.ingest_dead_letter where dead_letter_key = %s", shop.letters[0])
-    assert letter == [("REPLAYING",)]
 
 
 def test_showing_a_hidden_value_is_an_entry(browser: Browser, shop: Shop, hand: Hand) -> None:
@@ -844,7 +957,7 @@ def test_a_session_cannot_be_made_or_given(shop: Shop) -> None:
     real = cookie()[sessions.cookie_name()]
     body, _, mark = real.partition(".")
     forged = cookie("ayu", "STAFF")[sessions.cookie_name()].partition(".")[0]
-    over = sessions.sealed(sessions.Session("x", "ayu", "ADMIN", 1.0), core_settings())
+    over = sessions.sealed(replace(sessions.opened(core_settings(), "ayu", "ADMIN"), until=1.0), core_settings())
     ghost = cookie("ayu", "GHOST")[sessions.cookie_name()]
     for value in (f"{forged}.{mark}", f"{body}.{'0' * 64}", body, "", "a.b.c", over, ghost, "x" * 5000):
         with httpx.Client(base_url=shop.url, cookies={sessions.cookie_name(): value}) as client:
@@ -1001,6 +1114,30 @@ def test_before_batch_a_each_page_says_what_to_do() -> None:
         assert "/health/db" in answered.text
 
 
+def test_a_changed_account_ends_its_sessions_and_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another password, a role more or less, or gone: signed in no more; what is changed of others changes nothing."""
+    one, other = sessions.hashed("a long password"), sessions.hashed("another one")
+
+    def holds(cookie: str | None, **people: tuple[str, list[str]]) -> str | None:
+        """The cookie, or ayu's new one, where these are the people; None when it counts no more."""
+        kept = {name: {"password": password, "roles": roles} for name, (password, roles) in people.items()}
+        monkeypatch.setenv("CONSOLE_USERS", json.dumps(kept))
+        with serving.environment():
+            known = core_settings()
+            cookie = cookie or sessions.sealed(sessions.opened(known, "ayu", "Ops Lead"), known)
+            return cookie if sessions.read(cookie, known) else None
+
+    mine = holds(None, ayu=(one, ["Ops Lead", "MANAGER"]), wayan=(other, ["DBA"]))
+    assert mine
+    assert holds(mine, ayu=(one, ["Ops Lead", "MANAGER"]), wayan=(other, ["DBA"])) == mine, "restarted, nothing changed"
+    assert holds(mine, ayu=(one, ["MANAGER", "Ops Lead"]), wayan=(one, ["PM"]), made=(other, ["PM"])) == mine
+    assert holds(mine, ayu=(other, ["Ops Lead", "MANAGER"])) is None, "another password"
+    assert holds(mine, ayu=(sessions.hashed("a long password"), ["Ops Lead", "MANAGER"])) is None, "set anew"
+    assert holds(mine, ayu=(one, ["Ops Lead"])) is None, "a role less"
+    assert holds(mine, ayu=(one, ["Ops Lead", "MANAGER", "ADMIN"])) is None, "a role more"
+    assert holds(mine, wayan=(other, ["DBA"])) is None, "gone"
+
+
 def test_people_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {"ayu": {"password": sessions.hashed("a long password"), "roles": ["Ops Lead"]}}
     monkeypatch.setenv("CONSOLE_USERS", json.dumps(kept))
@@ -1012,6 +1149,14 @@ def test_people_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not sessions.knows(known, "wayan", "a long password", "Ops Lead")
         assert sessions.read(sessions.sealed(sessions.opened(known, "wayan", "Ops Lead"), known), known) is None
         assert sessions.read(sessions.sealed(sessions.opened(known, "ayu", "Ops Lead"), known), known)
+    with serving.environment():  # without people any name signs in here: not any more once there are
+        monkeypatch.setenv("CONSOLE_USERS", "")
+        core_settings.cache_clear()
+        anybody = sessions.sealed(sessions.opened(core_settings(), "ayu", "Ops Lead"), core_settings())
+        assert sessions.read(anybody, core_settings())
+        monkeypatch.setenv("CONSOLE_USERS", json.dumps(kept))
+        core_settings.cache_clear()
+        assert sessions.read(anybody, core_settings()) is None
     monkeypatch.setenv("CONSOLE_USERS", '{"ayu": {"password": "secret", "roles": ["KING"]}}')
     with serving.environment(), pytest.raises(CouldNotRun, match="KING"):
         sessions.users(core_settings())

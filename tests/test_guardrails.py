@@ -125,6 +125,7 @@ def ops(
         conn.execute("delete from phase2.guardrail_log")
         conn.execute("delete from phase2.api_minutes")
         conn.execute("truncate public.ingest_event_log, public.ingest_dead_letter, public.booking_core cascade")
+        conn.execute("truncate phase2.ingest_keys, phase2.ingest_nonces")
         if stop.standing(conn):
             stop.lift(conn, "the test is over")
     with postgres.connect(dbs.balisnap, autocommit=True) as conn:
@@ -155,16 +156,16 @@ def booked(dbs: Databases, paid: float, per_hour: int, hours: tuple[int, int]) -
         )
 
 
-def core(conn: psycopg.Connection, count: int, *, paid: bool = False, ref: str = "X") -> None:
-    """Bookings of the bridge, written now; `paid` contradicts their flag."""
+def core(conn: psycopg.Connection, count: int, *, paid: bool = False, ref: str = "X", days: int = 0) -> None:
+    """Bookings of the bridge, written now, or evenly in the last days; `paid` contradicts their flag."""
     conn.execute(
         "with made as (insert into public.booking_core (booking_key, channel_code, external_booking_ref,"
-        " booking_created_at, tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type)"
-        " select gen_random_uuid(), 'GYG', %s || n, now(), current_date, %s, 'NEW', 'LEGACY_PACKAGE'"
-        " from generate_series(1, %s) as n returning booking_key)"
+        " booking_created_at, tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type, updated_at)"
+        " select gen_random_uuid(), 'GYG', %s || n, now(), current_date, %s, 'NEW', 'LEGACY_PACKAGE',"
+        " now() - %s * interval '1 day' * (n - 0.5) / %s from generate_series(1, %s) as n returning booking_key)"
         " insert into public.ops_booking_state (booking_key, ops_fulfillment_status, is_paid_flag, updated_from_source)"
         " select booking_key, 'NEW', false, 'test' from made",
-        (ref, "PAID" if paid else "PENDING_PAYMENT", count),
+        (ref, "PAID" if paid else "PENDING_PAYMENT", days, count, count),
     )
 
 
@@ -192,14 +193,58 @@ def dead(conn: psycopg.Connection, count: int, minutes: int = 20, status: str = 
     conn.execute("reset session_replication_role")
 
 
+def a_month(conn: psycopg.Connection, dbs: Databases) -> None:
+    """What a healthy month leaves behind: events that came twice and under other keys, retries and dead letters, the
+    same ref in three channels, bookings that change, and a payment that contradicts one now and then."""
+    conn.execute("select setseed(0.42)")
+    outcomes = conn.execute(
+        """
+        with told as materialized (
+            select
+                n, (array['GYG', 'VIATOR', 'DIRECT'])[1 + n % 3] as source, 'M' || n / 6 as ref,
+                (array['CREATED', 'UPDATED'])[1 + (n / 3) % 2] as type, now() - n * interval '36 minutes' as at
+            from generate_series(1, 1200) as n
+        ),
+        delivered as materialized (
+            select *, n || case when n % 20 = 0 then 'k' else 'K' || again end as key
+            from told cross join lateral generate_series(1, 1 + (n % 10 = 0)::integer) as again
+            order by n, again
+        )
+        select distinct (phase2.accept_event(
+            md5('e' || key)::uuid, key, n || '-' || again, 'h' || n, source, ref, type, at, '{}', true
+        )).outcome from delivered
+        """
+    ).fetchall()
+    assert {outcome for (outcome,) in outcomes} == {"ACCEPTED", "KNOWN"}
+    conn.execute(
+        """
+        update public.ingest_event_log as e
+        set
+            created_at = e.event_time, attempt_count = 1,
+            process_status = case when r.x > 0.04 then 'DONE' when r.x > 0.01 then 'FAILED' else 'RECEIVED' end,
+            next_retry_at = case when r.x > 0.02 and r.x <= 0.04 then now() + interval '10 minutes' end
+        from (select event_key, random() as x from public.ingest_event_log offset 0) as r
+        where e.event_key = r.event_key;
+        insert into public.ingest_dead_letter (dead_letter_key, event_key, reason_code, status, first_failed_at,
+            last_failed_at, raw_payload, updated_at)
+        select e.event_key, e.event_key, 'VALIDATION_ERROR', 'CLOSED', e.event_time, e.event_time, '{}',
+            e.event_time + interval '1 hour'
+        from public.ingest_event_log as e where e.process_status = 'FAILED' and e.next_retry_at is null
+        """
+    )
+    core(conn, 4500, days=30)
+    core(conn, 10, paid=True, ref="C", days=30)
+    booked(dbs, paid=0.75, per_hour=4, hours=(1, 264))
+
+
 def fewer_paid(conn: psycopg.Connection, dbs: Databases) -> None:
     booked(dbs, paid=0.9, per_hour=10, hours=(25, 190))
     booked(dbs, paid=0.5, per_hour=10, hours=(1, 6))
 
 
 def duplicate(conn: psycopg.Connection, dbs: Databases) -> None:
-    core(conn, 1, ref="GYG")
-    core(conn, 1, ref="gyg")  # what normalising should have made one
+    core(conn, 1, ref="DUP")
+    core(conn, 1, ref="dup")  # what normalising should have made one
 
 
 def second_row(conn: psycopg.Connection, dbs: Databases) -> None:
@@ -213,8 +258,8 @@ PLANTED: dict[str, tuple[str, Callable[[psycopg.Connection, Databases], None]]] 
     "api-5xx": ("G", lambda conn, dbs: answered(conn, 1000, 40)),
     "duplicate-bookings": ("F", duplicate),
     "dead-letter-growth": ("F", lambda conn, dbs: [dead(conn, 1, 900, "CLOSED", left=40), dead(conn, 102)]),
-    "payment-mismatch": ("F", lambda conn, dbs: [core(conn, 198), core(conn, 2, paid=True, ref="P")]),
-    "lost-events": ("F", lambda conn, dbs: event(conn, process_status="FAILED")),
+    "payment-mismatch": ("F", lambda conn, dbs: [core(conn, 198, ref="N"), core(conn, 2, paid=True, ref="P")]),
+    "lost-events": ("F", lambda conn, dbs: event(conn, process_status="FAILED", event_type="CANCELLED")),
     "idempotency": ("F", second_row),
 }
 
@@ -231,7 +276,10 @@ def test_a_breach_stops_the_migration_at_the_next_look(
     ops: psycopg.Connection, dbs: Databases, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     batch, plant = PLANTED[name]
-    assert guardrails.watch(dbs).stops == ()
+    a_month(ops, dbs)
+    quiet = guardrails.watch(dbs)
+    assert (quiet.stops, quiet.blind) == ((), ()), quiet.readings
+    assert {one.status for one in quiet.readings} == {"OK"}, quiet.readings
     plant(ops, dbs)
     seen = guardrails.watch(dbs)
     assert seen.stopped == (name,), seen.readings
@@ -334,6 +382,16 @@ def test_what_was_before_a_person_lifted_it_is_not_held_against_us_again(
         flags.change(ops, flag, True, reason="again")
     answered(ops)
     assert guardrails.watch(dbs).stops == ()
+    duplicate(ops, dbs)
+    event(ops, process_status="FAILED")
+    assert guardrails.watch(dbs).stopped == ("duplicate-bookings", "lost-events")
+    stop.lift(ops, "these are known, and will be mended")
+    for flag in flags.FLAGS:
+        flags.change(ops, flag, True, reason="again")
+    assert guardrails.watch(dbs).stops == ()
+    event(ops, process_status="FAILED", external_booking_ref="R2")  # another one
+    [seen] = guardrails.watch(dbs).stops
+    assert "event: 1 events are lost" in seen.reason
 
 
 def test_a_flag_that_is_switched_on_under_a_stop_goes_off_again(ops: psycopg.Connection, dbs: Databases) -> None:
@@ -344,6 +402,35 @@ def test_a_flag_that_is_switched_on_under_a_stop_goes_off_again(ops: psycopg.Con
         flags.change(ops, "OPS_READ_NEW_MODEL_ENABLED", True, reason="impatient")
     ops.execute("update phase2.flags set enabled = true where flag = 'OPS_READ_NEW_MODEL_ENABLED'")  # past all of us
     assert guardrails.watch(dbs).done == ("OPS_READ_NEW_MODEL_ENABLED is off",)
+
+
+def test_a_flag_that_is_opened_while_a_stop_is_written_stays_off(
+    ops: psycopg.Connection, dbs: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stop is written after the change was asked for, and before it ends."""
+    flags.change(ops, "OPS_READ_NEW_MODEL_ENABLED", False, reason="a test")
+    read = flags.read
+
+    def slow(conn: psycopg.Connection) -> dict[str, flags.Row]:
+        monkeypatch.setattr(flags, "read", read)
+        stop.ask(ops, "5xx", subject="api-5xx", batch="G", actor="guardrails")
+        return read(conn)
+
+    monkeypatch.setattr(flags, "read", slow)
+    with postgres.connect(dbs.ops, autocommit=True) as conn, pytest.raises(CouldNotRun, match="5xx"):
+        flags.change(conn, "OPS_READ_NEW_MODEL_ENABLED", True, reason="at that moment")
+    assert not flags.read(ops)["OPS_READ_NEW_MODEL_ENABLED"].enabled
+
+
+def test_a_page_that_cannot_be_written_keeps_nobody_from_being_told(
+    ops: psycopg.Connection, dbs: Databases, receiver: Receiver, tmp_path: Path
+) -> None:
+    (tmp_path / "reports").write_text("no folder")
+    dead(ops, 101)
+    seen = guardrails.watch(dbs)
+    assert [one["event"] for one in receiver.got] == ["phase2.guardrail.stop"]
+    assert any("the page cannot be written" in line for line in seen.done)
+    assert state(ops, "F") == "ROLLED_BACK"
 
 
 def test_a_rollback_that_is_refused_is_told_and_tried_again(
@@ -408,11 +495,34 @@ def test_too_little_is_said_and_stops_nothing(ops: psycopg.Connection, dbs: Data
         "public-booking-success": "TOO_LITTLE",
         "payment-mismatch": "TOO_LITTLE",
     }
-    assert (
-        found["api-5xx"].words
-        == "reads: 1 of 30 answers in 15 minutes were server errors; too few to tell it from chance"
+    assert found["api-5xx"].words == (
+        "reads: 1 of 30 answers in 15 minutes were server errors; fewer than 5 may be one person's;"
+        " ingest: no request in 15 minutes; writes: no request in 15 minutes"
     )
-    assert "99 bookings changed in a day, 100 are needed" in found["payment-mismatch"].words
+    assert "contradict 1 of 99 bookings that changed in a day; one alone" in found["payment-mismatch"].words
+
+
+@pytest.mark.parametrize(("per_hour", "status"), [(4, "OK"), (20, "NOT_MEASURED")])
+def test_an_hour_without_bookings_is_said_and_a_person_called_where_the_others_had_many(
+    ops: psycopg.Connection, dbs: Databases, per_hour: int, status: str
+) -> None:
+    booked(dbs, paid=0.75, per_hour=per_hour, hours=(2, 264))
+    [found] = [one for one in guardrails.watch(dbs).readings if one.guardrail == "public-booking-success"]
+    assert found.status == status
+    assert ("no booking in the last hour, where 4 are usual" in found.words) is (status == "OK")
+    assert stop.standing(ops) == ()
+    assert (guardrails.watch(dbs).blind == ("public-booking-success",)) is (status != "OK")
+
+
+def test_payments_of_a_small_shop() -> None:
+    """One contradiction of a few is said; two on a day of five are no chance."""
+    rail = guardrails.guardrails()["payment-mismatch"]
+    said = {
+        (found, of): guardrails._status(rail, guardrails.payment_count(of, range(found)))
+        for found, of in ((0, 5), (1, 5), (2, 5), (0, 100), (1, 150), (2, 200), (5, 1000), (6, 1000))
+    }
+    assert [of for of, status in said.items() if status == "BREACH"] == [(2, 5), (2, 200), (6, 1000)]
+    assert [of for of, status in said.items() if status == "OK"] == [(0, 100), (5, 1000)]
 
 
 def test_one_error_of_a_quiet_night_and_what_retention_took_stop_nothing(
@@ -421,9 +531,11 @@ def test_one_error_of_a_quiet_night_and_what_retention_took_stop_nothing(
     event(ops, process_status="FAILED", created_at=str(datetime.now(UTC) - timedelta(days=31)))
     for requests, errors, said in (
         (1, 1, "TOO_LITTLE"),
-        (19, 19, "TOO_LITTLE"),
-        (20, 1, "TOO_LITTLE"),
-        (20, 2, "BREACH"),
+        (4, 4, "TOO_LITTLE"),  # one person who tries again
+        (5, 5, "BREACH"),  # whoever came at night got nothing
+        (20, 2, "TOO_LITTLE"),
+        (1000, 15, "OK"),
+        (1000, 16, "BREACH"),
     ):
         ops.execute("delete from phase2.api_minutes")
         answered(ops, requests, errors)
@@ -452,6 +564,44 @@ def test_one_that_cannot_measure_is_an_alarm_when_it_lasts_and_stops_nothing(
     assert guardrails.watch(dbs).blind == ()
 
 
+def test_without_the_ops_database_people_are_told(dbs: Databases, ops: psycopg.Connection, receiver: Receiver) -> None:
+    away = replace(dbs, ops=postgres.with_database(dbs.ops, "nowhere"))
+    for _ in range(2):  # what was told is kept there: said each time, for a receiver the same one
+        with pytest.raises(CouldNotRun, match="no guardrail can be measured"):
+            guardrails.watch(away)
+    assert [(one["event"], one["subject"]) for one in receiver.got] == [("phase2.guardrail.blind", "ops-database")] * 2
+    assert len({one["about"] for one in receiver.got}) == 1
+
+
+def test_one_that_is_measured_now_and_then_is_one_alarm(
+    ops: psycopg.Connection, dbs: Databases, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month of single failures says nothing; every second one is an alarm, once, until it has been well for a while;
+    and whatever is wrong with one guardrail, another is measured."""
+
+    def looks(pattern: str) -> int:
+        for one in pattern:
+            monkeypatch.setitem(guardrails._MEASURES, "api-5xx", _api if one == "." else lambda *_: {}["broken"])
+            assert {r.status for r in guardrails.watch(dbs).readings if r.guardrail != "api-5xx"} != {"NOT_MEASURED"}
+        return len([one for one in receiver.got if one["event"] == "phase2.guardrail.blind"])
+
+    monkeypatch.setattr(guardrails, "_MEASURES", {name: guardrails._MEASURES[name] for name in FEW})
+    assert looks("..x...x..x..") == 0
+    assert looks("x.x.x.x") == 1
+    assert looks("...x.x") == 2
+    assert stop.standing(ops) == ()
+
+
+def test_a_clock_that_ran_ahead_hides_no_breach(ops: psycopg.Connection, dbs: Databases) -> None:
+    """What was measured then lies in the future for a day."""
+    ops.execute(
+        "insert into phase2.guardrail_log (guardrail, at, status, threshold, words)"
+        " select 'api-5xx', now() + n * interval '1 hour', 'OK', 0.015, '' from generate_series(1, 24) as n"
+    )
+    answered(ops, 1000, 40)
+    assert guardrails.watch(dbs).stopped == ("api-5xx",)
+
+
 def test_so_many_of_so_many_measurements(
     ops: psycopg.Connection, dbs: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,6 +618,8 @@ def test_so_many_of_so_many_measurements(
 
 
 ROWS = guardrails.guardrails()
+FEW = ("api-5xx", "dead-letter-growth")
+_api = guardrails._MEASURES["api-5xx"]
 
 
 def test_a_month_of_normal_traffic_stops_nothing_and_its_one_bad_hour_does(
@@ -518,20 +670,21 @@ def test_a_month_of_normal_traffic_stops_nothing_and_its_one_bad_hour_does(
     assert rows is not None
     groups = rows[0]
 
-    def bookings(of: list[Any]) -> list[datetime]:
+    def bookings(of: list[Any], moments: list[datetime]) -> list[datetime]:
         judged = ops.execute(
-            "select * from phase2.guardrail_bookings(%s, %s, %s)", (Jsonb(of), hourly, guardrails._LONG_AGO)
+            "select * from phase2.guardrail_bookings(%s, %s, %s)", (Jsonb(of), moments, guardrails._LONG_AGO)
         ).fetchall()
         rail = ROWS["public-booking-success"]
         return sorted(
             at for at, *rest in judged if guardrails._status(rail, guardrails.booking_count(*rest)) == "BREACH"
         )
 
-    assert bookings(groups) == []
+    assert bookings(groups, hourly[::2]) == []
     for group in groups:
         if bad <= datetime.fromisoformat(group["at"]) < bad + timedelta(hours=12):
             group["status"] = "expired"
-    assert bad < bookings(groups)[0] <= bad + timedelta(hours=2)
+    hours = [at for at in hourly if at <= bad + timedelta(hours=2)]
+    assert bad < bookings(groups, hours[-6:])[0]
 
     ops.execute("set session_replication_role = replica")
     ops.execute(
@@ -547,6 +700,24 @@ def test_a_month_of_normal_traffic_stops_nothing_and_its_one_bad_hour_does(
     ).fetchall()
     counts = [guardrails.dead_letter_count(*rest) for _, *rest in letters]
     assert {guardrails._status(ROWS["dead-letter-growth"], one) for one in counts} == {"OK"}
+
+    # 150 bookings change a day, and one in 2,000 contradicts its payments; then three in an hour
+    core(ops, 4500, days=30)
+    core(ops, 2, paid=True, ref="P", days=30)
+    now = datetime.now(UTC)
+
+    def payments() -> dict[datetime, str]:
+        moments = [now - n * timedelta(hours=6) for n in range(116)]
+        judged = ops.execute("select * from phase2.guardrail_payments(%s, %s)", (moments, guardrails._LONG_AGO))
+        return {
+            at: guardrails._status(ROWS["payment-mismatch"], guardrails.payment_count(*found)) for at, *found in judged
+        }
+
+    assert {*payments().values()} == {"OK", "TOO_LITTLE"}
+    core(ops, 3, paid=True, ref="Q")
+    ops.execute("update public.booking_core set updated_at = %s where external_booking_ref like 'Q%%'",
+                (now - timedelta(days=9, hours=1),))  # fmt: skip
+    assert min(at for at, status in payments().items() if status == "BREACH") == now - timedelta(days=9)
 
 
 # --- command, flow, service ----------------------------------------------------------------------------------------
@@ -583,6 +754,10 @@ def test_the_flow_fails_and_emits_what_an_automation_waits_for(
         with pytest.raises(GateFailed, match="api-5xx"):
             asyncio.run(flow.guardrails_flow.fn())
     assert emitted == [("phase2.guardrail.stop", "phase2.guardrail.api-5xx")]
+    monkeypatch.setattr(flow, "databases", lambda: replace(dbs, ops=postgres.with_database(dbs.ops, "nowhere")))
+    with pytest.raises(CouldNotRun):
+        asyncio.run(flow.guardrails_flow.fn())
+    assert emitted[1:] == [("phase2.guardrail.blind", "phase2.guardrail.ops-database")]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import psycopg
@@ -594,6 +595,67 @@ limit 1
 """
 
 
+WRONG = (
+    "update public.booking_core set booking_date = '2001-01-01', tour_date = '2001-01-01', tour_time = '23:59',"
+    " number_of_adult = 77, number_of_child = 78, currency_code = 'XXX', total_price = 77.77,"
+    " legacy_package_id = 987654, note = 'Wrong', booking_created_at = '2001-01-01' where booking_key = %s",
+    "update public.booking_contact set main_name = 'Wrong', main_email = 'wrong@example.org', phone = '+62000000',"
+    " pickup_location = 'nowhere', meeting_point = 'nowhere' where booking_key = %s",
+    "update public.ops_booking_state set is_paid_flag = true, paid_at = '2001-01-01' where booking_key = %s",
+)
+UNPAID = """
+update landing_balisnap.{} set {} = 'FAILED'
+where
+    booking_id in (
+        select r.external_ref::integer from public.channel_external_refs as r
+        where r.entity_key = %s and r.external_ref_kind = 'BALISNAP_BOOKING_ID'
+    )
+"""
+
+
+def test_a_value_that_no_source_says_is_not_the_other_sources(dbs):
+    """Every field of a booking of both sources, with a review and after an event too old, holds what nobody said."""
+    with postgres.connect(dbs.ops) as conn:
+        number, key = conn.execute(BOTH_SOURCES).fetchone()
+        conn.execute(
+            "insert into public.unmapped_queue (queue_key, queue_type, channel_code, source_system, source_table,"
+            " source_pk, reason_code, reason_detail, status) select gen_random_uuid(), 'BOOKING_REVIEW', 'DIRECT',"
+            " 'canonical', 'booking_identity', channel_code || ':' || external_booking_ref, 'MULTI_MATCH', 'a test',"
+            " 'OPEN' from public.booking_core where booking_key = %s on conflict do nothing",
+            (key,),
+        )
+        says = "update landing_bstadmin.bookings set is_paid = false, note = null where booking_id = %s"
+        conn.execute(says, (number,))
+        conn.execute(postgres.statement(UNPAID, "Booking", "status_v2"), (key,))
+        conn.execute(postgres.statement(UNPAID, "Payment", "payment_status_v2"), (key,))
+        for wrong in WRONG:
+            conn.execute(wrong, (key,))
+
+        def found() -> tuple[dict[str, set[str]], set[str]]:
+            conn.execute(parity._TOLD)
+            rows = conn.execute(
+                "select id, differences from ops_read.shadow_bookings where status = 'DIFFERENT'"
+            ).fetchall()
+            told = {one: {f for f, (_, _, rule) in differences.items() if rule is None} for one, differences in rows}
+            return told, {f for _, d in rows for f, (_, _, rule) in d.items() if rule == "INGESTED"}
+
+        whole = {
+            *("booked_on", "tour_date", "tour_time", "adults", "children", "currency", "total_price", "package_id"),
+            *("customer_name", "customer_email", "customer_phone", "pickup_location", "meeting_point", "created_at"),
+            *("is_paid", "paid_at", "note"),
+        }
+        assert found() == ({number: whole}, set())
+        # what an event has told since the sources were landed, none of them can say yet: for seven days
+        told_by_an_event = "insert into phase2.booking_freshness (booking_key, last_event_time) values (%s, %s)"
+        conn.execute(told_by_an_event, (key, datetime.now(UTC) - timedelta(days=8)))
+        conn.execute("delete from phase2.booking_source_times where booking_key = %s", (key,))
+        assert found() == ({number: whole}, set())
+        conn.execute("update phase2.booking_freshness set last_event_time = now() where booking_key = %s", (key,))
+        ingested = whole - {"booked_on", "tour_date", "total_price", "package_id", "created_at"}
+        assert found() == ({number: whole - ingested}, ingested)
+        conn.rollback()
+
+
 @pytest.mark.parametrize(
     ("field", "plant"),
     [
@@ -609,6 +671,7 @@ def test_another_source_explains_only_what_it_can_have_said(dbs, field, plant):
         number, key = conn.execute(BOTH_SOURCES).fetchone()
         conn.execute("update landing_bstadmin.bookings set note = 'window seat' where booking_id = %s", (number,))
         conn.execute("update public.booking_core set note = 'window seat' where booking_key = %s", (key,))
+        conn.execute(parity._TOLD)
         assert conn.execute(plant, (key,)).rowcount == 1
         found = conn.execute(
             "select differences from ops_read.shadow_bookings where id = %s and status = 'DIFFERENT'", (number,)
@@ -709,6 +772,32 @@ def test_shadow_finds_a_missing_booking_and_masks_names(watched, dbs, monkeypatc
         conn.execute("update public.booking_contact set main_name = 'Wayan Sudarma' where booking_key = %s", (key,))
         row, found = shadowed(dbs, lambda: get(watched, f"bookings/{number}", "old"))
         assert found[number, "customer_name"][1] == "W•••"
+
+
+def test_shadow_takes_no_name_for_balisnaps_that_balisnap_does_not_say(watched, dbs, monkeypatch):
+    monkeypatch.setattr(shadow, "CALIBRATION_PERCENTAGE", 0.0)
+    parity.compare(run_of(dbs))
+    with postgres.connect(dbs.ops) as conn:
+        number, key = conn.execute(BOTH_SOURCES).fetchone()
+    with restored(dbs.ops, key) as conn:
+        wrong = "update public.booking_contact set main_name = 'Wrong' where booking_key = %s"
+        conn.execute(wrong, (key,))
+        for landed in ("truncate phase2.parity_told", "update phase2.parity_runs set landed = '{}'"):
+            conn.execute(landed)  # what a full comparison has kept, or what is landed: the same
+            _, found = shadowed(dbs, lambda: get(watched, f"bookings/{number}", actor="new"))
+            assert {name for (_, name), (*_, rule) in found.items() if rule is None} == {"customer_name"}
+        away = (
+            "update {}.{} set booking_id = -booking_id where abs(booking_id) in (select external_ref::integer from"
+            " public.channel_external_refs where entity_key = %s and external_ref_kind like '%%BOOKING_ID')"
+        )
+        landed = [("landing_balisnap", name) for name in ("Booking", "BookingItem", "Payment")]
+        for back in (False, True):
+            for table in (*landed, ("landing_bstadmin", "bookings")):
+                conn.execute(postgres.statement(away, *table), (key,))
+            if not back:
+                row, found = shadowed(dbs, lambda: get(watched, f"bookings/{number}", actor="new"))
+                assert (row["outcome"], found) == ("failed", {})
+                assert row["error"].startswith("what the sources said is not landed any more")
 
 
 def test_a_booking_that_bstadmin_has_not_got_yet_is_explained_for_a_week_and_is_compared_once_it_has(

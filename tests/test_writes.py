@@ -8,11 +8,13 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from psycopg import errors
 
 from bridge import conflicts, postgres
 from bridge.errors import CouldNotRun
 from bridge.flags import Rollout, Row
 from bridge.settings import SQL
+from core_api import database
 from core_api.auth import Admin
 from core_api.errors import Refused
 from core_api.ops import intents
@@ -214,6 +216,58 @@ def test_a_booking_that_the_sweeper_cannot_take_on_holds_up_no_other(sides, monk
     monkeypatch.undo()
     sides.sweep()
     assert equal(sides, booking)["note"] == "x"
+
+
+def test_a_slow_statement_is_no_outage(sides, monkeypatch):
+    """One write that runs into its statement timeout falls back, and holds up no other."""
+    booking, other = sides.booking(), sides.booking()
+    sides.sql(
+        "create function phase2.slow() returns trigger language plpgsql as $$ begin perform pg_sleep(9); end $$;"
+        " create trigger slow before update on public.ops_booking_state for each row when (old.booking_key ="
+        f" '{booking.key}') execute function phase2.slow()"
+    )
+    monkeypatch.setattr(
+        database, "_SERVICE", database._SERVICE.replace("statement_timeout=10s", "statement_timeout=1s")
+    )
+    try:
+        said = sides.write(booking, note="fallen back")
+        assert (said["core"], said["legacy"], said["fallback"]) == ("BEHIND", "DONE", True)
+        sides.write(other, rows=OFF, note="of the other")
+        sides.sweep()  # the slow one comes first
+        assert equal(sides, other)["note"] == "of the other"
+    finally:
+        sides.sql("drop trigger slow on public.ops_booking_state; drop function phase2.slow")
+    assert not database.is_away(errors.QueryCanceled())
+    assert database.is_away(errors.AdminShutdown())
+    assert database.is_away(psycopg.OperationalError())
+    sides.sweep()
+
+
+def test_who_writes_the_old_way_takes_no_strictness_from_a_write_before(sides, monkeypatch):
+    """A strict write that broke off before the core had it, then somebody for whom the flag is off."""
+    booking, old_way = sides.booking(), {FLAG: Row(True, Rollout(percentage=0, actors=("ayu",), strict=True))}
+
+    async def breaks_off(at: str) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(intents, "reached", breaks_off)
+        with pytest.raises(ConnectionError):
+            sides.write(booking, rows=old_way, note="strict")
+    sides.sql(
+        "create function phase2.no() returns trigger language plpgsql as $$ begin raise 'no'; end $$;"
+        " create trigger no before update on public.ops_booking_state for each row when (old.booking_key ="
+        f" '{booking.key}') execute function phase2.no()"
+    )
+    try:
+        said = sides.write(booking, rows=old_way, admin=Admin("MANAGER", "made"), meeting_point="Gate")
+        assert (said["core"], said["legacy"]) == ("BEHIND", "DONE")
+    finally:
+        sides.sql("drop trigger no on public.ops_booking_state; drop function phase2.no")
+    assert [core for core, *_ in sides.intents(booking)] == ["REFUSED", "BEHIND"]
+    assert sides.theirs(booking)["note"] == "first", "bstadmin alone has what had to be on both sides or none"
+    sides.sweep()
+    assert equal(sides, booking)["meeting_point"] == "Gate"
 
 
 def test_what_the_core_does_not_take_goes_to_legacy_unless_strict(sides):

@@ -25,11 +25,10 @@ def guardrails(
     Exit code 1: a hard stop stands; 2: a guardrail cannot be measured. Example: `phase2 guardrails --page`
     """
     from bridge import guardrails as rails
-    from bridge import postgres, steps
+    from bridge import postgres
     from bridge.settings import databases
 
     dbs = databases()
-    steps.bootstrap(dbs.ops)
     seen = rails.watch(dbs, progress=progress)
     written = seen.page
     if page:

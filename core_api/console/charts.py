@@ -7,6 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bridge.reports import draw
+
 _WIDE, _HIGH, _EDGE = 220, 44, 5
 
 
@@ -51,27 +53,31 @@ def series(readings: Sequence[tuple[Any, str, float | None, str]], threshold: fl
 
 
 def bars(values: Sequence[float | None], label: str, *, bad: Sequence[float] = ()) -> Markup:
-    """A bar for each value, the part of `bad` in it hatched dark; the highest number stands in the label."""
+    """A bar for each value, the part of `bad` in it dark, at its foot; None has none. `told` says them in words."""
     wide, high = 480, 72
     top = max([value or 0 for value in values], default=0) or 1
     step = wide / max(len(values), 1)
-    parts = []
-    for number, value in enumerate(values):
-        tall = round((value or 0) / top * (high - 4), 1)
-        left = round(number * step, 1)
-        parts.append(
-            Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"/>').format(
-                left, round(high - tall, 1), round(max(step - 1, 1), 1), tall
-            )
+
+    def bar(kind: str, number: int, value: float) -> Markup:
+        tall = round(value / top * (high - 4), 1)
+        left, width = round(number * step, 1), round(max(step - 1, 1), 1)
+        return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+            kind, left, round(high - tall, 1), width, tall
         )
-        if bad and bad[number]:
-            low = round(bad[number] / top * (high - 4), 1)
-            parts.append(
-                Markup('<rect class="fail" x="{}" y="{}" width="{}" height="{}"/>').format(
-                    left, round(high - low, 1), round(max(step - 1, 1), 1), low
-                )
-            )
-    return _svg(f"{label}, at most {top:g}", wide, high, parts)
+
+    parts = [bar("bar", number, value) for number, value in enumerate(values) if value]
+    parts += [bar("fail", number, value) for number, value in enumerate(bad) if value]
+    return _svg(f"{label}: {told(values)}", wide, high, parts)
+
+
+def told(values: Sequence[float | None]) -> str:
+    """What bars show, in words: `highest 12, latest 3; not measured in 4 of 61 minutes`."""
+    measured = [value for value in values if value is not None]
+    if not measured:
+        return "not measured"
+    words = f"highest {draw.number(max(measured))}, latest {draw.number(measured[-1])}"
+    gaps = len(values) - len(measured)
+    return f"{words}; not measured in {gaps} of {len(values)} minutes" if gaps else words
 
 
 def _svg(label: str, wide: int, high: int, parts: Sequence[Markup]) -> Markup:

@@ -56,6 +56,8 @@ _HEADERS = {
 SAID = {
     "moved": "Done: the dead letter has been moved.",
     "replayed": "The replay was requested. The worker takes it within seconds; this page shows how it ends.",
+    "replayed-some": "The replay of what you had previewed was requested, and of nothing else. What follows is READY"
+    " too: it came since, or was not among the first. Look at it; then replay it, if it should be.",
     "decided": "Decided, and written to the ledger. Every later run obeys it.",
     "resolved": "Resolved. bstadmin's part goes there with the worker, within seconds.",
     "applied": "Settled by its rule, and written to the ledger.",
@@ -82,7 +84,7 @@ class Visit:
     core: Core
     session: Session
     form: Mapping[str, str] = field(default_factory=dict)
-    chosen: tuple[str, ...] = ()  # every field named `key`
+    chosen: tuple[str, ...] = ()  # every field named `key`; with a mark at `all` every one named `shown` too
 
     @property
     def admin(self) -> Admin:
@@ -113,7 +115,7 @@ class Visit:
 
         def run() -> T:
             kept = _code() if self.request.method == "GET" else {}  # what is signed is of now
-            with ledger.acting(self.session.name), door.remembering(kept):
+            with ledger.acting(self.session.name, self.session.role), door.remembering(kept):
                 return work()
 
         return await asyncio.to_thread(run)
@@ -275,8 +277,10 @@ async def _serve(place: Place, visit: Visit, known: Session | None) -> Response:
             raise Refused(
                 403, "FORBIDDEN", "this form is not one of your session: open the page again, and send it anew"
             )
-        chosen = tuple(value for name, value in fields if name == "key")
-        visit = Visit(request, visit.core, known, dict(fields), chosen)
+        form = dict(fields)
+        marks = ("key", "shown") if form.get("all") else ("key",)
+        chosen = tuple(dict.fromkeys(value for name, value in fields if name in marks))
+        visit = Visit(request, visit.core, known, form, chosen)
     return await place.handler(visit)
 
 

@@ -330,6 +330,7 @@ class Asked:
     """A step up that somebody has asked this process for; `outcome` is None while it is looked at."""
 
     by: str
+    role: str
     at: datetime
     outcome: int | None = None
     words: str = ""
@@ -354,7 +355,7 @@ async def step_up(visit: Visit) -> Response:
         raise CouldNotRun(f"the migration is stopped: {stops[0]}", todo=f"{stop.HOW_TO_LIFT}, or on the overview.")
     if code in _asked and _asked[code].outcome is None:
         raise Refused(409, "STEP_UNDER_WAY", f"{_asked[code].by} has asked for a step already: see how it ends")
-    asked = _asked[code] = Asked(visit.session.name, datetime.now(UTC))
+    asked = _asked[code] = Asked(visit.session.name, visit.session.role, datetime.now(UTC))
     task = asyncio.create_task(_step(asked, code, reason))
     _running.add(task)
     task.add_done_callback(_running.discard)
@@ -366,7 +367,8 @@ async def _step(asked: Asked, code: str, reason: str) -> None:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "bridge.cli", "rollout", code, "--go", f"--reason={reason}"),
-            env=os.environ | {"PHASE2_ACTOR": asked.by, "NO_COLOR": "1", "COLUMNS": "200"},
+            env=os.environ
+            | {"PHASE2_ACTOR": asked.by, "PHASE2_ACTOR_ROLE": asked.role, "NO_COLOR": "1", "COLUMNS": "200"},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

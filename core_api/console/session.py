@@ -1,8 +1,9 @@
 """Who has signed in: a signed cookie, passwords, and how often a wrong one may be tried.
 
 The cookie's key is made of CORE_API_ADMIN_TOKEN: a new token ends every session. Sessions are signed in anew at sign-in
-(another id), end after CONSOLE_SESSION_HOURS, and with the sign-out. That, and wrong passwords, the ops database knows
-(sql/ops/console.sql): what one process of the API has seen holds in all of them.
+(another id), end after CONSOLE_SESSION_HOURS, when their account is changed in whatever way, and with the sign-out.
+That, and wrong passwords, the ops database knows (sql/ops/console.sql): what one process of the API has seen holds in
+all of them.
 """
 
 from __future__ import annotations
@@ -35,18 +36,21 @@ _LONGEST_COOKIE = 2000
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody's visit; without a name nobody has signed in yet. `until` is in seconds since 1970."""
+    """Somebody's visit; without a name nobody has signed in yet. `until` is in seconds since 1970, `account` a digest
+    of what was kept of the person at sign-in.
+    """
 
     id: str
     name: str
     role: str
     until: float
+    account: str
 
 
 def opened(settings: CoreSettings, name: str = "", role: str = "") -> Session:
     """A new session, with an id that nobody has seen."""
     seconds = settings.console_session_hours * 3600 if name else NOBODY_SECONDS
-    return Session(secrets.token_urlsafe(18), name, role, time.time() + seconds)
+    return Session(secrets.token_urlsafe(18), name, role, time.time() + seconds, _account(settings, name))
 
 
 def cookie_name() -> str:
@@ -61,7 +65,7 @@ def sealed(session: Session, settings: CoreSettings) -> str:
 
 
 def read(cookie: str | None, settings: CoreSettings) -> Session | None:
-    """The session of a cookie; None when it is none of ours, over, or its role is not one any more."""
+    """The session of a cookie; None when it is none of ours, over, or its account is not what it was at sign-in."""
     body, _, mark = (cookie or "").partition(".")
     if (
         not body
@@ -182,11 +186,18 @@ def knows(settings: CoreSettings, name: str, password: str, role: str) -> bool:
     return right and user is not None and role in user.roles
 
 
+def _account(settings: CoreSettings, name: str) -> str:
+    """A keyed digest of a person's password and roles as they are now; whoever is not there has another one."""
+    user = None if is_open_house(settings) else users(settings).get(name)
+    return _mark(settings, "account", json.dumps([user.password, sorted(user.roles)]) if user else "")
+
+
 def _still(session: Session, settings: CoreSettings) -> bool:
+    same = hmac.compare_digest(session.account.encode(), _account(settings, session.name).encode())
     if is_open_house(settings):
-        return session.role in ROLES
+        return same and session.role in ROLES
     user = users(settings).get(session.name)
-    return user is not None and session.role in user.roles
+    return same and user is not None and session.role in user.roles
 
 
 # -- tries ------------------------------------------------------------------------------------------------------------

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
+from urllib.parse import urlencode
 from uuid import UUID
 
 import orjson
@@ -14,16 +18,17 @@ from fastapi import Response
 
 from bridge import conflicts as playbook
 from bridge import explain as explaining
-from bridge import gates, postgres
+from bridge import gates, guardrails, postgres
 from bridge.errors import CouldNotRun
 from bridge.reports.mask import mask, mask_text
 from bridge.settings import Databases
-from core_api import audit, mappings
+from core_api import audit, mappings, minutes
 from core_api.console.frame import Visit, act, page
 from core_api.errors import Refused
 from core_api.ingest import dead_letters, log
 
 _MINUTES = 60
+_REPLAYED = 50  # dead letters of one preview, and so of one replay
 _MOST_LEAVES = 300  # of a payload that are shown
 _KEEPS = get_args(playbook.Keep)
 
@@ -37,21 +42,34 @@ async def ingestion(visit: Visit) -> Response:
     core = visit.core
     enabled = await core.flags.is_on("INGEST_QUEUE_ENABLED", core.pool)
     queue = await core.queue.counts() if core.queue else {}
-    done, minutes, (letters, pending) = await asyncio.gather(
+    done, events, answers, (letters, pending) = await asyncio.gather(
         dead_letters.processing_metrics(core.pool, _MINUTES),
         dead_letters.by_minute(core.pool, _MINUTES),
+        minutes.kept(core.pool, _MINUTES),
         dead_letters.depths(core.pool),
     )
     payments = await visit.ops(lambda conn: [row for row in gates.history(conn, "E") if row["gate_id"] == "E-02"])
-    known = {row["minute"]: row for row in minutes}
+    known: dict[datetime, dict[str, Any]] = defaultdict(dict)
+    for row in (*events, *answers):
+        known[row["minute"]] |= row
     last = datetime.now(UTC).replace(second=0, microsecond=0)
-    each = [known.get(last - timedelta(minutes=ago)) or {} for ago in range(_MINUTES, -1, -1)]
+    nothing = {"received": 0, "done": 0, "failed": 0} | dict.fromkeys(
+        ("latency", "requests", "errors", "pending", "lag")
+    )
+    hour = [last - timedelta(minutes=ago) for ago in range(_MINUTES, -1, -1)]
+    each = [nothing | {"minute": minute} | known.get(minute, {}) for minute in hour]
+    for one in each:
+        one["rate"] = 100 * one["errors"] / one["requests"] if one["requests"] else None
     return visit.page(
         "ingestion.html.j2",
         enabled=enabled,
         queue=queue,
         done=done,
         each=each,
+        came=bool(events),
+        asked=sum(one["requests"] or 0 for one in each),
+        errors=sum(one["errors"] or 0 for one in each),
+        limit=guardrails.limit_of(guardrails.guardrails()["api-5xx"]),
         letters=letters,
         pending=pending,
         payments=payments,
@@ -104,7 +122,7 @@ async def letter_preview(visit: Visit) -> Response:
     """What a replay would end as and change; nothing is written."""
     found = await dead_letters.one(visit.core.pool, visit.request.path_params["key"])
     previews = await dead_letters.preview(visit.core.pool, [found["eventId"]])
-    return visit.page("preview.html.j2", letter=found, previews=previews)
+    return visit.page("preview.html.j2", letter=found, previews=previews, letters={found["eventId"]: found}, gone=())
 
 
 @act("/console/dead-letters/{key:uuid}/move", "dead letters")
@@ -135,28 +153,54 @@ async def replay_letter(visit: Visit) -> Response:
 @page("/console/replay", "dead letters")
 async def replay_preview(visit: Visit) -> Response:
     """What replaying all that is READY (as filtered) would do, event by event."""
-    channel, reason, pool = visit.asked("channel"), visit.asked("reason"), visit.core.pool
-    keys = await dead_letters.ready(pool, channel=channel, reason_code=reason, limit=50)
-    previews = await dead_letters.preview(pool, keys)
-    return visit.page("preview.html.j2", letter=None, previews=previews)
+    return await _replay_preview(visit, visit.asked("channel"), visit.asked("reason"))
+
+
+async def _replay_preview(visit: Visit, channel: str | None, reason: str | None, gone: Sequence[UUID] = ()) -> Response:
+    """`gone`: what somebody had previewed and wants replayed, and is not READY any more."""
+    pool = visit.core.pool
+    keys = await dead_letters.ready(pool, channel=channel, reason_code=reason, limit=_REPLAYED + 1)
+    previews = await dead_letters.preview(pool, keys[:_REPLAYED])
+    letters = {one["eventId"]: one for one in await dead_letters.of_events(pool, [*keys, *gone])}
+    return visit.page(
+        "preview.html.j2",
+        status=409 if gone else 200,
+        letter=None,
+        previews=previews,
+        letters=letters,
+        gone=[letters[key] for key in gone if key in letters],
+        more=len(keys) > _REPLAYED,
+        filters={"channel": channel or "", "reason_code": reason or ""},
+    )
 
 
 @act("/console/replay", "dead letters")
 async def replay_ready(visit: Visit) -> Response:
-    """Replay what is READY, as filtered, at most 50, in the order of acceptance."""
-    core = visit.core
+    """Replay what was previewed, that and nothing else: all of it, or nothing when a part is not READY any more."""
+    core, why = visit.core, visit.reason
+    keys = list(dict.fromkeys(_uuid(key) for key in visit.chosen[:_REPLAYED]))
+    if not keys:
+        raise Refused(422, "VALIDATION_ERROR", "nothing was previewed: go back and look at the preview")
+    channel, reason = visit.form.get("channel") or None, visit.form.get("reason_code") or None
     enabled = await core.flags.is_on("INGEST_REPLAY_ENABLED", core.pool)
-    await dead_letters.replay(
-        core.pool,
-        core.queue,  # type: ignore[arg-type]
-        visit.admin,
-        enabled=enabled,
-        reason=visit.reason,
-        limit=50,
-        channel=visit.form.get("channel") or None,
-        reason_code=visit.form.get("reason_code") or None,
-    )
-    return visit.to("/console/dead-letters", "replayed")
+    try:
+        await dead_letters.replay(
+            core.pool,
+            core.queue,  # type: ignore[arg-type]
+            visit.admin,
+            enabled=enabled,
+            reason=why,
+            events=keys,
+        )
+    except Refused as error:
+        if error.status != 409:
+            raise
+        still = {one["eventId"] for one in await dead_letters.of_events(core.pool, keys) if one["status"] == "READY"}
+        return await _replay_preview(visit, channel, reason, [key for key in keys if key not in still])
+    if not await dead_letters.ready(core.pool, channel=channel, reason_code=reason, limit=1):
+        return visit.to("/console/dead-letters", "replayed")
+    filters = {"channel": channel, "reason": reason, "said": "replayed-some"}
+    return visit.to("/console/replay?" + urlencode({name: value for name, value in filters.items() if value}))
 
 
 # -- the unmapped queue -----------------------------------------------------------------------------------------------
@@ -165,7 +209,9 @@ async def replay_ready(visit: Visit) -> Response:
 @page("/console/queue")
 async def queue(visit: Visit) -> Response:
     """What no run could map: alike rows together, and one by one."""
-    status, kind, channel, reason = (visit.asked(name) for name in ("status", "type", "channel", "reason"))
+    status, kind, channel, reason, detail = (
+        visit.asked(name) for name in ("status", "type", "channel", "reason", "detail")
+    )
     pool, cursor = visit.core.pool, _cursor(visit)
     groups, found = await asyncio.gather(
         mappings.alike(pool),
@@ -175,13 +221,15 @@ async def queue(visit: Visit) -> Response:
             queue_type=kind,
             channel=channel,
             reason_code=reason,
+            detail=detail,
             cursor=cursor,
         ),
     )
     return visit.page(
         "queue.html.j2",
-        groups=groups,
-        items=[row | {"reasonDetail": mask_text(row["reasonDetail"] or "")} for row in found["items"]],
+        groups=[_in_words(row) for row in groups],
+        items=[_in_words(row) for row in found["items"]],
+        words=_WORDS,
         following=found["nextCursor"],
         statuses=tuple(mappings.TRANSITIONS),
     )
@@ -200,7 +248,7 @@ async def queue_row(visit: Visit) -> Response:
     ]
     return visit.page(
         "queue_row.html.j2",
-        row=row | {"reasonDetail": mask_text(row["reasonDetail"] or "")},
+        row=_in_words(row),
         address=f"{row['sourceSystem']}:{row['sourceTable']}:{row['sourcePk']}",
         causes=[mask({name: said for name, said in cause.items() if name != "candidates"}) for cause in causes],
         candidates=candidates,
@@ -229,6 +277,30 @@ async def decide(visit: Visit) -> Response:
     decision = mappings.Decision(status=status, resolution=resolution, reason=visit.reason)  # type: ignore[arg-type]
     await mappings.decide_all(visit.core.pool, visit.admin, keys, decision)
     return visit.to(f"/console/queue/{keys[0]}" if len(keys) == 1 else "/console/queue", "decided")
+
+
+# mapping 2 and 3.9 for people: what a row is about, and why no run could decide it
+_WORDS = {
+    "PRODUCT_MAPPING": "Product",
+    "VARIANT_MAPPING": "Variant",
+    "PAYMENT_LINK": "Payment",
+    "BOOKING_REVIEW": "Booking",
+    "CATALOG_EXTENDED_METADATA": "Catalog details",
+    "NO_MATCH": "belongs to nothing that is known",
+    "MULTI_MATCH": "more than one fits, or they contradict each other",
+    "INVALID_SOURCE": "a value of the source cannot be used as it is",
+}
+_FIELD = re.compile(r"^([a-z][a-z0-9_]*): ")
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, Any]:
+    """A row, or a group, as people read it: what it is about, why (`reasons`, one each), mails and phones hidden."""
+    parts = filter(None, mask_text(row["reasonDetail"] or "").split("; "))
+    return row | {
+        "about": _WORDS.get(row["queueType"], row["queueType"]),
+        "why": _WORDS.get(row["reasonCode"], row["reasonCode"]),
+        "reasons": [_FIELD.sub(lambda found: found[0].replace("_", " "), part) for part in parts],
+    }
 
 
 def _causes(payload: Any) -> list[dict[str, Any]]:
@@ -270,11 +342,8 @@ async def conflict(visit: Visit) -> Response:
     one = await _conflict(visit)
     plans: list[tuple[str, playbook.Plan]] = []
     if visit.may("simulate") and one.status == "OPEN" and visit.core.bstadmin_url:
-        for keep in (None, *_KEEPS):
-            found = await visit.bridge(
-                lambda keep=keep: playbook.simulate(_databases(visit), conflict_id=one.conflict_id, keep=keep)
-            )
-            plans += [(keep or "rule", planned) for planned in found]
+        found = await visit.bridge(lambda: playbook.ways(_databases(visit), one))
+        plans = [(keep or "rule", planned) for keep, planned in found]
     return visit.page(
         "conflict.html.j2",
         one=one,

@@ -49,6 +49,7 @@ from public.ingest_dead_letter as d
 join public.ingest_event_log as e on e.event_key = d.event_key
 """
 _ONE = _SHAPE + "where d.dead_letter_key = %s"
+_OF = _SHAPE + "where d.event_key = any(%s) order by e.created_at, e.event_key"
 _LIST = (
     _SHAPE
     + """
@@ -73,7 +74,7 @@ from public.ingest_dead_letter as d
 join public.ingest_event_log as e on e.event_key = d.event_key
 where
     d.status = 'READY'
-    and (%(event)s::uuid is null or d.event_key = %(event)s)
+    and (%(events)s::uuid[] is null or d.event_key = any(%(events)s))
     and (%(channel)s::text is null or e.channel_code = %(channel)s)
     and (%(reason)s::text is null or d.reason_code = %(reason)s)
 order by e.created_at, e.event_key
@@ -282,6 +283,12 @@ async def ready(
         return await _ready(conn, None, channel, reason_code, limit)
 
 
+async def of_events(pool: Pool, event_keys: Sequence[UUID]) -> list[dict[str, Any]]:
+    """The dead letters of these events, in the order of their acceptance."""
+    async with pool.connection() as conn:
+        return await (await conn.cursor(row_factory=dict_row).execute(_OF, (list(event_keys),))).fetchall()
+
+
 async def replay(
     pool: Pool,
     queue: IngestQueue | None,
@@ -292,11 +299,13 @@ async def replay(
     limit: int = MOST,
     channel: str | None = None,
     reason_code: str | None = None,
+    events: Sequence[UUID] | None = None,
     ticket: str | None = None,
 ) -> tuple[list[UUID], bool]:
     """Replay what is READY, in the order of acceptance, at most `limit`; which events, and whether they are queued.
 
-    503 when not `enabled`. Not queued (Redis is away) is not lost: the sweeper brings them.
+    `events`: exactly these, as somebody has previewed them; 409 when one of them is not READY any more. 503 when not
+    `enabled`. Not queued (Redis is away) is not lost: the sweeper brings them.
     """
     if not enabled:
         refused = _off()
@@ -305,8 +314,10 @@ async def replay(
             await _rejected(conn, "READY", admin, reason, ticket, refused, **chosen)
         raise refused
     async with pool.connection() as conn, conn.transaction():
-        keys = await _ready(conn, None, channel, reason_code, limit)
+        keys = await _ready(conn, events, channel, reason_code, limit)
         begun = [key for key in keys if await _begin(conn, key)]
+        if events is not None and set(begun) != set(events):  # what comes after them may end otherwise without them
+            raise Refused(409, "DEAD_LETTER_NOT_READY", "what was previewed is not READY any more: preview it again")
         for key in begun:
             await _requested(conn, key, admin, reason, ticket, limit=limit)
     return begun, await _queue(queue, begun)
@@ -471,9 +482,14 @@ async def _one(conn: AsyncConnection[Any], dead_letter_key: UUID) -> dict[str, A
 
 
 async def _ready(
-    conn: AsyncConnection[Any], event_key: UUID | None, channel: str | None, reason_code: str | None, limit: int
+    conn: AsyncConnection[Any], events: Sequence[UUID] | None, channel: str | None, reason_code: str | None, limit: int
 ) -> list[UUID]:
-    values = {"event": event_key, "channel": channel, "reason": reason_code, "limit": min(max(limit, 1), MOST)}
+    values = {
+        "events": events and list(events),
+        "channel": channel,
+        "reason": reason_code,
+        "limit": min(max(limit, 1), MOST),
+    }
     return [row[0] for row in await (await conn.execute(_READY, values)).fetchall()]
 
 

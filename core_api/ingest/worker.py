@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from bridge.core_settings import CoreSettings, core_settings
 from bridge.errors import plain
 from bridge.flags import Flags
-from core_api.database import Pool
+from core_api.database import Pool, is_away
 from core_api.ingest import sweeper
 from core_api.ingest.queue import BACKOFF, KEPT, IngestQueue, clock, connection
 
@@ -74,11 +74,6 @@ def _say(error: Exception, *_: object) -> None:
     """BullMQ's errors: a job that ended while its lock was renewed, or was lost meanwhile, is in the log's hands."""
     level = logging.WARNING if isinstance(error, RedisError | OSError) else logging.DEBUG
     log.log(level, "queue: %s %s", type(error).__name__, error if level == logging.DEBUG else "")
-
-
-def _is_away(error: psycopg.Error) -> bool:
-    """The connection is gone, or none is to be had: asking again at once would only wait."""
-    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57")
 
 
 class Stepper:
@@ -136,7 +131,7 @@ class Stepper:
             log.warning("the database did not take %d events: %s", len(keys), plain(error))
             if connected:
                 self._died.update(keys)
-            if len(keys) > 1 and not _is_away(error):
+            if len(keys) > 1 and not is_away(error):
                 return await self._each(keys)
             if len(keys) == 1 and self._died[keys[0]] > _DEADLY:
                 return await self._count(keys[0], error)

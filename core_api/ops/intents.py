@@ -20,7 +20,6 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from psycopg_pool import PoolClosed
 
 from bridge import bstadmin
 from bridge.errors import plain
@@ -78,13 +77,6 @@ async def reached(point: str) -> None:
     """Between the steps of a write (`intent`, `core`, `legacy`, `ended`); tests stop here."""
 
 
-def is_away(error: psycopg.Error) -> bool:
-    """The connection is gone or none is to be had: what became of the statement is not known."""
-    return isinstance(error, PoolClosed) or (
-        isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57")
-    )
-
-
 @asynccontextmanager
 async def alone(pool: Pool, booking: UUID) -> AsyncIterator[Conn]:
     """A connection that holds the booking's lock of writers. Raises LockNotAvailable after 5 s."""
@@ -118,19 +110,22 @@ async def one(conn: Conn, intent_id: UUID) -> dict[str, Any]:
     return found
 
 
-async def finish(conn: Conn, legacy: Pool | None, booking: UUID, *, core: bool, upto: int | None = None) -> None:
+async def finish(
+    conn: Conn, legacy: Pool | None, booking: UUID, *, core: bool, behind: bool = True, upto: int | None = None
+) -> None:
     """Take every write of this booking that has not ended on as far as it goes, in their order. The caller is alone.
 
-    `core`: whether the core is written (the flag). `upto`: the place of the last one. `legacy` is None when bstadmin
-    is known to be away. Raises psycopg.Error when the
-    ops database is away: then nothing more is known here.
+    `core`: whether the core is written (the flag, whoever calls: a write that came before goes the way that it was
+    accepted for, strict or not). `behind`: also what the core has yet to catch up with. `upto`: the place of the last
+    one. `legacy` is None when bstadmin is known to be away. Raises psycopg.Error when the ops database is away: then
+    nothing more is known here.
     """
     found = await (
         await conn.cursor(row_factory=dict_row).execute(_OPEN, {"booking": booking, "upto": upto})
     ).fetchall()
     stuck = False
     for intent in found:
-        if intent["core_status"] == "PENDING" or (intent["core_status"] == "BEHIND" and core):
+        if intent["core_status"] == "PENDING" or (intent["core_status"] == "BEHIND" and core and behind):
             await _core(conn, intent, core=core)
             intent = await one(conn, intent["intent_id"])
         await reached("core")
@@ -152,7 +147,7 @@ async def _core(conn: Conn, intent: dict[str, Any], *, core: bool) -> None:
                 return
             why = row[0]
         except psycopg.Error as error:
-            if is_away(error) or conn.closed:
+            if database.is_away(error) or conn.closed:
                 raise
             why = f"SQLSTATE {error.sqlstate}"
             log.warning("the core did not take a write: %s", plain(error))

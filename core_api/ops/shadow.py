@@ -22,7 +22,7 @@ from prometheus_client import Counter
 from psycopg.types.json import Jsonb
 
 from bridge.core_settings import core_settings
-from bridge.errors import plain
+from bridge.errors import CouldNotRun, plain
 from bridge.reports.mask import mask
 from bridge.runlog import uuid7
 from core_api.database import Pool
@@ -139,7 +139,7 @@ class Shadow:
             seconds = time.perf_counter() - started
             legacy, new = (served.rows, rows) if served.side == "legacy" else (rows, served.rows)
             compared = await self._differences(kind, read, parameters, legacy, new)
-        except (psycopg.Error, TimeoutError, OSError) as error:
+        except (psycopg.Error, TimeoutError, OSError, CouldNotRun) as error:
             problem = plain(error) or type(error).__name__
         except Exception as error:  # the other side's answer is of a shape that nobody foresaw: its failure, not ours
             problem = type(error).__name__
@@ -251,6 +251,8 @@ class Shadow:
         by_identity: dict[tuple[str, str], Row] = {}
         by_key: dict[str, Row] = {}
         for row in await self._new.rows("pair", asked, seconds=SECONDS):
+            if row["_has_several"] and row["_told"] is None:
+                raise CouldNotRun("what the sources said is not landed any more", todo="Run the batches again.")
             by_number |= dict.fromkeys(row["_numbers"], row)
             if not row["_numbers"]:  # an event has told of it, no backfill has met it yet
                 by_identity[row["channel"], row["reference"]] = row

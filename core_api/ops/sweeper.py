@@ -54,7 +54,7 @@ async def _take_on(pool: Pool, legacy: Pool, booking: UUID, *, core: bool) -> No
     except errors.LockNotAvailable:
         pass  # somebody is at it
     except Exception as error:  # one that cannot go on holds up no other
-        if isinstance(error, psycopg.Error) and intents.is_away(error):
+        if isinstance(error, psycopg.Error) and database.is_away(error):
             raise
         log.warning("sweeper of writes, %s: %s", booking, _said(error))
 

@@ -323,8 +323,9 @@ async def perform(
             intent = await intents.one(conn, intent_id)
             if intent["answer"]:
                 return intent["answer"]["data"], intent["answer"]["status"]
-            core = flags.in_force(intents.FLAG, rows).enabled and intent["mode"] == "DUAL"
-            await intents.finish(conn, None if away else legacy, booking, core=core, upto=intent["place"])
+            core, dual = flags.in_force(intents.FLAG, rows).enabled, intent["mode"] == "DUAL"
+            theirs = None if away else legacy
+            await intents.finish(conn, theirs, booking, core=core, behind=dual, upto=intent["place"])
             return await _answer(conn, intent_id)
     except errors.LockNotAvailable:
         raise Refused(409, "BUSY", "somebody else writes to this booking", headers={"retry-after": "1"}) from None

@@ -6,7 +6,7 @@ from
         {%- for field, type, _ in read_fields() %}, {{ field }} {{ type }}{% endfor %}
     ),
     jsonb_to_record(canonical) as n (
-        has_several boolean, has_twins boolean, is_reviewed boolean
+        has_several boolean, has_twins boolean, is_reviewed boolean, told jsonb, is_ingested boolean
         {%- for field, type, _ in read_fields() %}, {{ field }} {{ type }}{% endfor %}
     ),
     (select array({{ read_approved(ref('approved_differences').include(database=false)) }}) as rules) as a

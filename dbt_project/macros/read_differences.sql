@@ -9,24 +9,24 @@
         ('created_at', 'timestamptz', ['INSTANT', 'EARLIER']),
         ('booked_on', 'date', ['OTHER_SOURCE']),
         ('tour_date', 'date', ['OTHER_SOURCE_REVIEWED']),
-        ('tour_time', 'text', ['TIME', 'OTHER_SOURCE']),
-        ('customer_name', 'text', ['TEXT', 'OTHER_SOURCE']),
-        ('customer_email', 'text', ['TEXT', 'OTHER_SOURCE']),
-        ('customer_phone', 'text', ['PHONE', 'OTHER_SOURCE']),
-        ('pickup_location', 'text', ['PLACE', 'OTHER_SOURCE']),
-        ('meeting_point', 'text', ['PLACE', 'OTHER_SOURCE']),
-        ('adults', 'integer', ['COUNT', 'OTHER_SOURCE']),
-        ('children', 'integer', ['COUNT', 'OTHER_SOURCE']),
-        ('currency', 'text', ['CURRENCY', 'OTHER_SOURCE']),
+        ('tour_time', 'text', ['TIME', 'OTHER_SOURCE', 'INGESTED']),
+        ('customer_name', 'text', ['TEXT', 'OTHER_SOURCE', 'INGESTED']),
+        ('customer_email', 'text', ['TEXT', 'OTHER_SOURCE', 'INGESTED']),
+        ('customer_phone', 'text', ['PHONE', 'OTHER_SOURCE', 'INGESTED']),
+        ('pickup_location', 'text', ['PLACE', 'OTHER_SOURCE', 'INGESTED']),
+        ('meeting_point', 'text', ['PLACE', 'OTHER_SOURCE', 'INGESTED']),
+        ('adults', 'integer', ['COUNT', 'OTHER_SOURCE', 'INGESTED']),
+        ('children', 'integer', ['COUNT', 'OTHER_SOURCE', 'INGESTED']),
+        ('currency', 'text', ['CURRENCY', 'OTHER_SOURCE', 'INGESTED']),
         ('total_price', 'numeric', ['MONEY', 'OTHER_SOURCE_REVIEWED', 'OTHER_SOURCE_CENT', 'OTHER_CURRENCY']),
         ('status', 'text', ['RECOMPUTED', 'OTHER_BOOKING']),
-        ('is_paid', 'boolean', ['OTHER_SOURCE']),
-        ('paid_at', 'timestamptz', ['INSTANT', 'UNPAID', 'OTHER_SOURCE']),
+        ('is_paid', 'boolean', ['OTHER_SOURCE', 'INGESTED']),
+        ('paid_at', 'timestamptz', ['INSTANT', 'UNPAID', 'OTHER_SOURCE', 'INGESTED']),
         ('package_id', 'bigint', ['OTHER_SOURCE']),
         ('driver_id', 'integer', ['OTHER_BOOKING']),
         ('board_driver_id', 'integer', ['NO_TIME', 'OTHER_BOOKING']),
         ('assigned_at', 'timestamptz', ['INSTANT', 'OTHER_BOOKING']),
-        ('note', 'text', ['LINES', 'AMONG_OTHERS']),
+        ('note', 'text', ['LINES', 'AMONG_OTHERS', 'INGESTED']),
         ('finance_id', 'bigint', ['OTHER_BOOKING']),
         ('pattern_id', 'bigint', ['OTHER_BOOKING']),
         ('validated_at', 'timestamptz', ['INSTANT', 'OTHER_BOOKING']),
@@ -37,11 +37,17 @@
 
 {#
   Whether a rule explains the difference. `l`: bstadmin's row, with `id`, `finance_items` and `unpaid_items`; `n`: the
-  read model's, with `has_several` (candidates of both sources), `has_twins` (of bstadmin) and `is_reviewed` (a review lists what they disagree about, mapping 4.12).
+  read model's, with `has_several` (several candidates, of either source), `has_twins` (of bstadmin), `is_reviewed` (a
+  review lists what they disagree about, mapping 4.12), `told` (what its candidates say, macro read_told) and
+  `is_ingested` (an event has told of it since, phase2.told_since). Where `told` is null nothing is proven.
 #}
 {% macro read_rule(rule, field, l, n) -%}
     {%- set old = l ~ '.' ~ field -%}
     {%- set new = n ~ '.' ~ field -%}
+    {%- set utc = " at time zone 'UTC'" if field in ('created_at', 'paid_at') else '' -%}
+    {%- set said -%}
+        {{ n }}.has_several and {{ n }}.told @> jsonb_build_array(jsonb_build_object('{{ field }}', {{ new }}{{ utc }}))
+    {%- endset -%}
     {%- if rule == 'CHANNEL' -%}
         {{ function('booking_channel') }}({{ old }}) = {{ new }}
     {%- elif rule == 'REF' -%}
@@ -80,22 +86,29 @@
         )
     {%- elif rule == 'UNPAID' -%}
         {{ new }} is null and not {{ n }}.is_paid
+    {%- elif rule == 'OTHER_SOURCE' and field == 'tour_time' -%}
+        {#- a time goes with its day, and only another day has none where bstadmin has one (mapping 4.4) -#}
+        {{ n }}.has_several and ({{ new }} is not null or {{ n }}.tour_date <> {{ l }}.tour_date)
+        and {{ n }}.told @> jsonb_build_array(jsonb_build_object('tour_time', {{ new }}, 'tour_date', {{ n }}.tour_date))
     {%- elif rule == 'OTHER_SOURCE' -%}
-        {{ n }}.has_several
+        {{ said }}
+    {%- elif rule == 'INGESTED' -%}
+        {{ n }}.has_several and {{ n }}.is_ingested
     {%- elif rule == 'OTHER_BOOKING' -%}
         {{ n }}.has_twins
     {%- elif rule == 'NO_TIME' -%}
         {{ new }} is null and {{ n }}.driver_id = {{ old }} and {{ n }}.assigned_at is null
     {%- elif rule == 'EARLIER' -%}
-        {{ n }}.has_several and {{ new }} < {{ old }}
+        {{ said }} and {{ new }} < {{ old }}
     {%- elif rule == 'AMONG_OTHERS' -%}
         {{ n }}.has_several and coalesce(position({{ function('norm_lines') }}({{ old }}) in {{ new }}) > 0, true)
+        and {{ n }}.told @> jsonb_build_array(jsonb_build_object('note_lines', string_to_array({{ new }}, E'\n')))
     {%- elif rule == 'OTHER_SOURCE_REVIEWED' -%}
-        {{ n }}.has_several and {{ n }}.is_reviewed
+        {{ said }} and {{ n }}.is_reviewed
     {%- elif rule == 'OTHER_SOURCE_CENT' -%}
-        {{ n }}.has_several and abs({{ old }} - {{ new }}) <= 0.01
+        {{ said }} and abs({{ old }} - {{ new }}) <= 0.01
     {%- elif rule == 'OTHER_CURRENCY' -%}
-        {{ n }}.has_several and {{ function('norm_currency') }}({{ l }}.currency) <> {{ n }}.currency
+        {{ said }} and {{ function('norm_currency') }}({{ l }}.currency) <> {{ n }}.currency
     {%- else -%}
         {{ exceptions.raise_compiler_error('no rule ' ~ rule) }}
     {%- endif -%}

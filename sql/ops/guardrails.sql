@@ -16,6 +16,15 @@ comment on table phase2.api_minutes is
 comment on column phase2.api_minutes.server_errors is
 'Answers from 500 on, but for those that say that a flag is off.';
 
+create table if not exists phase2.queue_minutes (
+    minute timestamptz not null,
+    pending bigint not null,
+    oldest_seconds numeric not null,
+    constraint queue_minutes_pkey primary key (minute)
+);
+comment on table phase2.queue_minutes is
+'How far ingestion was behind, at its worst in each minute; a minute without a row was looked at by nobody.';
+
 create table if not exists phase2.guardrail_log (
     guardrail text not null,
     at timestamptz not null,
@@ -41,7 +50,11 @@ returns table (at timestamptz, part text, heard bigint, requests bigint, server_
 language sql stable
 as $$
     select
-        m.at, p.part, count(a.minute), coalesce(sum(a.requests), 0)::bigint, coalesce(sum(a.server_errors), 0)::bigint
+        m.at,
+        p.part,
+        count(a.minute) filter (where a.minute > m.at - interval '5 minutes'),
+        coalesce(sum(a.requests), 0)::bigint,
+        coalesce(sum(a.server_errors), 0)::bigint
     from unnest(moments) as m (at)
     cross join (values ('ingest'), ('reads'), ('writes')) as p (part)
     left join phase2.api_minutes as a
@@ -49,9 +62,11 @@ as $$
             a.minute > m.at - interval '15 minutes' and a.minute <= m.at and a.minute >= date_trunc('minute', since)
             and a.part = p.part
     group by m.at, p.part
+    order by m.at, p.part
 $$;
 comment on function phase2.guardrail_api(timestamptz[], timestamptz) is
-'The core path in the 15 minutes up to each moment, as far as they lie after `since`; heard: minutes of processes.';
+'The core path in the 15 minutes up to each moment, as far as they lie after `since`; heard: minutes of processes in '
+'the last 5.';
 
 create or replace function phase2.guardrail_dead_letters(moments timestamptz[], since timestamptz)
 returns table (at timestamptz, came bigint, went bigint, decreased boolean)
@@ -91,8 +106,17 @@ comment on function phase2.guardrail_dead_letters(timestamptz[], timestamptz) is
 'Events that became dead letters, and those that left them, in the hour up to each moment after `since`; decreased: in '
 'its last quarter more left than came.';
 
+drop function if exists phase2.guardrail_bookings(jsonb, timestamptz[], timestamptz);
 create or replace function phase2.guardrail_bookings(groups jsonb, moments timestamptz[], since timestamptz)
-returns table (at timestamptz, hours integer, bookings bigint, failed bigint, baseline bigint, baseline_failed bigint)
+returns table (
+    at timestamptz,
+    hours integer,
+    bookings bigint,
+    failed bigint,
+    baseline bigint,
+    baseline_failed bigint,
+    quietest bigint
+)
 language sql stable
 as $$
     with judged as materialized (
@@ -108,6 +132,21 @@ as $$
                 )
             ) as has_failed
         from jsonb_array_elements(groups) as g
+    ),
+
+    quietest as (
+        select h.at, min(h.bookings) as bookings
+        from (
+            select m.at, d.ago, coalesce(sum(j.bookings), 0) as bookings
+            from unnest(moments) as m (at)
+            cross join generate_series(1, 7) as d (ago)
+            left join judged as j
+                on
+                    j.made_at > m.at - d.ago * interval '1 day' - interval '1 hour'
+                    and j.made_at <= m.at - d.ago * interval '1 day'
+            group by m.at, d.ago
+        ) as h
+        group by h.at
     )
 
     select
@@ -115,55 +154,55 @@ as $$
         w.hours,
         coalesce(sum(j.bookings) filter (where j.made_at > w.began), 0)::bigint,
         coalesce(sum(j.bookings) filter (where j.made_at > w.began and j.has_failed), 0)::bigint,
-        coalesce(sum(j.bookings) filter (where j.made_at <= m.at - interval '1 day'), 0)::bigint,
-        coalesce(sum(j.bookings) filter (where j.made_at <= m.at - interval '1 day' and j.has_failed), 0)::bigint
+        coalesce(sum(j.bookings) filter (where j.made_at <= w.ended), 0)::bigint,
+        coalesce(sum(j.bookings) filter (where j.made_at <= w.ended and j.has_failed), 0)::bigint,
+        coalesce(min(q.bookings) filter (where w.began = m.at - interval '1 hour'), 0)::bigint
     from unnest(moments) as m (at)
     cross join lateral (
         select
             h.hours,
-            greatest(m.at - h.hours * interval '1 hour', since) as began
-        from (values (1), (24)) as h (hours)
+            greatest(m.at - h.hours * interval '1 hour', since) as began,
+            m.at - greatest(h.hours, 24) * interval '1 hour' as ended
+        from (values (1), (24), (72)) as h (hours)
     ) as w
-    left join judged as j on j.made_at > m.at - interval '8 days' and j.made_at <= m.at
+    left join judged as j on j.made_at > w.ended - interval '7 days' and j.made_at <= m.at
+    left join quietest as q on m.at = q.at
     group by m.at, w.hours
 $$;
 comment on function phase2.guardrail_bookings(jsonb, timestamptz[], timestamptz) is
-'Of groups of balisnap''s bookings (time, statuses, how many) those of the hour and of the day up to each moment, as '
-'far as they lie after `since`, and of the seven days before that day; failed: neither paid nor ever captured.';
+'Of groups of balisnap''s bookings (time, statuses, how many) those of the hour, the day and the three days up to each '
+'moment, as far as they lie after `since`, and of the seven days before these; failed: neither paid nor ever captured; '
+'quietest: the least that the same hour of those days had, 0 where `since` leaves no whole hour.';
 
-create or replace function phase2.guardrail_payments(at timestamptz, since timestamptz)
-returns table (sampled bigint, mismatched uuid[])
+drop function if exists phase2.guardrail_payments(timestamptz, timestamptz);
+create or replace function phase2.guardrail_payments(moments timestamptz[], since timestamptz)
+returns table (at timestamptz, sampled bigint, mismatched uuid[])
 language sql stable
 as $$
-    -- the keys are hashes: those after one that the day names are as good as drawn, and anybody can draw them again
-    with changed as (
-        select c.booking_key from public.booking_core as c
-        where c.updated_at > greatest(guardrail_payments.at - interval '1 day', since)
-    ),
-
-    sample as (
-        select c.booking_key from changed as c
-        order by
-            c.booking_key < md5((guardrail_payments.at at time zone 'UTC')::date::text)::uuid, c.booking_key
-        limit 1000
-    ),
-
-    found as (
-        select coalesce(p.booking_key, l.key) as booking_key
+    with found as materialized (
+        select distinct coalesce(p.booking_key, l.key) as booking_key
         from dbt_recon.recon_payment_linkage as l
         left join public.payment_event as p on l.entity = 'payment' and p.payment_key = l.key
     )
 
     select
-        (select count(*) from sample),
-        coalesce(
-            (select array_agg(s.booking_key order by s.booking_key) from sample as s
-                where s.booking_key in (select f.booking_key from found as f)), '{}'
-        )
+        m.at,
+        count(s.booking_key),
+        coalesce(array_agg(f.booking_key order by f.booking_key) filter (where f.booking_key is not null), '{}')
+    from unnest(moments) as m (at)
+    -- the keys are hashes: those after one that the day names are as good as drawn, and anybody can draw them again
+    left join lateral (
+        select c.booking_key from public.booking_core as c
+        where c.updated_at > greatest(m.at - interval '1 day', since) and c.updated_at <= m.at
+        order by c.booking_key < md5((m.at at time zone 'UTC')::date::text)::uuid, c.booking_key
+        limit 1000
+    ) as s on true
+    left join found as f on s.booking_key = f.booking_key
+    group by m.at
 $$;
-comment on function phase2.guardrail_payments(timestamptz, timestamptz) is
-'Of the bookings that changed in the day up to a moment, after `since`, at most 1,000, and those of them that payments '
-'contradict.';
+comment on function phase2.guardrail_payments(timestamptz[], timestamptz) is
+'Of the bookings that changed in the day up to each moment, after `since`, at most 1,000, and those of them that '
+'payments contradict.';
 
 create or replace function phase2.guardrail_lost()
 returns table (what text, key uuid)
@@ -176,6 +215,17 @@ as $$
         e.process_status = 'FAILED' and e.next_retry_at is null
         and e.created_at > now() - interval '30 days' -- from then on retention may have taken the dead letter
         and not exists (select 1 from public.ingest_dead_letter as d where d.event_key = e.event_key)
+
+    union all
+
+    -- answered with 202, and gone from the log before its time; the event's key says when it came
+    select distinct 'event', k.event_key
+    from phase2.ingest_keys as k
+    left join public.ingest_event_log as e on k.event_key = e.event_key
+    where
+        e.event_key is null
+        and to_timestamp(('x' || left(replace(k.event_key::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+        > now() - interval '34 days'
 
     union all
 

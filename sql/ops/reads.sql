@@ -85,6 +85,50 @@ create unlogged table if not exists phase2.parity_bookings (
 comment on table phase2.parity_bookings is
 'Of the latest comparison: one row per booking; differences: field -> [legacy, read model, rule or null].';
 
+create unlogged table if not exists phase2.parity_told (
+    booking_key uuid not null,
+    told jsonb not null,
+    constraint parity_told_pkey primary key (booking_key)
+);
+comment on table phase2.parity_told is
+'Of the latest comparison: what the sources of a booking that has several say (ops_read.shadow_told_several).';
+
+create or replace view phase2.told_as_landed as
+select
+    t.booking_key,
+    t.told
+from phase2.parity_told as t
+where
+    (
+        select
+            p.landed = (
+                select jsonb_object_agg(l.source, l.landing_no)
+                from (
+                    select
+                        r.source,
+                        max(r.landing_no) as landing_no
+                    from phase2.landing_runs as r
+                    group by r.source
+                ) as l
+            )
+        from phase2.parity_runs as p
+        order by p.ended_at desc
+        limit 1
+    );
+comment on view phase2.told_as_landed is
+'phase2.parity_told while it is of the rows that are landed now, else nothing: ops_read.shadow_told looks them up.';
+
+create or replace view phase2.told_since as
+select f.booking_key
+from phase2.booking_freshness as f
+left join phase2.booking_source_times as s on f.booking_key = s.booking_key
+where
+    f.last_event_time > now() - interval '7 days'
+    and f.last_event_time > coalesce(s.source_updated_at, timestamptz '-infinity');
+comment on view phase2.told_since is
+'Bookings of which an event of the last 7 days has told, later than what a backfill last took from the sources: that
+no source says so is an approved difference until then (INGESTED).';
+
 create table if not exists phase2.incidents (
     incident_id uuid not null,
     kind text not null,

@@ -69,7 +69,24 @@ from (
                 and q.reason_code = 'MULTI_MATCH'
                 and q.source_table = 'booking_identity'
                 and q.source_pk = b.channel || ':' || b.reference
-        ) as _is_reviewed
+        ) as _is_reviewed,
+        coalesce(
+            (
+                select t.told
+                from phase2.told_as_landed as t
+                where t.booking_key = b.booking_key
+            ),
+            (
+                select t.told
+                from ops_read.shadow_told as t
+                where t.booking_key = b.booking_key
+            )
+        ) as _told,
+        (
+            select count(*) > 0
+            from phase2.told_since as t
+            where t.booking_key = b.booking_key
+        ) as _is_ingested
     from ops_read.ops_bookings as b
     where
         b.booking_key = any(cast(%(keys)s as uuid[]))

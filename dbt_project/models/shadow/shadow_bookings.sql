@@ -109,11 +109,15 @@ canonical as (
         assignments.driver_id as board_driver_id,
         several.entity_key is not null as has_several,
         coalesce(several.are_twins, false) as has_twins,
-        reviewed.identity is not null as is_reviewed
+        reviewed.identity is not null as is_reviewed,
+        told.told,
+        since.booking_key is not null as is_ingested
     from {{ ref('ops_bookings') }} as bookings
     left join {{ source('bridge', 'ops_assignment') }} as assignments
         on bookings.booking_key = assignments.booking_key and assignments.is_active
     left join several on bookings.booking_key = several.entity_key
+    left join {{ source('phase2', 'parity_told') }} as told on bookings.booking_key = told.booking_key
+    left join {{ source('phase2', 'told_since') }} as since on bookings.booking_key = since.booking_key
     left join reviewed on bookings.channel || ':' || bookings.reference = reviewed.identity
 ),
 
