@@ -27,8 +27,8 @@ from bridge import written
 from bridge.settings import SQL
 
 __all__ = [
-    "BATCHES", "PREMISES", "built", "close", "forget", "keep_whole", "look", "others_wrote", "premises", "prepare",
-    "run_file", "settle", "too_many",
+    "BATCHES", "PREMISES", "built", "close", "forget", "look", "others_wrote", "premises", "prepare", "run_file",
+    "settle", "too_many", "whole_tables",
 ]  # fmt: skip
 
 BATCHES = ("batch_d", "batch_e")
@@ -67,7 +67,7 @@ def prepare(conn: psycopg.Connection, batch: str, project: str, as_of: date, uns
     for name, why in PREMISES.items():
         if was.get(name) != now[name]:
             return why
-    if not keep_whole(conn):
+    if not _keep_whole(conn):
         return "the working tables of the last whole run are gone"
     with conn.transaction():
         conn.execute("truncate phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
@@ -89,7 +89,9 @@ def too_many(conn: psycopg.Connection) -> str | None:
     """Why to compute everything: it costs no more than what is touched. None where it is worth it."""
     touched, bookings = conn.execute(
         "select (select count(*) from phase2.touched_bookings) + (select count(*) from phase2.touched_keys),"
-        " (select count(*) from dbt_intermediate.whole_booking_sources)"
+        " (select coalesce(sum(t.row_count), 0)::bigint from phase2.landing_tables as t"
+        " where t.table_name in ('Booking', 'bookings') and t.landing_id = ("
+        " select r.landing_id from phase2.landing_runs as r order by r.landing_no desc limit 1))"
     ).fetchone() or (0, 0)
     if touched > 1000 and touched > WORTH_IT * 2 * bookings:
         return f"{touched:,} of {2 * bookings:,} bookings and sources are touched"
@@ -199,7 +201,7 @@ def premises(conn: psycopg.Connection, project: str) -> dict[str, str]:
     return {"project": project, **dict(zip(("since_crash", "whole_landing", "catalog", "lists"), row, strict=True))}
 
 
-def keep_whole(conn: psycopg.Connection) -> bool:
+def _keep_whole(conn: psycopg.Connection) -> bool:
     """The last whole run's tables under a name that dbt does not write; False when they are not to be had."""
     for name, keys in _WHOLE.items():
         names = {
@@ -222,6 +224,17 @@ def keep_whole(conn: psycopg.Connection) -> bool:
                 conn.execute(sql.SQL("create index on {whole} ({key})").format(**names, key=sql.SQL(key)))
         conn.execute(sql.SQL("analyze {whole}").format(**names))
     return True
+
+
+def whole_tables(conn: psycopg.Connection) -> str | None:
+    """How the names of the last whole run's tables begin: `whole_`, as dbt made them until a batch has followed it;
+    None when they are not to be had, or about to be made."""
+    row = conn.execute(
+        "select case when to_regclass('dbt_intermediate.whole_payments') is not null then 'whole_'"
+        " when to_regclass('dbt_intermediate.int_payments') is not null"
+        " and exists (select 1 from phase2.warehouse_state as w where w.part = 'follows batch_d') then 'int_' end"
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _seed_what_others_wrote(conn: psycopg.Connection) -> str | None:
@@ -256,9 +269,9 @@ def close(conn: psycopg.Connection, *files: str) -> None:
 
 
 def analyze(conn: psycopg.Connection) -> None:
-    """Let what reads the touched tables be planned with their real sizes."""
-    for table in ("bookings", "keys", "names"):
-        conn.execute(sql.SQL("analyze phase2.{}").format(sql.Identifier(f"touched_{table}")))
+    """Let what reads the touched tables be planned with their real sizes; and the few channels, which nobody else
+    analyzes."""
+    conn.execute("analyze phase2.touched_bookings, phase2.touched_keys, phase2.touched_names, public.channel_registry")
 
 
 def run_file(conn: psycopg.Connection, name: str, **parameters: object) -> int:
@@ -266,7 +279,9 @@ def run_file(conn: psycopg.Connection, name: str, **parameters: object) -> int:
     inserted = 0
     for parameter, value in parameters.items():
         conn.execute("select set_config('phase2.' || %s::text, %s::text, false)", (parameter, str(value)))
-    for statement in (_STATEMENTS / f"{name}.sql").read_text(encoding="utf-8").split(";\n"):
+    text = (_STATEMENTS / f"{name}.sql").read_text(encoding="utf-8")
+    text = text.replace("dbt_intermediate.whole_", f"dbt_intermediate.{whole_tables(conn)}")
+    for statement in text.split(";\n"):
         cursor = conn.execute(statement.encode())
         if cursor.statusmessage and cursor.statusmessage.startswith("INSERT"):
             inserted += cursor.rowcount

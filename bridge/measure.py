@@ -240,7 +240,7 @@ def _touch(conn: psycopg.Connection, was: dict[str, Any]) -> str | None:
         return "rows of the queue are gone"
     if not found:
         return None
-    if not follow.keep_whole(conn):
+    if follow.whole_tables(conn) is None:
         return "the working tables of the last whole run are not at hand"
     follow.run_file(conn, "measured_seeds")
     follow.run_file(conn, "landed_seeds")

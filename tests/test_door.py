@@ -242,6 +242,32 @@ def test_what_others_broke_after_a_good_run_holds_and_does_not_taint(runs: Runs)
             door.open_or_raise(conn, BATCHES["E"])
 
 
+def test_a_recon_measures_what_was_written_since_the_last_look(runs: Runs) -> None:
+    """What it says is what every row says, and costs what was written."""
+
+    def head_counts(*, full: bool = False) -> tuple[Decimal | None, list[str]]:
+        said: list[str] = []
+        verdict = recon.evaluate("D", full=full, progress=said.append).verdict
+        [gate] = [gate for gate in verdict.gates if gate.gate_id == "D-03"]
+        return gate.numerator, [line for line in said if "measures" in line]
+
+    head_counts()  # a copied database is another one: nothing is known of it
+    recon.evaluate("E")
+    sound, _ = head_counts()
+    assert sound is not None
+    with runs.ops() as conn:
+        conn.execute(
+            "update public.booking_core set number_of_adult = number_of_adult + 40 where booking_key = ("
+            " select i.booking_key from public.booking_item_snapshot as i where i.adult_qty = 2 limit 1)"
+        )
+    broken, said = head_counts()
+    assert (broken, len(said)) == (sound + 1, 1)
+    assert "what was touched" in said[0]
+    assert head_counts(full=True) == (broken, [])
+    head_counts()
+    assert head_counts() == (broken, [])  # nothing was written since
+
+
 def test_batch_a_is_tainted_by_a_fault_of_the_bridge_until_somebody_mends_it(runs: Runs) -> None:
     """On a rerun A and B judge the bridge as it stands."""
     with runs.ops() as conn:

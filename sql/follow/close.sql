@@ -119,30 +119,13 @@ select
     e.entity_key,
     current_setting('phase2.round')::integer + 1 as round
 from phase2.touched_bookings as t
-inner join (
-    -- a ref is found by its channel first: those that have any such
-    select
-        k.source_system,
-        k.external_ref_kind,
-        r.channel_code
-    from public.channel_registry as r
-    cross join (
-        values ('balisnap', 'BALISNAP_BOOKING_ID'), ('bstadmin', 'BSTADMIN_BOOKING_ID')
-    ) as k (source_system, external_ref_kind)
-    where
-        exists (
-            select 1 from public.channel_external_refs as x
-            where
-                x.entity_type = 'BOOKING'
-                and x.channel_code = r.channel_code
-                and x.external_ref_kind = k.external_ref_kind
-        )
-) as c on t.source_system = c.source_system
+cross join public.channel_registry as r
 inner join public.channel_external_refs as e
     on
         e.entity_type = 'BOOKING'
-        and c.channel_code = e.channel_code
-        and c.external_ref_kind = e.external_ref_kind
+        and r.channel_code = e.channel_code
+        and e.external_ref_kind
+        = case t.source_system when 'balisnap' then 'BALISNAP_BOOKING_ID' else 'BSTADMIN_BOOKING_ID' end
         and e.external_ref = t.booking_id::text
 where t.round = current_setting('phase2.round')::integer
 on conflict do nothing;
