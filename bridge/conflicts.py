@@ -30,7 +30,9 @@ _WINDOW = """
 select coalesce(max(c.window_to), %(to)s - interval '1 hour') from phase2.write_checks as c where c.window_to <= %(to)s
 """
 # Bookings written in the window here, or changed there meanwhile; and those in conflict. Until the flag is on for all,
-# others may still write to bstadmin alone: then of the changed ones those that the core API has ever written to.
+# others may still write to bstadmin alone: then of the changed ones those that the core API has ever written to. Of
+# payments those that came after a later one, which is all that is asked of them: a batch that writes a booking's
+# payments together, however many bookings it writes, brings none in.
 _BOOKINGS = """
 with bookings as (
     select i.booking_key from phase2.write_intents as i
@@ -41,6 +43,14 @@ with bookings as (
         r.entity_type = 'BOOKING' and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
         and r.external_ref = any(%(changed)s::text[])
         and (%(all)s or exists (select 1 from phase2.write_intents as i where i.booking_key = r.entity_key))
+    union
+    select p.booking_key from public.payment_event as p
+    where
+        p.created_at >= %(from)s and p.created_at < %(to)s
+        and exists (
+            select 1 from public.payment_event as o
+            where o.booking_key = p.booking_key and o.created_at < p.created_at and o.payment_time > p.payment_time
+        )
     union
     select c.booking_key from phase2.conflicts as c where c.status = 'OPEN'
 )
@@ -207,6 +217,8 @@ def shown(name: str, value: Any) -> Any:
 def reconcile(databases: Databases, *, until: datetime | None = None, settle: timedelta = SETTLE) -> Check:
     """Compare both sides of every booking written since the last time (else an hour); open what the playbook knows.
 
+    Of a booking that bstadmin does not hold there is no other side: only the order of its payments is looked at.
+
     A booking header that differs is frozen by that. What does not differ any more is closed, unless it is frozen.
     """
     to = (until or datetime.now(UTC)) - settle
@@ -224,12 +236,11 @@ def reconcile(databases: Databases, *, until: datetime | None = None, settle: ti
         everyone = flag.enabled and flag.rollout.percentage >= 100 and not flag.rollout.modules
         asked = {"from": since, "to": to, "changed": [str(row[0]) for row in rows], "all": everyone}
         pairs = conn.execute(_BOOKINGS, asked).fetchall()
-        known = [pair for pair in pairs if pair[1] is not None]
-        theirs = _read(legacy, known)
+        theirs = _read(legacy, [pair for pair in pairs if pair[1] is not None])
         late = {row[0] for row in conn.execute(_NOT_ENDED, (to,)).fetchall()}
         found: dict[str, int] = {}
         mismatched = set(late)
-        for key in sorted({key for key, _ in known}):
+        for key in sorted({key for key, _ in pairs}):
             for rule in _compare(conn, legacy, key, theirs.get(key), settle):
                 found[rule] = found.get(rule, 0) + 1
                 mismatched.add(key)
@@ -535,9 +546,9 @@ def undo(databases: Databases, conflict_id: UUID, *, reason: str) -> Plan:
         assert row is not None
         before, after, held = row
         if (
-            theirs is None
+            (theirs is None and one.rule != "payment")
             or any(held[n] != v for n, v in after["core"].items())
-            or any(theirs[n] != v for n, v in after["legacy"].items())
+            or any((theirs or {}).get(n) != v for n, v in after["legacy"].items())
         ):
             raise CouldNotRun(
                 "somebody has written there since, or bstadmin has not got it yet",
@@ -554,7 +565,7 @@ def undo(databases: Databases, conflict_id: UUID, *, reason: str) -> Plan:
             one,
             False,
             {name: (held[name], value) for name, value in before["core"].items()},
-            {name: (theirs[name], value) for name, value in before["legacy"].items()},
+            {name: ((theirs or {}).get(name), value) for name, value in before["legacy"].items()},
             theirs,
         )
         if _write(conn, planned, "OPEN", reason) != "DONE":

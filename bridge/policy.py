@@ -17,6 +17,7 @@ class Policy:
     """Which criteria of the go / no-go an environment demands; the others are shown, and hold nothing up.
 
     `stands`: how long writes (H) stand on a rung before the next. H-01 is of an hour; a local try need not wait for it.
+    `ui_check`: how long a UI check (G-07) counts, of pages that nobody tells us the release of.
     """
 
     environment: Environment
@@ -26,6 +27,7 @@ class Policy:
     freeze_window: bool
     ladder: bool  # the flags of reads and writes are opened by their ladder alone, not by hand
     stands: timedelta = timedelta(hours=1)
+    ui_check: timedelta = timedelta(days=7)
 
 
 POLICIES: dict[Environment, Policy] = {

@@ -11,7 +11,7 @@ from datetime import date
 
 import psycopg
 
-from bridge import guardrails, landing, postgres, steps, warehouse
+from bridge import guardrails, landing, postgres, steps, ui_gate, warehouse
 from bridge.batches import Batch, batch
 from bridge.errors import CouldNotRun
 from bridge.settings import databases
@@ -70,9 +70,12 @@ def evaluate(code: str, *, progress: Callable[[str], None] = lambda _: None) -> 
 
 
 def _measure(run: steps.Run, one: Batch) -> None:
-    """The guardrails, where gates of the batch read them too."""
+    """The guardrails and the UI check, where gates of the batch read them too."""
     if any(step.kind == "guardrails" for step in one.plan):
         guardrails.measure(run.databases)
+    if "G-07" in one.gates:
+        with run.connect() as conn:
+            ui_gate.confirm(conn)
 
 
 def _state(conn: psycopg.Connection, code: str) -> tuple[str, date | None] | None:

@@ -680,12 +680,14 @@ def _retention(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, ent
 
 
 def _guardrails(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
-    from bridge import guardrails
+    from bridge import guardrails, ui_gate
 
     entry.checksum = warehouse.digest()
     for part in ("ground", "recon"):  # some measures are views
         refresh(run, conn, part, entry.checksum)
     entry.detail["measured"] = {one.guardrail: one.words for one in guardrails.measure(run.databases)}
+    if "G-07" in batch.gates:
+        entry.detail["ui"] = ui_gate.confirm(conn)
 
 
 def _dbt(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:

@@ -1,7 +1,8 @@
 """The UI release gate (G-07; blueprint 8.1): pictures of configured pages against approved ones, pixel by pixel.
 
 Pages, sizes and masks are a file (PHASE2_UI_PAGES). A baseline counts when the ledger holds its digest, by a person who
-gave a reason; a page without one, or with another picture at its place, has drifted. Every check is kept for the gate.
+gave a reason; a page without one, or with another picture at its place, has drifted. Every check is kept for the gate,
+and counts for the release that it was made of: these pages, baselines and code, and not for ever (`confirm`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bridge import gates, ledger, runlog
 from bridge.core_settings import core_settings
 from bridge.errors import CouldNotRun
+from bridge.policy import policy
 from bridge.reports.write import ui as write_page
-from bridge.settings import settings
+from bridge.settings import ROOT, settings
 
 State = Literal["SAME", "DRIFT", "NEW", "ANOTHER_SIZE"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 30.0  # the longest that a page may take
+PROOF_SECONDS = 10.0  # and, once it is there, what shows that somebody is signed in
 KEPT = timedelta(days=90)  # pictures of a check
 _NAME = "%Y-%m-%dT%H-%M-%S-%fZ"  # of its folder
 
@@ -47,13 +50,15 @@ class Page(BaseModel):
 
 
 class SignIn(BaseModel):
-    """What is filled in (CSS: text, or `$NAME` of the environment) and pressed before pages are pictured."""
+    """What is filled in (CSS: text, or `$NAME` of the environment) and pressed before pages are pictured. `proof` (CSS)
+    is on every page for who is signed in, and for nobody else: a form that asks again is no picture of the page."""
 
     model_config = ConfigDict(extra="forbid")
 
     url: str
     fill: dict[str, str]
     press: str
+    proof: str
 
 
 class Pages(BaseModel):
@@ -132,10 +137,49 @@ def check(conn: psycopg.Connection, pages: Pages) -> Check:
         body = {
             "result": "FAIL" if made.drifted else "PASS",
             "drifted": [one.item for one in made.drifted],
+            "bound_to": bound_to(conn, pages),
             "files": ledger.files(made.report, folder / "result.json"),
         }
         ledger.append(conn, "ui", run_id=run_id, body=body)
     return made
+
+
+def bound_to(conn: psycopg.Connection, pages: Pages) -> dict[str, str]:
+    """The digests of what a check is of: the file of pages, their approved baselines, the code of the core API."""
+    approved = baselines(conn)
+    ours = {
+        item: approved.get(item) for page in pages.pages for size in pages.sizes for item in [f"{page.name}-{size}"]
+    }
+    files = (
+        path for path in sorted((ROOT / "core_api").rglob("*")) if path.is_file() and "__pycache__" not in path.parts
+    )
+    code = [(str(path.relative_to(ROOT)), _digest(path)) for path in files]
+    said = {
+        "pages": pages.model_dump_json(exclude_unset=True),
+        "baselines": json.dumps(ours, sort_keys=True),
+        "code": json.dumps(code),
+    }
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in said.items()}
+
+
+def confirm(conn: psycopg.Connection) -> str:
+    """Say to gate G-07 whether the latest check is of this release; why it is not, else empty."""
+    checked = ledger.latest(conn, "ui")
+    try:
+        pages = read()
+    except CouldNotRun as error:
+        checked, why = None, error.what
+    else:
+        why = "there is no check"
+    if checked:
+        now, then = bound_to(conn, pages), checked.body.get("bound_to") or {}
+        others = [name for name, digest in now.items() if then.get(name) != digest]
+        old = runlog.utc_now() - checked.at > policy().ui_check
+        why = f"the latest check is of other {', '.join(others)}" if others else ""
+        why = why or (f"the latest check is of {checked.at:%Y-%m-%d %H:%M} UTC" if old else "")
+    run_id = checked.run_id if checked and checked.run_id else runlog.uuid7()
+    gates.record_inputs(conn, run_id, "G-07", [("of this release", not why, {"why": why} if why else None)])
+    return why
 
 
 def approve(conn: psycopg.Connection, reason: str, items: tuple[str, ...] = ()) -> tuple[Compared, ...]:
@@ -234,7 +278,8 @@ def _pictures(pages: Pages) -> Iterator[tuple[str, str, bytes]]:
                 _sign_in(guest, pages.sign_in, _url(pages, pages.sign_in.url))
             for page in pages.pages:
                 url = _url(pages, page.url)
-                yield f"{page.name}-{size}", url, _picture(guest if page.signed_in else stranger, page, url)
+                proof = pages.sign_in.proof if pages.sign_in and page.signed_in else None
+                yield f"{page.name}-{size}", url, _picture(guest if page.signed_in else stranger, page, url, proof)
 
 
 def _url(pages: Pages, url: str) -> str:
@@ -253,14 +298,14 @@ def _sign_in(context: Any, form: SignIn, url: str) -> None:
                 raise CouldNotRun(f"{text[1:]} is not set: nobody can sign in", where="environment")
             tab.fill(field_, value)
         tab.click(form.press)
-        tab.wait_for_load_state("load", timeout=SECONDS * 1000)
+        tab.wait_for_selector(form.proof, state="attached", timeout=PROOF_SECONDS * 1000)
     except Error as error:
         raise CouldNotRun(f"cannot sign in: {error.message.splitlines()[0]}", where=url) from None
     finally:
         tab.close()
 
 
-def _picture(context: Any, page: Page, url: str) -> bytes:
+def _picture(context: Any, page: Page, url: str, proof: str | None) -> bytes:
     from playwright.sync_api import Error
 
     tab = context.new_page()
@@ -269,6 +314,8 @@ def _picture(context: Any, page: Page, url: str) -> bytes:
         if answered is None or not answered.ok:
             status = answered.status if answered else "nothing"
             raise CouldNotRun(f"{page.name} answers {status}", where=url, todo="A page that fails is no picture of it.")
+        if proof:
+            tab.wait_for_selector(proof, state="attached", timeout=PROOF_SECONDS * 1000)
         masks = [tab.locator(mask) for mask in page.masks]
         return tab.screenshot(full_page=page.full, animations="disabled", caret="hide", mask=masks)
     except Error as error:

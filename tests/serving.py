@@ -17,7 +17,7 @@ import httpx
 import psycopg
 import uvicorn
 
-from bridge import postgres, signature, steps, warehouse
+from bridge import gates, ledger, postgres, runlog, signature, steps, ui_gate, warehouse
 from bridge.core_settings import core_settings
 from bridge.settings import SQL
 from core_api.app import Queue, create_app
@@ -187,3 +187,10 @@ def rows(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
 @lru_cache(maxsize=1)
 def _connection(url: str) -> psycopg.Connection:
     return psycopg.connect(url, autocommit=True)
+
+
+def ui_checked(conn: psycopg.Connection) -> None:
+    """As after a UI check in which nothing has drifted, without a browser."""
+    run_id = runlog.uuid7()
+    gates.record_inputs(conn, run_id, "G-07", [("overview-desktop", True, None)])
+    ledger.append(conn, "ui", run_id=run_id, body={"bound_to": ui_gate.bound_to(conn, ui_gate.read())})

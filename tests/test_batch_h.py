@@ -53,7 +53,7 @@ def dbs() -> Iterator[Databases]:
                 steps.set_state(conn, run_of(ours), code, "PASS")
             flags.change(conn, READS, True, reason="G is through", rollout=Rollout())
             conn.execute(DRILLED)
-            gates.record_inputs(conn, uuid7(), "G-07", [("overview-desktop", True, None)])
+            serving.ui_checked(conn)
         yield ours
 
 

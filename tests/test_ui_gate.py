@@ -33,11 +33,11 @@ PAGE = """<!doctype html><title>shop</title><body style="margin:0;background:{co
 
 
 class Site(HTTPServer):
-    """One page, made of what a test says; `status` is what it answers."""
+    """One page, made of what a test says; `status` is what it answers, and to strangers who ask for /private."""
 
     def __init__(self) -> None:
         self.says = {"colour": "#fff", "title": "Tours", "clock": "10:00", "height": "200"}
-        self.status = 200
+        self.status, self.to_strangers = 200, 403
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
@@ -46,12 +46,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         stranger = self.path == "/private" and "name=ayu" not in (self.headers["cookie"] or "")
-        self.send_response(403 if stranger else self.server.status)
+        self.send_response(self.server.to_strangers if stranger else self.server.status)
         self.send_header("content-type", "text/html")
         if "?" in self.path:  # of the form
             self.send_header("set-cookie", self.path.split("?")[1])
         self.end_headers()
-        self.wfile.write(PAGE.format(**self.server.says).encode())
+        known = "name=ayu" in (self.path + (self.headers["cookie"] or ""))
+        self.wfile.write((PAGE.format(**self.server.says) + "<p class=who>ayu" * known).encode())
 
     def log_message(self, *_: Any) -> None: ...
 
@@ -192,7 +193,7 @@ def test_pages_behind_a_sign_in(
     said = {
         "base": f"http://127.0.0.1:{site.server_port}",
         "sizes": {"phone": [200, 240]},
-        "sign_in": {"url": "/", "fill": {"input": "$WHO_LOOKS"}, "press": "button"},
+        "sign_in": {"url": "/", "fill": {"input": "$WHO_LOOKS"}, "press": "button", "proof": ".who"},
         "pages": [{"name": "private", "url": "/private"}, {"name": "open", "url": "/", "signed_in": False}],
     }
     with pytest.raises(CouldNotRun, match="WHO_LOOKS is not set"):
@@ -200,6 +201,53 @@ def test_pages_behind_a_sign_in(
     monkeypatch.setenv("WHO_LOOKS", "ayu")
     checked = ui_gate.check(conn, ui_gate.Pages.model_validate(said))
     assert [one.item for one in checked.compared] == ["private-phone", "open-phone"]
+
+    monkeypatch.setattr(ui_gate, "PROOF_SECONDS", 0.3)
+    site.to_strangers = 200  # the form again, which could be compared with itself for ever
+    monkeypatch.setenv("WHO_LOOKS", "somebody else")
+    with pytest.raises(CouldNotRun, match="cannot sign in"):
+        ui_gate.check(conn, ui_gate.Pages.model_validate(said))
+    monkeypatch.setenv("WHO_LOOKS", "ayu")
+    said["pages"][0]["url"] = f"http://localhost:{site.server_port}/private"  # where nobody has signed in
+    with pytest.raises(CouldNotRun, match="private cannot be pictured"):
+        ui_gate.check(conn, ui_gate.Pages.model_validate(said))
+
+
+def test_a_check_counts_for_its_release_alone(
+    conn: psycopg.Connection, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confirmed() -> str:
+        why = ui_gate.confirm(conn)
+        assert gate(conn)["of this release"] is (not why)
+        return why
+
+    site.says["colour"] = "#abc"
+    states(conn)
+    ui_gate.approve(conn, "blue")
+    assert confirmed() == "the latest check is of other baselines"
+    states(conn)
+    assert confirmed() == ""
+    assert all(gate(conn).values())
+
+    pages = tmp_path / "pages.json"
+    said = pages.read_text()
+    pages.write_text(said.replace('".clock"', '".clock", "body"'))  # everything is masked
+    assert confirmed() == "the latest check is of other pages"
+    pages.unlink()
+    assert confirmed() == "there is no file of pages"
+    pages.write_text(said)
+    assert confirmed() == ""
+    with monkeypatch.context() as patch:
+        console = tmp_path / "core_api" / "console.css"
+        console.parent.mkdir()
+        console.write_text("body { color: red }")
+        patch.setattr(ui_gate, "ROOT", tmp_path)
+        assert confirmed() == "the latest check is of other code"
+    with monkeypatch.context() as patch:
+        later = ui_gate.runlog.utc_now() + ui_gate.policy().ui_check
+        patch.setattr(ui_gate.runlog, "utc_now", lambda: later)
+        assert "the latest check is of 2" in confirmed()
+    assert confirmed() == ""
 
 
 def test_a_file_of_pages_is_held_against_its_shape(tmp_path: Path) -> None:

@@ -289,8 +289,20 @@ declare
             and r.external_ref_kind in ('BSTADMIN_BOOKING_ID', 'BALISNAP_BOOKING_ID')
     );
 begin
-    if legacy = '{}' then -- bstadmin has deleted it
-        return query select 'choice', 'booking', '"there"'::jsonb, null::jsonb;
+    if legacy = '{}' then
+        if exists (
+            select 1 from public.channel_external_refs as r
+            where
+                r.entity_type = 'BOOKING' and r.entity_key = compare_sides.booking_key
+                and r.external_ref_kind = 'BSTADMIN_BOOKING_ID'
+        ) then -- bstadmin has deleted it
+            return query select 'choice', 'booking', '"there"'::jsonb, null::jsonb;
+        else -- bstadmin never had it
+            return query
+            select 'payment', 'customer_payment_status', held -> 'customer_payment_status', p.told
+            from (select phase2.payment_told(booking_key) as told) as p
+            where p.told is not null;
+        end if;
         return;
     end if;
     foreach name in array array['note', 'meeting_point', 'package_id', 'assigned_driver_id']
@@ -440,7 +452,7 @@ begin
     );
     core_target := '{}';
     legacy_target := '{}';
-    if legacy = '{}' then
+    if legacy = '{}' and c.rule <> 'payment' then
         is_stale := false; -- bstadmin has nothing to say any more, and gets nothing
         return;
     end if;
