@@ -89,7 +89,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Watch:
-    """What one look found and did. `active`: batches with a flag on; `blind`: guardrails that cannot be measured."""
+    """What one look found and did. `active`: batches with a flag on; `blind`: guardrails that cannot be measured;
+    `told`: those of them of which people were told now."""
 
     at: datetime
     active: tuple[str, ...]
@@ -97,6 +98,7 @@ class Watch:
     stops: tuple[stop.Stop, ...]
     stopped: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     done: tuple[str, ...] = ()
     page: Path | None = None
 
@@ -501,14 +503,12 @@ def _watch(dbs: Databases, at: datetime | None, progress: Progress) -> Watch:
                 done.append(f"the page cannot be written: {error.strerror}")
         for one in ours:
             done += _tell(conn, one, page)
-        for one in readings:
-            if one.guardrail in blind:
-                _tell_blind(conn, one)
+        told = tuple(one.guardrail for one in readings if one.guardrail in blind and _tell_blind(conn, one))
     for one in ours:
         done += _roll_back(dbs, one, progress)
     for line in done:
         progress(line)
-    return Watch(at or datetime.now(UTC), on, readings, tuple(ours), tuple(stopped), blind, tuple(done), page)
+    return Watch(at or datetime.now(UTC), on, readings, tuple(ours), tuple(stopped), blind, told, tuple(done), page)
 
 
 def limit_of(guardrail: Guardrail) -> str:
@@ -568,12 +568,12 @@ select coalesce(max(l.at) filter (where l.measured >= %s), min(l.at))::text from
 """
 
 
-def _tell_blind(conn: psycopg.Connection, one: Reading) -> None:
-    """Once for as long as it lasts."""
+def _tell_blind(conn: psycopg.Connection, one: Reading) -> bool:
+    """Once for as long as it lasts; whether it was now."""
     guardrail = guardrails()[one.guardrail]
     row = conn.execute(_SEEN, (guardrail.alarm[1], guardrail.alarm[1] - 1, guardrail.name)).fetchone()
     said = {"words": f"{guardrail.title} cannot be measured: {one.words}", "since": row and row[0]}
-    alerts.tell(conn, "phase2.guardrail.blind", guardrail.name, f"not measured since {row and row[0]}", said)
+    return alerts.tell(conn, "phase2.guardrail.blind", guardrail.name, f"not measured since {row and row[0]}", said)
 
 
 def _roll_back(dbs: Databases, one: stop.Stop, progress: Progress) -> list[str]:

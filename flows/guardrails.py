@@ -16,7 +16,7 @@ async def guardrails_flow() -> None:
     """Measure the guardrails while a flag of F, G or H is on; a breach stops the migration.
 
     Fails when a hard stop of theirs stands, or one cannot be measured. Emits `phase2.guardrail.stop` when it stops
-    something, `phase2.guardrail.blind` as long as it cannot measure.
+    something, `phase2.guardrail.blind` when it cannot measure, once an occasion.
     """
     try:
         seen = guardrails.watch(databases(), progress=say)
@@ -34,11 +34,11 @@ async def guardrails_flow() -> None:
                 },
                 payload={"reason": one.reason, "since": one.at.isoformat()},
             )
+    for name in seen.told:
+        _emit_blind(name)
     if seen.stops:
         raise GateFailed(seen.stops[0].batch or "F", [one.subject or "" for one in seen.stops])
     if seen.blind:
-        for name in seen.blind:
-            _emit_blind(name)
         words = [f"{one.guardrail}: {one.words}" for one in seen.readings if one.guardrail in seen.blind]
         raise CouldNotRun("a guardrail cannot be measured", where="; ".join(words), todo="docs/guardrails.md")
 

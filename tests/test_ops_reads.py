@@ -598,7 +598,7 @@ limit 1
 WRONG = (
     "update public.booking_core set booking_date = '2001-01-01', tour_date = '2001-01-01', tour_time = '23:59',"
     " number_of_adult = 77, number_of_child = 78, currency_code = 'XXX', total_price = 77.77,"
-    " legacy_package_id = 987654, booking_created_at = '2001-01-01' where booking_key = %s",
+    " legacy_package_id = 987654, note = 'Wrong', booking_created_at = '2001-01-01' where booking_key = %s",
     "update public.booking_contact set main_name = 'Wrong', main_email = 'wrong@example.org', phone = '+62000000',"
     " pickup_location = 'nowhere', meeting_point = 'nowhere' where booking_key = %s",
     "update public.ops_booking_state set is_paid_flag = true, paid_at = '2001-01-01' where booking_key = %s",
@@ -624,7 +624,8 @@ def test_a_value_that_no_source_says_is_not_the_other_sources(dbs):
             " 'OPEN' from public.booking_core where booking_key = %s on conflict do nothing",
             (key,),
         )
-        conn.execute("update landing_bstadmin.bookings set is_paid = false where booking_id = %s", (number,))
+        says = "update landing_bstadmin.bookings set is_paid = false, note = null where booking_id = %s"
+        conn.execute(says, (number,))
         conn.execute(postgres.statement(UNPAID, "Booking", "status_v2"), (key,))
         conn.execute(postgres.statement(UNPAID, "Payment", "payment_status_v2"), (key,))
         for wrong in WRONG:
@@ -641,7 +642,7 @@ def test_a_value_that_no_source_says_is_not_the_other_sources(dbs):
         whole = {
             *("booked_on", "tour_date", "tour_time", "adults", "children", "currency", "total_price", "package_id"),
             *("customer_name", "customer_email", "customer_phone", "pickup_location", "meeting_point", "created_at"),
-            *("is_paid", "paid_at"),
+            *("is_paid", "paid_at", "note"),
         }
         assert found() == ({number: whole}, set())
         # what an event has told since the sources were landed, none of them can say yet: for seven days

@@ -26,7 +26,7 @@
         ('driver_id', 'integer', ['OTHER_BOOKING']),
         ('board_driver_id', 'integer', ['NO_TIME', 'OTHER_BOOKING']),
         ('assigned_at', 'timestamptz', ['INSTANT', 'OTHER_BOOKING']),
-        ('note', 'text', ['LINES', 'AMONG_OTHERS']),
+        ('note', 'text', ['LINES', 'AMONG_OTHERS', 'INGESTED']),
         ('finance_id', 'bigint', ['OTHER_BOOKING']),
         ('pattern_id', 'bigint', ['OTHER_BOOKING']),
         ('validated_at', 'timestamptz', ['INSTANT', 'OTHER_BOOKING']),
@@ -102,6 +102,7 @@
         {{ said }} and {{ new }} < {{ old }}
     {%- elif rule == 'AMONG_OTHERS' -%}
         {{ n }}.has_several and coalesce(position({{ function('norm_lines') }}({{ old }}) in {{ new }}) > 0, true)
+        and {{ n }}.told @> jsonb_build_array(jsonb_build_object('note_lines', string_to_array({{ new }}, E'\n')))
     {%- elif rule == 'OTHER_SOURCE_REVIEWED' -%}
         {{ said }} and {{ n }}.is_reviewed
     {%- elif rule == 'OTHER_SOURCE_CENT' -%}

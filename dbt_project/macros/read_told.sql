@@ -1,12 +1,15 @@
 {#
   What each source of a booking says, as landed and normalised by the rules that made the core: the value of an
   OTHER_SOURCE has to be among it. One row a booking of `numbers` (booking_key, kind of the number, booking_id); told: a
-  list of objects field -> value, times in UTC, of the booking in either source, its items and its payments.
+  list of objects field -> value, times in UTC, of the booking in either source, its items and its payments; note_lines
+  are the lines that a note may be made of, as one source's or with the sources named (mapping 4.4).
 #}
 {% macro read_told(numbers) -%}
     select
         said.booking_key,
-        jsonb_agg(said.told) as told
+        jsonb_agg(said.told) || jsonb_build_array(
+            jsonb_build_object('note_lines', string_to_array(string_agg(said.note, E'\n'), E'\n'))
+        ) as told
     from (
         select
             n.booking_key,
@@ -25,7 +28,8 @@
                 'total_price', greatest({{ function('norm_money') }}(b.total_price), 0),
                 'is_paid', {{ function('balisnap_status_payment') }}(b.status_v2, b.status) = 'PAID',
                 'package_id', b.package_id
-            )) || '{"tour_time": null}' as told
+            )) || '{"tour_time": null}' as told,
+            '[balisnap] ' || b.note || E'\n' || b.note as note
         from {{ numbers }} as n
         inner join {{ ref('stg_balisnap__bookings') }} as b on n.booking_id = b.booking_id
         where n.kind = 'BALISNAP_BOOKING_ID'
@@ -49,7 +53,8 @@
                 'package_id', b.package_id
             )) || jsonb_build_object(
                 'tour_time', to_char(b.tour_time, 'HH24:MI'), 'paid_at', b.paid_at at time zone 'UTC'
-            )
+            ),
+            '[bstadmin] ' || b.note || E'\n' || b.note
         from {{ numbers }} as n
         inner join {{ ref('stg_bstadmin__bookings') }} as b on n.booking_id = b.booking_id
         where n.kind = 'BSTADMIN_BOOKING_ID'
@@ -60,7 +65,8 @@
             jsonb_build_object(
                 'tour_date', {{ function('bali_date') }}(d.starts_at),
                 'tour_time', nullif(to_char(d.starts_at at time zone 'Asia/Makassar', 'HH24:MI'), '00:00')
-            )
+            ),
+            null
         from {{ numbers }} as n
         inner join {{ ref('stg_balisnap__booking_items') }} as i on n.booking_id = i.booking_id
         inner join {{ ref('stg_balisnap__departures') }} as d on i.departure_id = d.departure_id
@@ -74,7 +80,8 @@
                 greatest({{ function('norm_money') }}(
                     coalesce(sum(i.total_amount) filter (where not i.is_cancelled), sum(i.total_amount))
                 ), 0)
-            )
+            ),
+            null
         from {{ numbers }} as n
         inner join {{ ref('stg_balisnap__booking_items') }} as i on n.booking_id = i.booking_id
         where n.kind = 'BALISNAP_BOOKING_ID'
@@ -83,10 +90,13 @@
         select
             n.booking_key,
             case
-                when {{ function('payment_status') }}(p.payment_status_v2, p.payment_status) in ('PAID', 'PARTIALLY_REFUNDED')
+                when
+                    {{ function('payment_status') }}(p.payment_status_v2, p.payment_status)
+                    in ('PAID', 'PARTIALLY_REFUNDED')
                     then jsonb_build_object('is_paid', true, 'paid_at', p.payment_date at time zone 'UTC')
                 else '{"is_paid": false}'
-            end
+            end,
+            null
         from {{ numbers }} as n
         inner join {{ ref('stg_balisnap__payments') }} as p on n.booking_id = p.booking_id
         where n.kind = 'BALISNAP_BOOKING_ID'
