@@ -132,7 +132,9 @@ def guardrails() -> Mapping[str, Guardrail]:
         )
 
     with (Path(__file__).parent / "guardrails.csv").open(encoding="utf-8", newline="") as file:
-        return {row["guardrail"]: made(row) for row in csv.DictReader(file)}
+        head, *lines = csv.reader(file)
+    rows = [dict(zip(head, line, strict=True)) for line in lines]  # a comma that is not quoted would move the rest
+    return {row["guardrail"]: made(row) for row in rows}
 
 
 def active(conn: psycopg.Connection) -> tuple[str, ...]:
