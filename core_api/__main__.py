@@ -154,13 +154,14 @@ def _answers() -> bool:
         return probe.connect_ex((core_settings().core_api_host, core_settings().core_api_port)) == 0
 
 
+PARTS = {"api": api, "worker": worker, "serve": serve}
+
 if __name__ == "__main__":
-    parts = {"api": api, "worker": worker, "serve": serve}
-    if len(sys.argv) != 2 or sys.argv[1] not in parts:
-        sys.exit(f"python -m core_api {'|'.join(parts)}")
+    if len(sys.argv) != 2 or sys.argv[1] not in PARTS:
+        sys.exit(f"python -m core_api {'|'.join(PARTS)}")
     _end_with_serve()
     try:
-        sys.exit(parts[sys.argv[1]]())
+        sys.exit(PARTS[sys.argv[1]]())
     except CouldNotRun as error:
         print(error, file=sys.stderr)
         sys.exit(2)

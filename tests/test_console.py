@@ -394,6 +394,12 @@ def test_ingestion_looks_again_by_itself(browser: Browser, shop: Shop) -> None:
         page.get_by_role("heading", name="Throughput").wait_for()
         assert page.locator("#live").count() == 1
         assert page.evaluate("document.activeElement.id") == "to-letters", "who walks by keyboard stays where they are"
+        page.route("**/console/ingestion", lambda route: route.abort())
+        page.clock.run_for(6000)
+        page.get_by_role("alert").get_by_text("does not answer: what you see is of before").wait_for()
+        page.unroute("**/console/ingestion")
+        page.clock.run_for(6000)
+        page.locator("#away").wait_for(state="hidden")
         page.context.clear_cookies()  # signed out elsewhere: numbers that stand still would look like a quiet hour
         page.clock.run_for(6000)
         page.get_by_role("alert").get_by_text("your session is over: sign in again").wait_for()
@@ -530,6 +536,7 @@ def test_a_conflict_is_simulated_and_settled(browser: Browser, shop: Shop, hand:
         hand(page, f'a[href="/console/conflicts/{shop.conflict}"]')
         page.get_by_role("region", name="What each way would change").wait_for()
         assert "note" in page.get_by_role("row", name=re.compile("keep bstadmin")).inner_text()
+        assert page.locator("input[value=rule]").count() == 0, "its rule waits for a person"
         hand(page, "input[value=both]")
         page.fill("#resolve-reason", "both are right")
         hand(page, "button:text-is('Settle')")

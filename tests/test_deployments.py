@@ -107,15 +107,19 @@ def test_what_runs_by_itself_is_what_should() -> None:
     assert zones == {"UTC"}
 
 
-def test_an_event_of_the_guardrails_starts_a_recon() -> None:
+@pytest.mark.parametrize(
+    ("deployment", "event"),
+    [("recon-after-a-stop", "phase2.guardrail.stop"), ("recon-after-a-blind-look", "phase2.guardrail.blind")],
+)
+def test_an_event_of_the_guardrails_starts_its_deployment(deployment: str, event: str) -> None:
     """What the flow emits (flows/guardrails.py) is what the deployment waits for."""
-    [given] = DEPLOYMENTS["recon-after-a-stop"]["triggers"]
+    [given] = DEPLOYMENTS[deployment]["triggers"]
     trigger = DeploymentEventTrigger.model_validate(given)
     resource = Resource.model_validate({"prefect.resource.id": "phase2.guardrail.api-5xx"})
-    assert trigger.expect == {"phase2.guardrail.stop"}
+    assert trigger.expect == {event}
     assert trigger.match.matches(resource)
     said = (ROOT / "flows" / "guardrails.py").read_text("utf-8")
-    assert 'event="phase2.guardrail.stop"' in said
+    assert f'event="{event}"' in said
 
 
 def test_the_page_for_operators_explains_each_deployment_and_each_kind_of_pool() -> None:

@@ -348,6 +348,7 @@ async def conflict(visit: Visit) -> Response:
         "conflict.html.j2",
         one=one,
         plans=plans,
+        by_rule=not any(way == "rule" and not planned.rows for way, planned in plans),
         shown=playbook.shown,
         here=bool(visit.core.bstadmin_url),
         hidden=[f["field"] for f in one.fields if playbook.shown(f["field"], f["core"]) != f["core"]],
