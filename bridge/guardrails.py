@@ -44,6 +44,7 @@ SETTLED = timedelta(minutes=30)  # a booking of the public web is given this lon
 _PART = {"ingest": "F", "reads": "G", "writes": "H", "event": "F", "write": "H"}
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _SECONDS = 60  # the longest that a measure may take
+_PREFECT = "Prefect"
 _NAMED = 1000  # keys that a measurement keeps
 _STRANGE = 0.0001  # what is less probable than this in an hour calls for a person
 _log = logging.getLogger("phase2.guardrails")
@@ -90,7 +91,7 @@ class Reading:
 @dataclass(frozen=True)
 class Watch:
     """What one look found and did. `active`: batches with a flag on; `blind`: guardrails that cannot be measured;
-    `told`: those of them of which people were told now."""
+    `told`: those of them of which people were told now; `unannounced`: stops of which no event of Prefect has told."""
 
     at: datetime
     active: tuple[str, ...]
@@ -99,6 +100,7 @@ class Watch:
     stopped: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    unannounced: tuple[stop.Stop, ...] = ()
     done: tuple[str, ...] = ()
     page: Path | None = None
 
@@ -479,6 +481,7 @@ def _watch(dbs: Databases, at: datetime | None, progress: Progress) -> Watch:
     readings = measure(dbs, at=at) if on else ()
     done: list[str] = []
     with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
+        _one_after_the_other(conn)
         standing = {one.subject for one in stop.standing(conn)}
         stopped = []
         for one in readings:
@@ -503,12 +506,39 @@ def _watch(dbs: Databases, at: datetime | None, progress: Progress) -> Watch:
                 done.append(f"the page cannot be written: {error.strerror}")
         for one in ours:
             done += _tell(conn, one, page)
+        announced = {e.body.get("about") for e in ledger.entries(conn, "alert") if e.body.get("to") == _PREFECT}
+        unannounced = tuple(one for one in ours if f"event of entry {one.entry}" not in announced)
         told = tuple(one.guardrail for one in readings if one.guardrail in blind and _tell_blind(conn, one))
     for one in ours:
         done += _roll_back(dbs, one, progress)
     for line in done:
         progress(line)
-    return Watch(at or datetime.now(UTC), on, readings, tuple(ours), tuple(stopped), blind, told, tuple(done), page)
+    return Watch(
+        at or datetime.now(UTC), on, readings, tuple(ours), tuple(stopped), blind, told, unannounced, tuple(done), page
+    )
+
+
+def announced(dbs: Databases, one: stop.Stop) -> None:
+    """Keep that an event of Prefect has told of a stop: a flow that was killed before it tells in its next run."""
+    with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
+        body = {
+            "event": "phase2.guardrail.stop",
+            "about": f"event of entry {one.entry}",
+            "to": _PREFECT,
+            "delivered": True,
+        }
+        ledger.append(conn, "alert", subject=one.subject, body=body | {"error": None})
+
+
+def _one_after_the_other(conn: psycopg.Connection) -> None:
+    """Two looks at once (the schedule and a person) make one stop; until this connection ends. Who waits for one that
+    hangs goes on: a second stop is better than none."""
+    try:
+        with conn.transaction():
+            conn.execute("set local lock_timeout = '30s'")
+            conn.execute("select pg_advisory_lock(hashtextextended('phase2.guardrails', 0))")
+    except psycopg.errors.LockNotAvailable:
+        _log.warning("another look at the guardrails hangs")
 
 
 def limit_of(guardrail: Guardrail) -> str:

@@ -116,6 +116,8 @@ class Metrics:
             self.flags.labels(flag).set(is_on)
         for batch, failed in gates.items():
             self.gates.labels(batch).set(failed)
+        for gauge in (self.guardrail_value, self.guardrail_breached, self.guardrail_blind, self.guardrail_measured):
+            gauge.clear()  # what was not measured for a day says nothing of today
         for name, status, value, limit, at in guardrails:
             if value is not None:
                 self.guardrail_value.labels(name).set(value)

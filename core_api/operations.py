@@ -190,8 +190,8 @@ async def prometheus(request: Request) -> Response:
     core: Core = request.app.state.core
     try:
         async with asyncio.timeout(PROBE_SECONDS):
+            await _migration(core)  # first: before batch A there are no dead letters to be counted
             by_status, (pending, oldest) = await dead_letters.depths(core.pool)
-            await _migration(core)
         for status in dead_letters.STATUSES:
             core.metrics.dead_letters.labels(status).set(by_status.get(status, 0))
         core.metrics.pending.set(pending)

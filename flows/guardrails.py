@@ -15,25 +15,26 @@ from flows.migration import say
 async def guardrails_flow() -> None:
     """Measure the guardrails while a flag of F, G or H is on; a breach stops the migration.
 
-    Fails when a hard stop of theirs stands, or one cannot be measured. Emits `phase2.guardrail.stop` when it stops
-    something, `phase2.guardrail.blind` when it cannot measure, once an occasion.
+    Fails when a hard stop of theirs stands, or one cannot be measured. Emits `phase2.guardrail.stop` of each
+    stop, `phase2.guardrail.blind` when it cannot measure, once an occasion.
     """
     try:
-        seen = guardrails.watch(databases(), progress=say)
+        dbs = databases()
+        seen = guardrails.watch(dbs, progress=say)
     except CouldNotRun:
         _emit_blind("ops-database")
         raise
-    for one in seen.stops:
-        if one.subject in seen.stopped:
-            emit_event(
-                event="phase2.guardrail.stop",
-                resource={
-                    "prefect.resource.id": f"phase2.guardrail.{one.subject}",
-                    "prefect.resource.name": one.subject,
-                    "phase2.batch": one.batch or "",
-                },
-                payload={"reason": one.reason, "since": one.at.isoformat()},
-            )
+    for one in seen.unannounced:
+        emit_event(
+            event="phase2.guardrail.stop",
+            resource={
+                "prefect.resource.id": f"phase2.guardrail.{one.subject}",
+                "prefect.resource.name": one.subject,
+                "phase2.batch": one.batch or "",
+            },
+            payload={"reason": one.reason, "since": one.at.isoformat()},
+        )
+        guardrails.announced(dbs, one)
     for name in seen.told:
         _emit_blind(name)
     if seen.stops:

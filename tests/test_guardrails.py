@@ -422,6 +422,17 @@ def test_a_flag_that_is_opened_while_a_stop_is_written_stays_off(
     assert not flags.read(ops)["OPS_READ_NEW_MODEL_ENABLED"].enabled
 
 
+def test_two_looks_at_once_make_one_stop(ops: psycopg.Connection, dbs: Databases, receiver: Receiver) -> None:
+    dead(ops, 101)
+    looks = [threading.Thread(target=guardrails.watch, args=(dbs,)) for _ in range(3)]
+    for look in looks:
+        look.start()
+    for look in looks:
+        look.join()
+    assert len(stop.standing(ops)) == 1
+    assert [one["event"] for one in receiver.got].count("phase2.guardrail.stop") == 1
+
+
 def test_a_page_that_cannot_be_written_keeps_nobody_from_being_told(
     ops: psycopg.Connection, dbs: Databases, receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -754,7 +765,15 @@ def test_the_flow_fails_and_emits_what_an_automation_waits_for(
         with pytest.raises(GateFailed, match="api-5xx"):
             asyncio.run(flow.guardrails_flow.fn())
     assert emitted == [("phase2.guardrail.stop", "phase2.guardrail.api-5xx")]
+    stop.ask(ops, "lost", subject="lost-events", batch="F", actor="guardrails")  # by one that was killed after it
+    for _ in range(2):
+        with pytest.raises(GateFailed, match="lost-events"):
+            asyncio.run(flow.guardrails_flow.fn())
+    assert emitted.pop() == ("phase2.guardrail.stop", "phase2.guardrail.lost-events")
+    assert len(emitted) == 1
     stop.lift(ops, "mended")
+    for flag in flags.FLAGS:
+        flags.change(ops, flag, True, reason="again")
     ops.execute("delete from phase2.api_minutes")
     asyncio.run(flow.guardrails_flow.fn())  # once is no alarm
     for _ in range(2):

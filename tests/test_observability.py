@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import httpx
@@ -16,10 +16,13 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge import flags, postgres
+from bridge import flags, guardrails, postgres
+from bridge.batches import BATCHES
 from bridge.core_settings import core_settings
 from bridge.settings import ROOT
 from core_api import operations
+from core_api.ingest import dead_letters
+from core_api.ops import sides
 from tests import serving
 
 RULES = [
@@ -30,6 +33,15 @@ RULES = [
 DASHBOARD = json.loads((ROOT / "observability" / "grafana" / "phase2.json").read_text("utf-8"))
 QUERIES = {rule["alert"]: rule["expr"] for rule in RULES} | {
     panel["title"]: target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]
+}
+# what a label that a query asks for may be
+VALUES: dict[str | tuple[str, str], set[str]] = {
+    "guardrail": {*guardrails.guardrails()},
+    "flag": {*flags.FLAGS},
+    "batch": {*BATCHES},
+    "why": {*get_args(sides.Why)},
+    ("status", "core_api_requests_total"): {"200", "404", "500", "503"},
+    ("status", "ingest_dead_letters"): {*dead_letters.STATUSES},
 }
 ADDED = {"le", "instance", "job"}  # by the histogram, by Prometheus
 
@@ -117,7 +129,18 @@ def unknown(expression: str, scraped: dict[str, set[str]]) -> list[str]:
     labels: set[str] = set().union(*(scraped.get(one.name, set()) for one in found)) | ADDED
     asked = {name for names in re.findall(r"\bby \(([^)]*)\)", expression) for name in re.split(r",\s*", names)}
     asked |= {matcher.name for one in found for matcher in one.matchers.matchers}
-    return [one.name for one in found if one.name not in scraped] + sorted(asked - labels)
+    return [one.name for one in found if one.name not in scraped] + sorted(asked - labels) + sorted(nothing(found))
+
+
+def nothing(found: list[promql_parser.VectorSelector]) -> set[str]:
+    """Matchers that no value of their label meets."""
+    said = set()
+    for one in found:
+        for matcher in one.matchers.matchers:
+            known = VALUES.get(matcher.name) or VALUES.get((matcher.name, one.name), set())
+            parts = matcher.value.split("|") if "Re" in str(matcher.op) else [re.escape(matcher.value)]
+            said |= {part for part in parts if not any(re.fullmatch(part, value) for value in known)}
+    return said
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -128,7 +151,9 @@ def test_a_query_asks_for_what_is_there(scraped: dict[str, set[str]], name: str)
 
 def test_a_query_that_asks_for_what_is_not_there_is_found(scraped: dict[str, set[str]]) -> None:
     wrong = 'sum by (customer) (rate(core_api_request_total{status="500"}[5m])) / max(phase2_stops{mood="x"})'
-    assert unknown(wrong, scraped) == ["core_api_request_total", "customer", "mood", "status"]
+    assert unknown(wrong, scraped) == ["core_api_request_total", "customer", "mood", "status", "500", "x"]
+    wrong = 'max(phase2_guardrail_value{guardrail="payment"}) + sum(rate(ops_reads_total{why=~"flag|brekaer"}[5m]))'
+    assert unknown(wrong, scraped) == ["brekaer", "payment"]
     with pytest.raises(ValueError, match="."):
         used("sum(rate(phase2_stops[5m])")
 
