@@ -281,6 +281,8 @@ def test_stopping_and_lifting(browser: Browser, shop: Shop, hand: Hand) -> None:
         page.fill("#resume-reason", "mended")
         hand(page, "button.danger")
         said(page, "lifted")
+        page.goto("/console/audit?kind=resume&actor=kadek")
+        assert "Ops Lead" in page.get_by_role("region", name="Entries").inner_text(), "who, in which role"
     last = shop.entries("stop", "resume")[-2:]
     assert [(e.kind, e.actor, e.body["role"], e.body["reason"]) for e in last] == [
         ("stop", "kadek", "Ops Lead", "the shop sells twice"),
