@@ -13,10 +13,11 @@ from bridge.policy import Criterion, policy
 from bridge.runlog import utc_now
 
 QUIET = timedelta(days=14)  # how long nothing may have stopped the migration
+JUDGED = timedelta(days=2)  # how long a verdict counts: every batch that is in is judged each day
 _PARAGRAPH = "blueprint 11"
 
 _GATES = """
-select g.gate_id, g.status from phase2.gate_results as g
+select g.gate_id, g.status, g.evaluated_at from phase2.gate_results as g
 join (
     select l.batch, max(l.evaluated_at) as evaluated_at from phase2.gate_results as l
     where l.batch = %s group by l.batch
@@ -60,6 +61,8 @@ def _ingestion(conn: psycopg.Connection) -> list[str]:
     missing = _failing(conn, "F", ("F-01", "F-02", "F-02-P95", "F-03", "F-04"))
     for flag in ("INGEST_WEBHOOK_ENABLED", "INGEST_QUEUE_ENABLED", "WEB_EMIT_BOOKING_EVENT_ENABLED"):
         missing += _not_for_all(conn, flag)  # type: ignore[arg-type]
+    if conn.execute("select to_regclass('public.ingest_event_log')").fetchone() == (None,):
+        return [*missing, "there is no log of events: batch A makes it"]
     row = conn.execute(
         "select count(*) from public.ingest_event_log as e where e.created_at > now() - interval '1 day'"
     ).fetchone()
@@ -81,8 +84,10 @@ def _writes(conn: psycopg.Connection) -> list[str]:
 
 
 def _failing(conn: psycopg.Connection, batch: str, asked: tuple[str, ...]) -> list[str]:
-    found = dict(conn.execute(_GATES, (batch,)).fetchall())
-    return [
+    rows = conn.execute(_GATES, (batch,)).fetchall()
+    found = {gate: status for gate, status, _ in rows}
+    old = {f"{batch} was last judged on {at:%Y-%m-%d}" for *_, at in rows if at < utc_now() - JUDGED}
+    return [*old] + [
         f"{gate} {'was not asked' if gate not in found else 'fails'}"
         for gate in asked
         if found.get(gate) not in ("PASS", "N/A")

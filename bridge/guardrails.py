@@ -499,15 +499,15 @@ def _watch(dbs: Databases, at: datetime | None, progress: Progress) -> Watch:
         for one in ours:
             done += _switch_off(conn, one)
         page = None
-        if stopped:
+        told_of = {(e.subject, e.body.get("about")) for e in ledger.entries(conn, "alert")}
+        if any((one.subject, f"entry {one.entry}") not in told_of for one in ours):  # now, or one that was killed
             try:
                 page = write_page(conn)
             except OSError as error:  # a full disk keeps nobody from being told, and nothing from being rolled back
                 done.append(f"the page cannot be written: {error.strerror}")
         for one in ours:
             done += _tell(conn, one, page)
-        announced = {e.body.get("about") for e in ledger.entries(conn, "alert") if e.body.get("to") == _PREFECT}
-        unannounced = tuple(one for one in ours if f"event of entry {one.entry}" not in announced)
+        unannounced = tuple(one for one in ours if (one.subject, f"event of entry {one.entry}") not in told_of)
         told = tuple(one.guardrail for one in readings if one.guardrail in blind and _tell_blind(conn, one))
     for one in ours:
         done += _roll_back(dbs, one, progress)

@@ -86,8 +86,9 @@ def ask(
     return ledger.append(conn, "stop", subject=subject, batch=batch, actor=actor, body={"reason": _needed(reason)})
 
 
-def lift(conn: psycopg.Connection, reason: str) -> tuple[Stop, ...]:
-    """Take away the stop file and lift every stop that stands; returns them. CouldNotRun when there is none."""
+def lift(conn: psycopg.Connection, reason: str, *, seen: int | None = None) -> tuple[Stop, ...]:
+    """Take away the stop file and lift every stop that stands; returns them. CouldNotRun when there is none, or when
+    one came after entry `seen` of the ledger, the last that the person has looked at."""
     words = _needed(reason)
     _note_the_file(conn)
     with conn.transaction():
@@ -96,6 +97,13 @@ def lift(conn: psycopg.Connection, reason: str) -> tuple[Stop, ...]:
         if not stops:
             raise CouldNotRun(
                 "nothing is stopped", where="phase2.ledger", todo="`phase2 status` shows where each batch is."
+            )
+        unseen = [str(one) for one in stops if one.subject != "file" and (one.entry or 0) > (seen or one.entry or 0)]
+        if unseen:
+            raise CouldNotRun(
+                f"another stop has come since you looked: {'; '.join(unseen)}",
+                where="phase2.ledger",
+                todo="Look at it too, then lift them.",
             )
         ledger.append(conn, "resume", body={"reason": words, "lifted": [str(stop) for stop in stops]})
         try:

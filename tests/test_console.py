@@ -281,6 +281,8 @@ def test_stopping_and_lifting(browser: Browser, shop: Shop, hand: Hand) -> None:
         page.fill("#resume-reason", "mended")
         hand(page, "button.danger")
         said(page, "lifted")
+        page.goto("/console/audit?kind=resume&actor=kadek")
+        assert "Ops Lead" in page.get_by_role("region", name="Entries").inner_text(), "who, in which role"
     last = shop.entries("stop", "resume")[-2:]
     assert [(e.kind, e.actor, e.body["role"], e.body["reason"]) for e in last] == [
         ("stop", "kadek", "Ops Lead", "the shop sells twice"),
@@ -629,6 +631,11 @@ def test_what_a_stop_and_a_ladder_hold_is_refused_with_what_to_do(shop: Shop, mo
                 assert "phase2 resume" in text
             assert reads("off", "5")[0] == 303
             assert "nothing can be switched on" in client.get("/console/flags").text
+            [(_, seen)] = re.findall(r'(name="seen" value=")(\d+)', client.get("/console").text)
+            with postgres.connect(shop.ops, autocommit=True) as conn:
+                stop.ask(conn, "events are lost", subject="lost-events", batch="F", actor="guardrails")
+            status, text = post("resume", seen=seen)  # it came after the page
+            assert (status, "events are lost" in text) == (409, True)
         finally:
             assert post("resume")[0] == 303
         assert reads("on", "0")[0] == 303

@@ -165,6 +165,12 @@ def test_each_exit_criterion_holds_when_its_evidence_is_there_and_not_before(
     on("OPS_WRITE_CORE_ENABLED")
     rolled_back("H")
     assert states(conn) == ["PASS"] * 5
+    with conn.transaction(force_rollback=True):  # what was judged long ago says nothing of today
+        conn.execute("update phase2.gate_results set evaluated_at = evaluated_at - interval '3 days' where batch = 'G'")
+        assert states(conn) == ["PASS"] * 3 + ["HOLD", "PASS"]
+    with conn.transaction(force_rollback=True):  # before batch A
+        conn.execute("alter table public.ingest_event_log rename to away")
+        assert states(conn)[1] == "HOLD"
     assert CliRunner().invoke(app, ["exit-criteria"]).exit_code == 0
     flags.change(
         conn, "OPS_READ_NEW_MODEL_ENABLED", True, reason="a test", rollout=flags.rollout_of({"percentage": 50})

@@ -422,6 +422,33 @@ def test_a_flag_that_is_opened_while_a_stop_is_written_stays_off(
     assert not flags.read(ops)["OPS_READ_NEW_MODEL_ENABLED"].enabled
 
 
+def test_a_look_that_is_killed_is_finished_by_the_next(
+    ops: psycopg.Connection, dbs: Databases, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the hold and the flags, the flags and the page, the page and the alert, the alert and the rollback."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for number, point in enumerate(("_switch_off", "write_page", "_tell", "_roll_back"), 1):
+        answered(ops, 1000, 40, part="ingest")
+        with monkeypatch.context() as patch:
+            patch.setattr(guardrails, point, killed)
+            with pytest.raises(KeyboardInterrupt):
+                guardrails.watch(dbs)
+        assert len(stop.standing(ops)) == 1
+        seen = guardrails.watch(dbs)
+        assert (seen.page is not None) is (point != "_roll_back"), point  # that look had written it
+        assert [flag for flag in guardrails.FLAGS["F"] if flags.in_force(flag, flags.read(ops)).enabled] == []
+        assert len(receiver.got) == number
+        assert state(ops, "F") == "ROLLED_BACK"
+        ops.execute("delete from phase2.api_minutes")
+        ops.execute("update phase2.batch_state set status = 'PASS' where batch = 'F'")
+        stop.lift(ops, "again")
+        for flag in flags.FLAGS:
+            flags.change(ops, flag, True, reason="again")
+
+
 def test_two_looks_at_once_make_one_stop(ops: psycopg.Connection, dbs: Databases, receiver: Receiver) -> None:
     dead(ops, 101)
     looks = [threading.Thread(target=guardrails.watch, args=(dbs,)) for _ in range(3)]

@@ -91,9 +91,9 @@ async def stopped(visit: Visit) -> Response:
 
 @act("/console/resume", "resume")
 async def resumed(visit: Visit) -> Response:
-    """Lift every stop that stands."""
-    reason = visit.reason
-    await visit.ops(lambda conn: stop.lift(conn, reason), write=True)
+    """Lift every stop that stands, when the page has shown all of them."""
+    reason, seen = visit.reason, visit.form.get("seen", "")
+    await visit.ops(lambda conn: stop.lift(conn, reason, seen=int(seen) if seen.isdecimal() else None), write=True)
     return visit.to("/console", "resumed")
 
 

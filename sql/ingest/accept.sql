@@ -1,8 +1,8 @@
 -- Accepting an event: one call, one transaction, one round trip. What it returns is committed before 202 is sent.
 --
 -- Each of the three unique keys is taken by an insert that waits for whoever holds it: nonce, idempotency key,
--- secondary key. Events that share a commit hold several of each, so accept_events takes a lock for every key first, all
--- in one order: parallel requests are decided one after the other and never wait in a circle.
+-- secondary key. Events that share a commit hold several of each, so accept_events takes a lock for every key first,
+-- all in one order: parallel requests are decided one after the other and never wait in a circle.
 
 create or replace function phase2.use_nonce(nonce text, idempotency_key text, payload_hash text) returns boolean
 language plpgsql
@@ -141,16 +141,16 @@ comment on function phase2.accept_event(
 
 -- The arguments of accept_event, an array each.
 create or replace function phase2.accept_events(
-    event_keys uuid [],
-    idempotency_keys text [],
-    nonces text [],
-    payload_hashes text [],
-    sources text [],
-    refs text [],
-    event_types text [],
-    event_times timestamptz [],
-    payloads text [],
-    queued boolean []
+    event_keys uuid[],
+    idempotency_keys text[],
+    nonces text[],
+    payload_hashes text[],
+    sources text[],
+    refs text[],
+    event_types text[],
+    event_times timestamptz[],
+    payloads text[],
+    queued boolean[]
 ) returns table (outcome text, answer jsonb)
 language plpgsql
 as $$
@@ -188,7 +188,7 @@ begin
 end
 $$;
 comment on function phase2.accept_events(
-    uuid [], text [], text [], text [], text [], text [], text [], timestamptz [], text [], boolean []
+    uuid[], text[], text[], text[], text[], text[], text[], timestamptz[], text[], boolean[]
 ) is
 'Each event in its turn, as accept_event answers: they share a round trip and a commit.';
 
