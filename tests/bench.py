@@ -32,7 +32,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bridge import embedded, postgres, runlog, sources, steps
+from bridge import embedded, postgres, runlog, sources, steps, warehouse
 from bridge.batches import BACKFILL, BATCHES
 from bridge.settings import Databases, settings
 from tests import floor, test_follow
@@ -65,6 +65,7 @@ _LINES = {
     "recon C": ({("C", "dbt gates_c"), ("C", "gates and report")}, None),
     "recon D": ({("D", "dbt gates_d"), ("D", "gates and report")}, None),
     "recon E": ({("E", "dbt gates_e"), ("E", "gates and report")}, None),
+    "recon D, alone": ({("", "recon")}, None),
     "parity, all rows": ({("", "parity")}, None),
 }
 
@@ -146,9 +147,19 @@ def _measure(server: str, dbs: Databases) -> list[Row]:
             if code in "CDE":
                 load = partial(floor.load, bare.ops, code, compare=compare)
                 rows.append(_timed(name, "floor", code, code, bare.ops, load))
+        if name != _FULL:
+            rows.append(_timed(name, "bridge", "", "recon", dbs.ops, lambda: _recon(dbs)))
         if name in (_FIRST, _CHANGED):
             rows.append(_timed(name, "bridge", "", "parity", dbs.ops, lambda: _parity(dbs)))
     return rows
+
+
+def _recon(dbs: Databases) -> None:
+    """As `make recon BATCH=D`: the gates where something was written since they were measured, verdict and report."""
+    run, batch = steps.Run(run_id=runlog.uuid7(), databases=dbs, as_of=AS_OF, progress=_tell), BATCHES["D"]
+    with run.connect() as conn:
+        steps.measure_again(run, conn, batch, warehouse.digest())
+    steps.conclude(run, batch)
 
 
 def _parity(dbs: Databases) -> int:
@@ -217,15 +228,16 @@ def _counters(ops: str) -> tuple[int, int]:
 def _show(rows: list[Row], runs: int) -> list[str]:
     """One table, a line for each size and step; what is wrong."""
     table = Table(
-        "bookings", "step", "first s", "floor", "unchanged s", "of first", "1 % s", "of first", "floor", "MB first",
-        "MB 1 %", "tuples first", "unchanged", "1 %", "full", "peak MB", title=f"medians of {runs}; MB: WAL",
+        "bookings", "step", "first s", "floor", "again s", "unchanged s", "of first", "1 % s", "of first", "floor",
+        "MB first", "unchanged", "1 %", "tuples first", "unchanged", "1 %", "full", "peak MB",
+        title=f"medians of {runs}; MB: WAL",
     )  # fmt: skip
     wrong = []
     for bookings in sorted({row["bookings"] for row in rows}):
         found = [row for row in rows if row["bookings"] == bookings]
         for line, (steps_of, same) in _LINES.items():
             table.add_row(f"{bookings:,}", line, *_cells(found, steps_of, same))
-        timed = {(r["batch"], r["step"]) for r in found if r["side"] == "bridge"} - {("", "parity")}
+        timed = {(r["batch"], r["step"]) for r in found if r["side"] == "bridge"} - {("", "parity"), ("", "recon")}
         table.add_row(f"{bookings:,}", "all of A to E", *_cells(found, timed, None), end_section=True)
         if any(row["rows"] for row in found if row["step"] == "parity"):
             wrong.append(f"{bookings:,} bookings: the run has measured what the views of all rows do not say")
@@ -248,15 +260,15 @@ def _cells(found: list[Row], steps_of: set[tuple[str, str]], same: str | None) -
         seconds = [r["seconds"] for r in found if (r["pass"], r["side"], r["step"]) == (name, "floor", same)]
         return statistics.median(seconds) if seconds else None
 
-    first, unchanged, changed = (total(name, "seconds") for name in (_FIRST, _UNCHANGED, _CHANGED))
+    first, again, unchanged, changed = (total(name, "seconds") for name in (_FIRST, _AGAIN, _UNCHANGED, _CHANGED))
     peak = max(
         (r["peak_mb"] for r in found if r["side"] == "bridge" and (r["batch"], r["step"]) in steps_of), default=None
     )
     return [
-        _said(first), _said(floor_of(_FIRST)), _said(unchanged), _share(unchanged, first), _said(changed),
-        _share(changed, first), _said(floor_of(_CHANGED)), _said(total(_FIRST, "wal_bytes"), 1e6),
-        _said(total(_CHANGED, "wal_bytes"), 1e6), _said(total(_FIRST, "tuples"), 1, 0),
-        _said(total(_UNCHANGED, "tuples"), 1, 0), _said(total(_CHANGED, "tuples"), 1, 0),
+        _said(first), _said(floor_of(_FIRST)), _said(again), _said(unchanged), _share(unchanged, first),
+        _said(changed), _share(changed, first), _said(floor_of(_CHANGED)), _said(total(_FIRST, "wal_bytes"), 1e6),
+        _said(total(_UNCHANGED, "wal_bytes"), 1e6), _said(total(_CHANGED, "wal_bytes"), 1e6),
+        _said(total(_FIRST, "tuples"), 1, 0), _said(total(_UNCHANGED, "tuples"), 1, 0), _said(total(_CHANGED, "tuples"), 1, 0),
         _said(total(_FULL, "tuples"), 1, 0), _said(peak, 1, 0),
     ]  # fmt: skip
 
