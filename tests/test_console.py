@@ -1116,7 +1116,8 @@ def test_before_batch_a_each_page_says_what_to_do() -> None:
         for path in ("/console", "/console/batches/A", "/console/sign-offs/A", "/console/flags", "/console/audit"):
             assert client.get(path).status_code == 200, path
         assert "phase2 daily makes it now" in client.get("/console/daily").text
-        for path in ("/console/ingestion", "/console/dead-letters", "/console/queue", "/console/exit-criteria"):
+        assert "there is no log of events: batch A makes it" in client.get("/console/exit-criteria").text
+        for path in ("/console/ingestion", "/console/dead-letters", "/console/queue"):
             answered = client.get(path)
             assert (answered.status_code, "make run BATCH=A" in answered.text) == (503, True), path
         with postgres.connect(os.environ["TEST_PG_URL"], autocommit=True) as admin:
