@@ -47,6 +47,7 @@ _STATEMENTS = SQL / "follow"
 
 def look(conn: psycopg.Connection) -> str | None:
     """Find what others wrote to the bridge since a batch settled last; or say why that cannot be told."""
+    conn.execute("analyze public.channel_registry")  # a few rows that are joined with many, and nobody else analyzes
     with conn.transaction():
         if conn.info.transaction_status == TransactionStatus.INTRANS and conn.autocommit:
             conn.execute("set transaction isolation level repeatable read")
@@ -116,9 +117,10 @@ def digest(conn: psycopg.Connection) -> str:
 
 def begin_whole(conn: psycopg.Connection) -> None:
     """The working tables are about to be made anew, of all bookings: until that has ended, nothing can be followed."""
-    forget(conn)
-    for name in _WHOLE:
-        conn.execute(sql.SQL("drop table if exists dbt_intermediate.{}").format(sql.Identifier(f"whole_{name}")))
+    with conn.transaction():
+        forget(conn)
+        for name in _WHOLE:
+            conn.execute(sql.SQL("drop table if exists dbt_intermediate.{}").format(sql.Identifier(f"whole_{name}")))
 
 
 def forget(conn: psycopg.Connection) -> None:
@@ -230,9 +232,11 @@ def whole_tables(conn: psycopg.Connection) -> str | None:
     """How the names of the last whole run's tables begin: `whole_`, as dbt made them until a batch has followed it;
     None when they are not to be had, or about to be made."""
     row = conn.execute(
-        "select case when to_regclass('dbt_intermediate.whole_payments') is not null then 'whole_'"
-        " when to_regclass('dbt_intermediate.int_payments') is not null"
+        "select case when bool_and(to_regclass('dbt_intermediate.whole_' || n.name) is not null) then 'whole_'"
+        " when bool_and(to_regclass('dbt_intermediate.int_' || n.name) is not null)"
         " and exists (select 1 from phase2.warehouse_state as w where w.part = 'follows batch_d') then 'int_' end"
+        " from unnest(%s::text[]) as n (name)",
+        (list(_WHOLE),),
     ).fetchone()
     return row[0] if row else None
 
@@ -269,9 +273,8 @@ def close(conn: psycopg.Connection, *files: str) -> None:
 
 
 def analyze(conn: psycopg.Connection) -> None:
-    """Let what reads the touched tables be planned with their real sizes; and the few channels, which nobody else
-    analyzes."""
-    conn.execute("analyze phase2.touched_bookings, phase2.touched_keys, phase2.touched_names, public.channel_registry")
+    """Let what reads the touched tables be planned with their real sizes."""
+    conn.execute("analyze phase2.touched_bookings, phase2.touched_keys, phase2.touched_names")
 
 
 def run_file(conn: psycopg.Connection, name: str, **parameters: object) -> int:

@@ -36,8 +36,11 @@ def evaluate(code: str, *, full: bool = False, progress: Callable[[str], None] =
     The verdict counts: a PASS that no longer holds shuts the doors after it. A batch that is running, or whose run was
     killed, is looked at without touching its state.
     """
-    one = batch(code)
-    run = steps.prepare(progress=progress, full=full)
+    return look(steps.prepare(progress=progress, full=full), batch(code))
+
+
+def look(run: steps.Run, one: Batch) -> steps.Outcome:
+    """As `evaluate`, as this run."""
     with run.connect() as conn:
         state = _state(conn, one.code)
         if not state or state[0] in ("PENDING", "ROLLED_BACK"):

@@ -260,6 +260,7 @@ def test_a_recon_measures_what_was_written_since_the_last_look(runs: Runs) -> No
             "update public.booking_core set number_of_adult = number_of_adult + 40 where booking_key = ("
             " select i.booking_key from public.booking_item_snapshot as i where i.adult_qty = 2 limit 1)"
         )
+    recon.evaluate("E")  # which takes in what was written: D's gates have not seen it yet
     broken, said = head_counts()
     assert (broken, len(said)) == (sound + 1, 1)
     assert "what was touched" in said[0]
