@@ -268,8 +268,8 @@ def _cells(found: list[Row], steps_of: set[tuple[str, str]], same: str | None) -
         _said(first), _said(floor_of(_FIRST)), _said(again), _said(unchanged), _share(unchanged, first),
         _said(changed), _share(changed, first), _said(floor_of(_CHANGED)), _said(total(_FIRST, "wal_bytes"), 1e6),
         _said(total(_UNCHANGED, "wal_bytes"), 1e6), _said(total(_CHANGED, "wal_bytes"), 1e6),
-        _said(total(_FIRST, "tuples"), 1, 0), _said(total(_UNCHANGED, "tuples"), 1, 0), _said(total(_CHANGED, "tuples"), 1, 0),
-        _said(total(_FULL, "tuples"), 1, 0), _said(peak, 1, 0),
+        _said(total(_FIRST, "tuples"), 1, 0), _said(total(_UNCHANGED, "tuples"), 1, 0),
+        _said(total(_CHANGED, "tuples"), 1, 0), _said(total(_FULL, "tuples"), 1, 0), _said(peak, 1, 0),
     ]  # fmt: skip
 
 
