@@ -32,7 +32,7 @@ order by g.batch, g.gate_id, g.evaluated_at
 _OPEN = """
 select
     (select count(*) from phase2.conflicts as c where c.status = 'OPEN') as conflicts,
-    (select count(*) from public.ingest_dead_letter as d where d.status in ('OPEN', 'READY')) as dead_letters,
+    (select count(*) from public.ingest_dead_letter as d where d.status in ('OPEN', 'READY', 'FAILED')) as dead_letters,
     (select count(*) from public.unmapped_queue as q where q.status in ('OPEN', 'IN_REVIEW')) as unmapped
 """
 

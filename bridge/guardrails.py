@@ -11,13 +11,14 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -33,6 +34,7 @@ from bridge.shadow import at_most
 
 Status = Literal["OK", "BREACH", "TOO_LITTLE", "NOT_MEASURED"]
 Progress = Callable[[str], None]
+_T = TypeVar("_T")
 
 FLAGS: Mapping[str, tuple[Flag, ...]] = {
     "F": ingestion.OURS,
@@ -332,7 +334,8 @@ def booking_count(
     quietest: int,
     detail: Mapping[str, Any] = {},
 ) -> _Count:
-    """The bookings of one window against those of seven days; `quietest`: how many the same hours had at the least."""
+    """The bookings of one window against those of seven days; `quietest`: how many as long a time of these, at
+    the same hours, had at the least."""
     guardrail = guardrails()["public-booking-success"]
     window = {1: "hour", 24: "day"}.get(hours, f"{hours // 24} days")
     usual = 1 - baseline_failed / baseline if baseline else 0.0
@@ -342,7 +345,7 @@ def booking_count(
     if not bookings:
         none = f"no booking in the last {window}"
         if math.exp(-quietest) < _STRANGE:
-            none += f", where each of the seven days before had {quietest} or more: can anybody book?"
+            none += f", where the seven days before had {quietest} or more in each such time: can anybody book?"
             return _Count(0, 0, blind=none, detail=detail)
         return _Count(0, 0, too_little=f"{none}, where {baseline / 168 * hours:.0f} are usual", detail=detail)
     rate = 1 - failed / bookings
@@ -415,8 +418,9 @@ where l.guardrail = %s and l.status = 'BREACH' and l.at <= %s
 def _listed(
     conn: psycopg.Connection, name: str, since: datetime, rows: Iterable[Sequence[str]], words: str, part: str = ""
 ) -> _Count:
-    """Of what may not be at all: what whoever last lifted a stop could not know of."""
-    known = {key for (key,) in conn.execute(_KNOWN, (name, since))}
+    """Of what may not be at all: what no stop has named that a person has lifted since."""
+    stops = [one.at for one in ledger.entries(conn, "stop", subject=name) if one.at <= since]
+    known = {key for (key,) in conn.execute(_KNOWN, (name, max(stops, default=_LONG_AGO)))}
     keys = [key for (key,) in rows if key not in known]
     return _Count(len(keys), None, part, words=f"{len(keys)} {words}", detail={"keys": keys[:_NAMED]})
 
@@ -453,7 +457,12 @@ def _keep(conn: psycopg.Connection, readings: Iterable[Reading]) -> None:
                 for one in readings
             ],
         )
-        cursor.execute("delete from phase2.guardrail_log as l where l.at < now() - %s", (KEPT,))
+        # what a stop has named is known for ever
+        cursor.execute(
+            "delete from phase2.guardrail_log as l"
+            " where l.at < now() - %s and not (l.status = 'BREACH' and l.detail ? 'keys')",
+            (KEPT,),
+        )
 
 
 # --- acting --------------------------------------------------------------------------------------------------------
@@ -497,18 +506,22 @@ def _watch(dbs: Databases, at: datetime | None, progress: Progress) -> Watch:
         )
         ours = [one for one in stop.standing(conn) if one.subject in guardrails()]
         for one in ours:
-            done += _switch_off(conn, one)
-        page = None
+            done += _tried(conn, done, "a flag cannot be switched off", lambda one=one: _switch_off(conn, one)) or []
+        page: Path | None = None
         told_of = {(e.subject, e.body.get("about")) for e in ledger.entries(conn, "alert")}
-        if any((one.subject, f"entry {one.entry}") not in told_of for one in ours):  # now, or one that was killed
-            try:
-                page = write_page(conn)
-            except OSError as error:  # a full disk keeps nobody from being told, and nothing from being rolled back
-                done.append(f"the page cannot be written: {error.strerror}")
         for one in ours:
-            done += _tell(conn, one, page)
+            done += _tried(conn, done, "nobody can be told", lambda one=one: _tell(conn, one)) or []
+        without = [one for one in ours if (one.subject, f"page of entry {one.entry}") not in told_of]
+        if without and (page := _tried(conn, done, "the page cannot be written", lambda: write_page(conn))):
+            for one in without:  # now, or one that was killed
+                _note(conn, one, f"page of entry {one.entry}", page.name)
         unannounced = tuple(one for one in ours if (one.subject, f"event of entry {one.entry}") not in told_of)
-        told = tuple(one.guardrail for one in readings if one.guardrail in blind and _tell_blind(conn, one))
+        told = tuple(
+            one.guardrail
+            for one in readings
+            if one.guardrail in blind
+            and _tried(conn, done, "nobody can be told", lambda one=one: _tell_blind(conn, one))
+        )
     for one in ours:
         done += _roll_back(dbs, one, progress)
     for line in done:
@@ -521,13 +534,37 @@ def _watch(dbs: Databases, at: datetime | None, progress: Progress) -> Watch:
 def announced(dbs: Databases, one: stop.Stop) -> None:
     """Keep that an event of Prefect has told of a stop: a flow that was killed before it tells in its next run."""
     with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
-        body = {
-            "event": "phase2.guardrail.stop",
-            "about": f"event of entry {one.entry}",
-            "to": _PREFECT,
-            "delivered": True,
-        }
-        ledger.append(conn, "alert", subject=one.subject, body=body | {"error": None})
+        _note(conn, one, f"event of entry {one.entry}", _PREFECT)
+
+
+def _note(conn: psycopg.Connection, one: stop.Stop, about: str, to: str) -> None:
+    body = {"event": "phase2.guardrail.stop", "about": about, "to": to, "delivered": True, "error": None}
+    ledger.append(conn, "alert", subject=one.subject, body=body)
+
+
+def _tried(conn: psycopg.Connection, done: list[str], failure: str, act: Callable[[], _T]) -> _T | None:
+    """What one act of a look gave. Whatever is wrong with it is said in `done`, and the next act is still done; but
+    for a database that is gone: of that the look itself tells."""
+    try:
+        return act()
+    except Exception as error:
+        if conn.closed:
+            raise
+        done.append(f"{failure}: {_why(error)}")
+        _log.error(done[-1])
+        return None
+
+
+def _why(error: Exception) -> str:
+    """In words that quote nothing of what was handled."""
+    if isinstance(error, CouldNotRun):
+        return error.what
+    if isinstance(error, psycopg.Error):
+        return plain(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} ({Path(last.filename).name}:{last.lineno})"
 
 
 def _one_after_the_other(conn: psycopg.Connection) -> None:
@@ -572,7 +609,7 @@ def _switch_off(conn: psycopg.Connection, one: stop.Stop) -> list[str]:
     return done
 
 
-def _tell(conn: psycopg.Connection, one: stop.Stop, page: Path | None) -> list[str]:
+def _tell(conn: psycopg.Connection, one: stop.Stop) -> list[str]:
     guardrail = guardrails()[one.subject or ""]
     said = {
         "words": one.reason,
@@ -580,7 +617,6 @@ def _tell(conn: psycopg.Connection, one: stop.Stop, page: Path | None) -> list[s
         "since": one.at,
         "check": guardrail.check,
         "lift": stop.HOW_TO_LIFT,
-        "page": page and page.name,
     }
     told = alerts.tell(conn, "phase2.guardrail.stop", guardrail.name, f"entry {one.entry}", said)
     return [f"told: {one.reason}"] if told else []
@@ -620,14 +656,17 @@ def _roll_back(dbs: Databases, one: stop.Stop, progress: Progress) -> list[str]:
                 for code in standing:
                     roll_back(run, code)
                     done.append(f"batch {code} is rolled back")
-    except (CouldNotRun, psycopg.Error) as refused:
-        why = refused.what if isinstance(refused, CouldNotRun) else plain(refused)
-        words = f"the rollback after {one.subject} could not run, it is tried again: {why}"
-        with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
-            alerts.tell(
-                conn, "phase2.guardrail.rollback", one.subject or "", f"rollback, entry {one.entry}", {"words": words}
-            )
+    except Exception as refused:  # whatever it is, the rollbacks after other stops are still tried
+        words = f"the rollback after {one.subject} could not run, it is tried again: {_why(refused)}"
+        about = f"rollback, entry {one.entry}"
         done.append(words)
+        with postgres.connect(dbs.ops, application_name="phase2-guardrails", autocommit=True) as conn:
+            _tried(
+                conn,
+                done,
+                "nobody can be told",
+                lambda: alerts.tell(conn, "phase2.guardrail.rollback", one.subject or "", about, {"words": words}),
+            )
     return done
 
 

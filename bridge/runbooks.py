@@ -12,6 +12,7 @@ import yaml
 
 from bridge import scripts, waivers
 from bridge.batches import BATCHES, GLOBAL_GATES, Batch
+from bridge.errors import CouldNotRun
 from bridge.guardrails import FLAGS, guardrails, limit_of
 from bridge.settings import ROOT
 
@@ -27,7 +28,7 @@ def pages() -> dict[str, str]:
     words = _read("runbooks.yml")
     made = {f"{name}.md": _alert(name, rule, words[name]) for name, rule in alerts.items()}
     made |= {f"batch-{code}.md": _batch(batch) for code, batch in BATCHES.items()}
-    return made | {"README.md": _index(alerts)}
+    return made | {"README.md": _index({name: words[name]["means"] for name in alerts})}
 
 
 def _read(name: str) -> Any:
@@ -49,11 +50,21 @@ def _alert(name: str, rule: dict[str, Any], words: dict[str, Any]) -> str:
         [f"{words['means']} Severity: {rule['labels']['severity']}."],
         ["```", rule["expr"], "```"],
         ["## Look"],
-        [f"{n}. {line}" for n, line in enumerate(words["look"], 1)],
+        _numbered(name, words["look"]),
         ["## Do"],
-        [f"{n}. {line}" for n, line in enumerate(words["do"], 1)],
+        _numbered(name, words["do"]),
         *([["## What to check, by guardrail"], listed] if listed else []),
     )
+
+
+def _numbered(name: str, lines: list[Any]) -> list[str]:
+    """CouldNotRun when one is no text: YAML makes a mapping of an unquoted line with `: ` in it."""
+    for line in lines:
+        if not isinstance(line, str):
+            raise CouldNotRun(
+                f"a line of {name} is no text: {line}", where="observability/runbooks.yml", todo="Put it in quotes."
+            )
+    return [f"{n}. {line}" for n, line in enumerate(lines, 1)]
 
 
 def _batch(batch: Batch) -> str:
@@ -85,11 +96,12 @@ def _batch(batch: Batch) -> str:
     )
 
 
-def _index(alerts: dict[str, Any]) -> str:
+def _index(meanings: dict[str, str]) -> str:
+    """Not the alerts' own summaries: these have placeholders that Prometheus fills."""
     return _page(
         ["# Runbooks", MADE],
         ["## By alert"],
-        [f"- [{name}]({name}.md): {rule['annotations']['summary']}" for name, rule in alerts.items()],
+        [f"- [{name}]({name}.md): {means}" for name, means in meanings.items()],
         ["## By batch"],
         [f"- [{code}](batch-{code}.md): {batch.focus}" for code, batch in BATCHES.items()],
     )

@@ -88,7 +88,7 @@ def ask(
 
 def lift(conn: psycopg.Connection, reason: str, *, seen: int | None = None) -> tuple[Stop, ...]:
     """Take away the stop file and lift every stop that stands; returns them. CouldNotRun when there is none, or when
-    one came after entry `seen` of the ledger, the last that the person has looked at."""
+    one came after entry `seen` of the ledger, the last that the person has looked at (0: only a file)."""
     words = _needed(reason)
     _note_the_file(conn)
     with conn.transaction():
@@ -98,7 +98,7 @@ def lift(conn: psycopg.Connection, reason: str, *, seen: int | None = None) -> t
             raise CouldNotRun(
                 "nothing is stopped", where="phase2.ledger", todo="`phase2 status` shows where each batch is."
             )
-        unseen = [str(one) for one in stops if one.subject != "file" and (one.entry or 0) > (seen or one.entry or 0)]
+        unseen = [str(one) for one in stops if seen is not None and one.subject != "file" and (one.entry or 0) > seen]
         if unseen:
             raise CouldNotRun(
                 f"another stop has come since you looked: {'; '.join(unseen)}",

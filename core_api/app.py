@@ -478,7 +478,7 @@ class Observed:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            metrics.record(method, route, status, seconds)
+            metrics.record(method, route, status, seconds, scope.get("error_code"))
             scope["app"].state.core.minutes.count(method, route, status, scope.get("error_code"))
             if _log.isEnabledFor(logging.INFO):
                 said = {

@@ -15,6 +15,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from core_api.minutes import PARTS, is_error, part_of
+
 LONGEST_WINDOW = 1440  # minutes
 _STEP = math.log(1.1)  # latencies are kept in classes 10 % wide
 
@@ -37,6 +39,18 @@ class Metrics:
         self.requests = Counter(
             "core_api_requests", "Requests answered", ["method", "route", "status"], registry=self.registry
         )
+        self.path_requests = Counter(
+            "core_api_path_requests",
+            "Answers on the core path, as the guardrail counts",
+            ["part"],
+            registry=self.registry,
+        )
+        self.path_errors = Counter(
+            "core_api_path_errors", "Server errors among them: not that a flag is off", ["part"], registry=self.registry
+        )
+        for part in PARTS:  # a rate needs what was before the first
+            self.path_requests.labels(part)
+            self.path_errors.labels(part)
         self.seconds = Histogram(
             "core_api_request_seconds",
             "Time to answer",
@@ -75,19 +89,22 @@ class Metrics:
             "phase2_guardrail_limit", "What it stops at", ["guardrail"], registry=self.registry
         )
         self.guardrail_breached = Gauge(
-            "phase2_guardrail_breached", "Whether it is over its limit", ["guardrail"], registry=self.registry
+            "phase2_guardrail_breached", "Whether it is now over its limit", ["guardrail"], registry=self.registry
         )
         self.guardrail_blind = Gauge(
-            "phase2_guardrail_not_measured", "Whether it could not be measured", ["guardrail"], registry=self.registry
+            "phase2_guardrail_not_measured", "Whether it can now not be measured", ["guardrail"], registry=self.registry
         )
         self.guardrail_measured = Gauge(
             "phase2_guardrail_measured_timestamp_seconds", "When that was", ["guardrail"], registry=self.registry
         )
         self._minutes: dict[int, dict[tuple[str, str], _Cell]] = {}
 
-    def record(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answer. `route` is the path's template, never the path."""
+    def record(self, method: str, route: str, status: int, seconds: float, code: str | None = None) -> None:
+        """Count one answer. `route` is the path's template, never the path; `code`: of an error."""
         self.requests.labels(method, route, status).inc()
+        if part := part_of(method, route):
+            self.path_requests.labels(part).inc()
+            self.path_errors.labels(part).inc(is_error(status, code))
         self.seconds.labels(route).observe(seconds)
         minute = int(time.time() // 60)
         cells = self._minutes.get(minute)
@@ -107,9 +124,10 @@ class Metrics:
         stops: int,
         refused: int,
         gates: Mapping[str, int],
-        guardrails: Iterable[tuple[str, str, float | None, float, float]],
+        guardrails: Iterable[tuple[str, str | None, float | None, float, float]],
     ) -> None:
-        """How the migration stands; `guardrails`: name, status, value, limit, seconds of the epoch."""
+        """How the migration stands; `guardrails`: name, status (None: of a while ago), value, limit, seconds of the
+        epoch."""
         self.stops.set(stops)
         self.refused.set(refused)
         for flag, is_on in flags.items():

@@ -63,6 +63,11 @@ def part_of(method: str, route: str) -> str | None:
     return None
 
 
+def is_error(status: int, code: str | None) -> bool:
+    """Whether an answer is a server error. That a flag is off is an answer like another."""
+    return status >= 500 and not (code or "").endswith("_DISABLED")
+
+
 class Minutes:
     """The counts of one process. A minute without a request has a row too: it says that somebody was there."""
 
@@ -74,10 +79,10 @@ class Minutes:
         self._looked = 0  # the minute in which the queue was looked at last
 
     def count(self, method: str, route: str, status: int, code: str | None) -> None:
-        """One answer. That a flag is off is an answer like another, and no error."""
+        """One answer."""
         if part := part_of(method, route):
             self._requests[_minute(), part] += 1
-            self._errors[_minute(), part] += status >= 500 and not (code or "").endswith("_DISABLED")
+            self._errors[_minute(), part] += is_error(status, code)
 
     async def flush(self, pool: Pool) -> None:
         """Keep what was counted, of at most the last quarter of an hour. Raises psycopg.Error: then the next time."""

@@ -56,9 +56,11 @@ join (
 ) as latest on g.batch = latest.batch and g.evaluated_at = latest.evaluated_at
 group by g.batch
 """
+# a status of a while ago says nothing of now: after a stop the flags are off, and nothing is measured
 _GUARDRAILS = """
 select distinct on (l.guardrail)
-    l.guardrail, l.status, l.value::float8, l.threshold::float8, extract(epoch from l.at)::float8
+    l.guardrail, case when l.at > now() - interval '15 minutes' then l.status end, l.value::float8,
+    l.threshold::float8, extract(epoch from l.at)::float8
 from phase2.guardrail_log as l
 where l.at > now() - interval '1 day'
 order by l.guardrail, l.at desc

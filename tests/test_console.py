@@ -314,6 +314,31 @@ def test_a_guardrail_s_stop_is_read_and_lifted(browser: Browser, shop: Shop, han
     shop.sql("delete from phase2.guardrail_log")
 
 
+def test_a_stop_file_that_no_run_has_noted_is_shown_and_lifted(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no entry of the ledger yet. Lifting takes it away, unless another stop came after the page was seen."""
+    file = tmp_path / "stop"
+    file.write_text("payments look wrong")
+    monkeypatch.setattr(stop, "file", lambda: file)
+    with signed_in(shop, "STAFF") as client:
+        assert client.get("/console").status_code == 200
+    with signed_in(shop, "Ops Lead") as client:
+        shown = client.get("/console")
+        assert shown.status_code == 200
+        assert "payments look wrong" in shown.text
+        assert "lifting the hold removes it" in shown.text
+        [seen] = re.findall(r'name="seen" value="(.*?)"', shown.text)
+        sent = {"token": csrf(shown.text), "reason": "mended", "seen": seen}
+        with postgres.connect(shop.ops, autocommit=True) as conn:
+            came = stop.ask(conn, "events are lost")
+        assert client.post("/console/resume", data=sent).status_code == 409
+        assert file.exists()
+        assert client.post("/console/resume", data=sent | {"seen": str(came.no)}).status_code == 303
+        assert not file.exists()
+        assert 'id="stop"' not in client.get("/console").text
+
+
 def test_a_batch_shows_its_gates_and_gives_its_report(browser: Browser, shop: Shop, hand: Hand) -> None:
     with at(browser, shop, role="STAFF") as page:
         page.goto("/console")
@@ -369,9 +394,16 @@ def test_ingestion_draws_its_hour(browser: Browser, shop: Shop, hand: Hand) -> N
     shop.sql("update phase2.queue_minutes set minute = minute - interval '9 minutes', oldest_seconds = 777")
     shop.sql("insert into phase2.api_minutes select date_trunc('minute', now()) - interval '5 minutes',"
              " gen_random_uuid(), 'ingest', n, e from (values (300, 0), (100, 20)) as v (n, e)")  # fmt: skip
+    shop.sql(
+        "insert into phase2.guardrail_log (guardrail, at, status, value, threshold, batch, words)"
+        " select 'payment-mismatch', now() - n * interval '5 minutes', case n when 0 then 'BREACH' else 'OK' end,"
+        " case n when 0 then 0.02 else 0.001 end, 0.005, 'F', '2 % of 400 bookings' from generate_series(0, 2) as n"
+    )
     with at(browser, shop, role="STAFF") as page:
         page.goto("/console")
         hand(page, 'nav a[href="/console/ingestion"]')
+        page.get_by_role("img", name="Payment mismatch: 3 measurements, 1 beyond its limit").wait_for()
+        assert "G-06: 2 % of 400 bookings" in page.locator("#live").inner_text()
         for name, words in (("Events a minute", "highest"), ("applied, 95 %", "measured"), ("oldest event", "777"),
                             ("error of ours", "highest 5, ")):  # fmt: skip
             page.get_by_role("img", name=re.compile(f"{name}.*{words}")).wait_for()
@@ -382,6 +414,7 @@ def test_ingestion_draws_its_hour(browser: Browser, shop: Shop, hand: Hand) -> N
         assert rows.count() == 62
         told = " ".join(rows.all_inner_texts())
         assert re.search(r"\t400\t5(\s|$)", told), "both processes in one minute"
+    shop.sql("delete from phase2.guardrail_log")
 
 
 def test_ingestion_looks_again_by_itself(browser: Browser, shop: Shop) -> None:
@@ -748,7 +781,7 @@ def every(page: Page, shop: Shop) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")], ids=["desk", "phone"])
 def test_every_page_is_accessible_light_and_fits(browser: Browser, shop: Shop, width: int, scheme: str) -> None:
-    """axe finds nothing serious, 200 KB at most with all that it loads, nothing to scroll sideways."""
+    """All opened, axe finds nothing serious; 200 KB at most with all that it loads, nothing to scroll sideways."""
     axe = (ROOT / "tests" / "vendor" / "axe.min.js").read_text(encoding="utf-8")
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
     weighed: dict[str, int] = {}
@@ -760,6 +793,7 @@ def test_every_page_is_accessible_light_and_fits(browser: Browser, shop: Shop, w
             weight += len(page.content().encode())
             if weight > 200_000:
                 found.append((name, "bytes", weight))
+            page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 found.append((name, "wider than the window"))
             found += [(name, "not by keyboard", html) for html in page.evaluate(BY_MOUSE_ALONE)]
@@ -832,6 +866,7 @@ def test_each_role_does_what_the_table_says_and_nothing_else(shop: Shop, role: s
                 answered = client.get(_filled(place.path))
             else:
                 answered = client.post(_filled(place.path), data={"token": right})
+            assert answered.status_code < 500, (role, place.path, answered.text)
             refused = answered.status_code == 403
             assert refused != access.may(role, place.action), (role, place.path, answered.status_code)
 
@@ -907,7 +942,12 @@ def test_what_a_role_may_not_do_is_not_shown_and_all_it_may_is(shop: Shop) -> No
     try:
         for role in access.ROLES:
             with signed_in(shop, role) as client:
-                texts = [client.get(path).text for path in pages]
+                answers = {path: client.get(path) for path in pages}
+            expected = dict.fromkeys(pages, 200) | {"/console/no-such-page": 404}
+            if not access.may(role, "dead letters"):
+                expected["/console/replay"] = 403
+            assert {path: answered.status_code for path, answered in answers.items()} == expected, role
+            texts = [answered.text for answered in answers.values()]
             shown = {
                 _place_of(path).path
                 for text in texts

@@ -114,6 +114,25 @@ def test_the_report_tells_what_is_new_what_has_gone_and_the_money(
     assert [one["description"] for one in shown] == ["2026-11-24"]
     assert [row["id"] for row in shown[0]["table"]] == ["D-01", "D-03"]
 
+    # a report without any is one too: gone is told once, and what comes back after it is new
+    told = []
+    for day, keys in ((25, ()), (26, ()), (27, (first,))):
+        monkeypatch.setattr(daily, "today_in_bali", lambda day=day: date(2026, 11, day))
+        verdict(conn, "D", {"D-03": ("PASS", 0)}, *keys)
+        said_then = daily.make(conn).document
+        told.append((said_then["new"], said_then["closed"], said_then["open"]))
+    assert told == [(0, 1, 0), (0, 0, 0), (1, 0, 1)]
+
+
+def test_a_dead_letter_whose_replay_failed_waits_for_a_person(conn: psycopg.Connection) -> None:
+    for status in ("OPEN", "READY", "REPLAYING", "FAILED", "RESOLVED", "CLOSED"):
+        conn.execute(
+            "insert into public.ingest_dead_letter (dead_letter_key, event_key, reason_code, status, first_failed_at,"
+            " last_failed_at, raw_payload) values (gen_random_uuid(), gen_random_uuid(), 'X', %s, now(), now(), '{}')",
+            (status,),
+        )
+    assert daily.as_of(conn, "2026-11-23", {})["waiting"]["dead_letters"] == 3
+
 
 def states(conn: psycopg.Connection) -> list[str]:
     return [one.state for one in exit_criteria.criteria(conn)]

@@ -394,6 +394,35 @@ def test_what_was_before_a_person_lifted_it_is_not_held_against_us_again(
     assert "event: 1 events are lost" in seen.reason
 
 
+def test_only_what_a_stop_has_named_is_known_and_that_for_good(ops: psycopg.Connection, dbs: Databases) -> None:
+    """Not what was measured without a stop before something else was lifted, nor what came while the stop stood."""
+
+    def lifted() -> guardrails.Watch:
+        stop.lift(ops, "mended")
+        for flag in flags.FLAGS:
+            flags.change(ops, flag, True, reason="again")
+        return guardrails.watch(dbs)
+
+    stop.ask(ops, "a hold of somebody's")
+    duplicate(ops, dbs)
+    guardrails.measure(dbs)  # as a run's step does
+    assert lifted().stopped == ("duplicate-bookings",)
+    core(ops, 1, ref="TWO")
+    core(ops, 1, ref="two")
+    flags_on = guardrails.watch(dbs)
+    assert (flags_on.active, flags_on.stopped) == (("G", "H"), ())
+    again = lifted()
+    assert again.stopped == ("duplicate-bookings",)
+    assert "1 bookings are there twice" in again.stops[0].reason
+    ops.execute("update phase2.guardrail_log set at = at - interval '91 days'")
+    assert lifted().stops == ()
+    assert guardrails.watch(dbs).stops == ()
+    old = ops.execute(
+        "select distinct status, detail ? 'keys' from phase2.guardrail_log where at < now() - '1 day'::interval"
+    )
+    assert old.fetchall() == [("BREACH", True)]
+
+
 def test_a_flag_that_is_switched_on_under_a_stop_goes_off_again(ops: psycopg.Connection, dbs: Databases) -> None:
     """Also after a kill between the stop and what follows it: every look finishes what it finds."""
     stop.ask(ops, "5xx", subject="api-5xx", batch="G", actor="guardrails")
@@ -425,12 +454,12 @@ def test_a_flag_that_is_opened_while_a_stop_is_written_stays_off(
 def test_a_look_that_is_killed_is_finished_by_the_next(
     ops: psycopg.Connection, dbs: Databases, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the hold and the flags, the flags and the page, the page and the alert, the alert and the rollback."""
+    """Between the hold and the flags, the flags and the alert, the alert and the page, the page and the rollback."""
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for number, point in enumerate(("_switch_off", "write_page", "_tell", "_roll_back"), 1):
+    for number, point in enumerate(("_switch_off", "_tell", "write_page", "_roll_back"), 1):
         answered(ops, 1000, 40, part="ingest")
         with monkeypatch.context() as patch:
             patch.setattr(guardrails, point, killed)
@@ -486,6 +515,35 @@ def test_a_rollback_that_is_refused_is_told_and_tried_again(
     assert state(ops, "F") == "PASS"
     assert "batch F is rolled back" in guardrails.watch(dbs).done
     assert state(ops, "F") == "ROLLED_BACK"
+
+
+def test_whatever_goes_wrong_with_one_act_the_next_is_still_done(
+    ops: psycopg.Connection, dbs: Databases, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("with a guest's name")
+
+    stop.ask(ops, "lost", subject="lost-events", batch="F", actor="guardrails")
+    dead(ops, 101)
+    with monkeypatch.context() as patch:
+        for point in ("_switch_off", "write_page", "roll_back"):
+            patch.setattr(guardrails, point, broken)
+        seen = guardrails.watch(dbs)
+    assert [one["event"].split(".")[-1] for one in receiver.got] == ["stop", "stop", "rollback", "rollback"]
+    assert [one.subject for one in seen.unannounced] == ["lost-events", "dead-letter-growth"]
+    for failure in ("a flag cannot be switched off", "the page cannot be written"):
+        assert any(line.startswith(f"{failure}: RuntimeError (test_guardrails.py:") for line in seen.done), seen.done
+    assert "guest" not in str((seen.done, receiver.got))
+    mended = guardrails.watch(dbs)
+    assert mended.page is not None
+    assert "batch F is rolled back" in mended.done
+    assert guardrails.watch(dbs).done == ()
+
+    stop.lift(ops, "mended")
+    stop.ask(ops, "lost", subject="lost-events", batch="F", actor="guardrails")
+    with monkeypatch.context() as patch:
+        patch.setattr(guardrails.alerts, "tell", broken)
+        assert guardrails.watch(dbs).page is not None
 
 
 def test_an_alert_that_nobody_took_is_told_again_and_keeps_no_stop_from_happening(
@@ -550,6 +608,25 @@ def test_an_hour_without_bookings_is_said_and_a_person_called_where_the_others_h
     assert ("no booking in the last hour, where 4 are usual" in found.words) is (status == "OK")
     assert stop.standing(ops) == ()
     assert (guardrails.watch(dbs).blind == ("public-booking-success",)) is (status != "OK")
+
+
+@pytest.mark.parametrize(
+    ("hours", "status", "words"),
+    [
+        (5, "OK", "no booking in the last hour, where 5 are usual"),
+        (25, "NOT_MEASURED", "no booking in the last day, where the seven days before had 120 or more"),
+        (73, "NOT_MEASURED", "no booking in the last 3 days, where the seven days before had 360 or more"),
+    ],
+)
+def test_a_small_shop_where_nobody_can_book_for_a_day_calls_a_person(
+    ops: psycopg.Connection, dbs: Databases, hours: int, status: str, words: str
+) -> None:
+    """Five an hour: an hour without any says nothing, a day does, and so do three."""
+    booked(dbs, paid=0.8, per_hour=5, hours=(hours, 264))
+    rail, now = ROWS["public-booking-success"], datetime.now(UTC)
+    found = guardrails._judged(rail, now, lambda: guardrails._bookings(ops, dbs, now, guardrails._LONG_AGO))
+    assert found.status == status, found.words
+    assert words in found.words
 
 
 def test_payments_of_a_small_shop() -> None:
@@ -834,6 +911,10 @@ def test_the_service_counts_its_answers_on_the_core_path(ops: psycopg.Connection
         assert client.get("/v1/ops/bookings", headers=admin).status_code == 503  # there is no bstadmin
         assert client.get("/v1/ops/nowhere", headers=admin).status_code == 404
         assert client.get("/health").status_code == 200
+        shown = client.get("/metrics").text  # for the alert and the dashboard by the same rule
+        for part, requests, errors in (("ingest", 1, 0), ("reads", 1, 1), ("writes", 0, 0)):
+            assert f'core_api_path_requests_total{{part="{part}"}} {requests}.0' in shown
+            assert f'core_api_path_errors_total{{part="{part}"}} {errors}.0' in shown
         deadline = time.monotonic() + 10
         while not ops.execute("select 1 from phase2.api_minutes").fetchone():  # while it runs
             assert time.monotonic() < deadline

@@ -16,6 +16,7 @@ import yaml
 from bridge import runbooks
 from bridge.batches import BATCHES
 from bridge.cli import app
+from bridge.errors import CouldNotRun
 from bridge.flags import FLAGS
 from bridge.settings import ROOT
 from core_api.__main__ import PARTS
@@ -36,6 +37,13 @@ def test_the_pages_are_what_make_runbooks_makes() -> None:
 def test_there_is_one_for_each_alert_and_each_batch() -> None:
     words = yaml.safe_load((ROOT / "observability" / "runbooks.yml").read_text("utf-8"))
     assert PAGES.keys() == {f"{name}.md" for name in words} | {f"batch-{code}.md" for code in BATCHES} | {"README.md"}
+
+
+def test_a_line_that_yaml_reads_as_a_mapping_is_refused() -> None:
+    words = yaml.safe_load("{means: x, look: [look there], do: [nobody has booked: try to book]}")
+    with pytest.raises(CouldNotRun, match="nobody has booked"):
+        runbooks._alert("QueueAway", {"labels": {"severity": "critical"}, "expr": "up"}, words)
+    assert not [name for name, text in PAGES.items() if "{{" in text or "{'" in text]
 
 
 def wrong(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from fastapi import Response
 
 from bridge import conflicts as playbook
 from bridge import explain as explaining
-from bridge import gates, guardrails, postgres
+from bridge import guardrails, postgres
 from bridge.errors import CouldNotRun
 from bridge.reports.mask import mask, mask_text
 from bridge.settings import Databases
@@ -48,7 +48,7 @@ async def ingestion(visit: Visit) -> Response:
         minutes.kept(core.pool, _MINUTES),
         dead_letters.depths(core.pool),
     )
-    payments = await visit.ops(lambda conn: [row for row in gates.history(conn, "E") if row["gate_id"] == "E-02"])
+    payments = await visit.ops(lambda conn: guardrails.history(conn, days=1)["payment-mismatch"])
     known: dict[datetime, dict[str, Any]] = defaultdict(dict)
     for row in (*events, *answers):
         known[row["minute"]] |= row
@@ -73,6 +73,7 @@ async def ingestion(visit: Visit) -> Response:
         letters=letters,
         pending=pending,
         payments=payments,
+        mismatch=guardrails.guardrails()["payment-mismatch"],
         api=core.metrics.window(_MINUTES),
         minutes=_MINUTES,
     )

@@ -12,6 +12,15 @@ create table if not exists phase2.exception_days (
 comment on table phase2.exception_days is
 'Exceptions behind a gate, with the first and the last day in Bali on which a report of the day saw them.';
 
+create or replace function phase2.day_of_report_before(today date) returns date
+language sql stable
+as $$
+    select max((l.body ->> 'day')::date) from phase2.ledger as l
+    where l.kind = 'daily' and (l.body ->> 'day')::date < day_of_report_before.today
+$$;
+comment on function phase2.day_of_report_before(date) is
+'The day of the last report before that day, whether or not it saw an exception; null when there is none.';
+
 create or replace function phase2.keep_exception_days(today date) returns void
 language sql
 as $$
@@ -26,10 +35,7 @@ as $$
     set
         -- one that had gone and is back is new again
         first_day = case
-            when d.last_day < (
-                select max(p.last_day) from phase2.exception_days as p
-                where p.last_day < keep_exception_days.today
-            ) then excluded.first_day
+            when d.last_day < (select phase2.day_of_report_before(keep_exception_days.today)) then excluded.first_day
             else d.first_day
         end,
         last_day = excluded.last_day
@@ -42,8 +48,7 @@ returns table (batch text, gate_id text, is_open bigint, is_new bigint, has_clos
 language sql stable
 as $$
     with before as (
-        select max(d.last_day) as day from phase2.exception_days as d
-        where d.last_day < exceptions_of_the_day.today
+        select phase2.day_of_report_before(exceptions_of_the_day.today) as day
     )
 
     select

@@ -41,7 +41,8 @@ create table if not exists phase2.guardrail_log (
 );
 create index if not exists ix_guardrail_log_at on phase2.guardrail_log (at);
 comment on table phase2.guardrail_log is
-'Every measurement of every guardrail, for 90 days: the gates G-03, G-05 and G-06 read the latest.';
+'Every measurement of every guardrail, for 90 days (what a breach listed: for good): the gates G-03, G-05 and G-06 '
+'read the latest.';
 comment on column phase2.guardrail_log.status is
 'TOO_LITTLE: there is nothing to judge by, or too little to tell it from chance.';
 
@@ -134,45 +135,55 @@ as $$
         from jsonb_array_elements(groups) as g
     ),
 
-    quietest as (
-        select h.at, min(h.bookings) as bookings
-        from (
-            select m.at, d.ago, coalesce(sum(j.bookings), 0) as bookings
-            from unnest(moments) as m (at)
-            cross join generate_series(1, 7) as d (ago)
-            left join judged as j
-                on
-                    j.made_at > m.at - d.ago * interval '1 day' - interval '1 hour'
-                    and j.made_at <= m.at - d.ago * interval '1 day'
-            group by m.at, d.ago
-        ) as h
-        group by h.at
+    counted as (
+        select
+            m.at,
+            w.hours,
+            w.ended,
+            w.began = m.at - w.hours * interval '1 hour' as is_whole,
+            coalesce(sum(j.bookings) filter (where j.made_at > w.began), 0)::bigint as bookings,
+            coalesce(sum(j.bookings) filter (where j.made_at > w.began and j.has_failed), 0)::bigint as failed,
+            coalesce(sum(j.bookings) filter (where j.made_at <= w.ended), 0)::bigint as baseline,
+            coalesce(sum(j.bookings) filter (where j.made_at <= w.ended and j.has_failed), 0)::bigint as baseline_failed
+        from unnest(moments) as m (at)
+        cross join lateral (
+            select
+                h.hours,
+                greatest(m.at - h.hours * interval '1 hour', since) as began,
+                m.at - greatest(h.hours, 24) * interval '1 hour' as ended
+            from (values (1), (24), (72)) as h (hours)
+        ) as w
+        left join judged as j on j.made_at > w.ended - interval '7 days' and j.made_at <= m.at
+        group by m.at, w.hours, w.began, w.ended
     )
 
     select
-        m.at,
-        w.hours,
-        coalesce(sum(j.bookings) filter (where j.made_at > w.began), 0)::bigint,
-        coalesce(sum(j.bookings) filter (where j.made_at > w.began and j.has_failed), 0)::bigint,
-        coalesce(sum(j.bookings) filter (where j.made_at <= w.ended), 0)::bigint,
-        coalesce(sum(j.bookings) filter (where j.made_at <= w.ended and j.has_failed), 0)::bigint,
-        coalesce(min(q.bookings) filter (where w.began = m.at - interval '1 hour'), 0)::bigint
-    from unnest(moments) as m (at)
-    cross join lateral (
-        select
-            h.hours,
-            greatest(m.at - h.hours * interval '1 hour', since) as began,
-            m.at - greatest(h.hours, 24) * interval '1 hour' as ended
-        from (values (1), (24), (72)) as h (hours)
-    ) as w
-    left join judged as j on j.made_at > w.ended - interval '7 days' and j.made_at <= m.at
-    left join quietest as q on m.at = q.at
-    group by m.at, w.hours
+        c.at,
+        c.hours,
+        c.bookings,
+        c.failed,
+        c.baseline,
+        c.baseline_failed,
+        case when c.bookings = 0 and c.is_whole then (
+            select min(t.bookings)
+            from (
+                select coalesce(sum(j.bookings), 0)::bigint as bookings
+                -- as many as the seven days hold, each a day before the other
+                from generate_series(0, 7 - greatest(c.hours, 24) / 24) as d (ago)
+                left join judged as j
+                    on
+                        j.made_at > c.ended - d.ago * interval '1 day' - c.hours * interval '1 hour'
+                        and j.made_at <= c.ended - d.ago * interval '1 day'
+                group by d.ago
+            ) as t
+        ) else 0 end
+    from counted as c
 $$;
 comment on function phase2.guardrail_bookings(jsonb, timestamptz[], timestamptz) is
 'Of groups of balisnap''s bookings (time, statuses, how many) those of the hour, the day and the three days up to each '
 'moment, as far as they lie after `since`, and of the seven days before these; failed: neither paid nor ever captured; '
-'quietest: the least that the same hour of those days had, 0 where `since` leaves no whole hour.';
+'quietest, of one without bookings: the least that as long a time of those days had, at the same hours; 0 where '
+'`since` cuts it short.';
 
 drop function if exists phase2.guardrail_payments(timestamptz, timestamptz);
 create or replace function phase2.guardrail_payments(moments timestamptz[], since timestamptz)
