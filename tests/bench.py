@@ -57,7 +57,9 @@ _ONE_IN_A_HUNDRED = {
     ),
 }
 # One booking in a hundred of the bridge, for a recon to look at again; no value is another.
-_WRITTEN_BY_HAND = "update public.booking_core set currency_code = currency_code where get_byte(uuid_send(booking_key), 15) < 3"
+_WRITTEN_BY_HAND = (
+    "update public.booking_core set currency_code = currency_code where get_byte(uuid_send(booking_key), 15) < 3"
+)
 # The lines of the table: what of the bridge is in each (batch and step), and what has a floor that does the same work.
 _LINES = {
     "landing": ({("C", "land sources")}, "land"),
