@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     phase2_max_wal_mb_per_second: float = Field(200.0, gt=0, description="of the ops server, between two looks")
     phase2_max_dead_rows: int = Field(1_000_000, ge=0, description="of a canonical table, which autovacuum is to clean")
     phase2_max_pause_seconds: float = Field(300.0, gt=0, description="the longest that a step pauses in all")
-    phase2_first_range: int = Field(500_000, gt=0, description="bookings; first loads of more than twice are cut")
+    phase2_first_range: int = Field(1_000_000, gt=0, description="bookings; first loads of more than twice are cut")
     phase2_range_seconds: float = Field(60.0, gt=0, description="what a range of a first load is to take")
     phase2_audit_file: Path | None = Field(None, description="PayPal capture export (CSV) for gate E-03")
     phase2_disk_total_bytes: int | None = Field(None, description="of the ops server's data disk (gate A-00)")
