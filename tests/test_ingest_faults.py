@@ -169,8 +169,7 @@ def test_what_a_worker_holds_is_finished_at_sigterm(real: Parts) -> None:
     keys = real.accept([f"B-{number}" for number in range(3)], sleep=0.5)
     real.add(*keys)
     with real.worker() as worker:
-        until(lambda: real.job(keys[0])[0] == "active", 10)
-        time.sleep(0.2)
+        until(lambda: all(real.job(key)[0] in ("active", "completed") for key in keys), 10)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
         assert real.pending() == []
