@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -205,10 +206,10 @@ def test_a_booking_that_the_sweeper_cannot_take_on_holds_up_no_other(sides, monk
     sides.write(other, note="of the other", legacy=nowhere)
     finish = intents.finish
 
-    async def fails(conn: object, legacy: object, key: object, **more: object) -> None:
+    async def fails(conn: Any, legacy: Any, key: Any, **more: Any) -> None:
         if key == booking.key:
             raise ValueError("no")
-        await finish(conn, legacy, key, **more)  # type: ignore[arg-type]
+        await finish(conn, legacy, key, **more)
 
     monkeypatch.setattr(intents, "finish", fails)
     sides.sweep()

@@ -187,7 +187,7 @@ async def replay_ready(visit: Visit) -> Response:
     try:
         await dead_letters.replay(
             core.pool,
-            core.queue,  # type: ignore[arg-type]
+            core.queue,  # type: ignore[arg-type]  # a whole IngestQueue, of which Core names what the API itself asks
             visit.admin,
             enabled=enabled,
             reason=why,

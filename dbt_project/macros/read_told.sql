@@ -14,20 +14,11 @@
         select
             n.booking_key,
             jsonb_strip_nulls(jsonb_build_object(
-                'created_at', b.created_at at time zone 'UTC',
+                {{ read_told_of_both() }},
                 'booked_on', {{ function('bali_date') }}(b.created_at),
                 'tour_date', b.travel_day,
-                'customer_name', left(b.main_name, 191),
-                'customer_email', left(b.main_email, 191),
-                'customer_phone', left(b.phone, 64),
                 'pickup_location', b.meeting_point, -- stands in for one (mapping 4.6)
-                'meeting_point', b.meeting_point,
-                'adults', {{ function('norm_count') }}(b.number_of_adult),
-                'children', {{ function('norm_count') }}(b.number_of_child),
-                'currency', {{ function('norm_currency') }}(b.currency_code),
-                'total_price', greatest({{ function('norm_money') }}(b.total_price), 0),
-                'is_paid', {{ function('balisnap_status_payment') }}(b.status_v2, b.status) = 'PAID',
-                'package_id', b.package_id
+                'is_paid', {{ function('balisnap_status_payment') }}(b.status_v2, b.status) = 'PAID'
             )) || '{"tour_time": null}' as told,
             '[balisnap] ' || b.note || E'\n' || b.note as note
         from {{ numbers }} as n
@@ -37,20 +28,11 @@
         select
             n.booking_key,
             jsonb_strip_nulls(jsonb_build_object(
-                'created_at', b.created_at at time zone 'UTC',
+                {{ read_told_of_both() }},
                 'booked_on', b.received_on,
                 'tour_date', b.tour_date,
-                'customer_name', left(b.main_name, 191),
-                'customer_email', left(b.main_email, 191),
-                'customer_phone', left(b.phone, 64),
                 'pickup_location', b.pickup_location,
-                'meeting_point', b.meeting_point,
-                'adults', {{ function('norm_count') }}(b.number_of_adult),
-                'children', {{ function('norm_count') }}(b.number_of_child),
-                'currency', {{ function('norm_currency') }}(b.currency_code),
-                'total_price', greatest({{ function('norm_money') }}(b.total_price), 0),
-                'is_paid', b.is_paid,
-                'package_id', b.package_id
+                'is_paid', b.is_paid
             )) || jsonb_build_object(
                 'tour_time', to_char(b.tour_time, 'HH24:MI'), 'paid_at', b.paid_at at time zone 'UTC'
             ),
@@ -102,6 +84,20 @@
         where n.kind = 'BALISNAP_BOOKING_ID'
     ) as said
     group by said.booking_key
+{%- endmacro %}
+
+{# What a booking says of itself in the same words in either source. #}
+{% macro read_told_of_both() -%}
+    'created_at', b.created_at at time zone 'UTC',
+    'customer_name', left(b.main_name, 191),
+    'customer_email', left(b.main_email, 191),
+    'customer_phone', left(b.phone, 64),
+    'meeting_point', b.meeting_point,
+    'adults', {{ function('norm_count') }}(b.number_of_adult),
+    'children', {{ function('norm_count') }}(b.number_of_child),
+    'currency', {{ function('norm_currency') }}(b.currency_code),
+    'total_price', greatest({{ function('norm_money') }}(b.total_price), 0),
+    'package_id', b.package_id
 {%- endmacro %}
 
 {# The numbers of the bookings in their sources. #}
