@@ -199,6 +199,36 @@ def test_a_deleted_booking_stays_under_review_and_a_corrected_ref_keeps_its_key(
     assert migrated.rows(of_id, str(deleted)) == []
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_an_item_goes_where_the_sources_have_it_also_from_a_newer_booking(migrated: Pipeline, full: bool) -> None:
+    """Mapping 4.13: two bookings change their only items; the one that the bridge is newer of is not left without."""
+    swapped = migrated.rows(
+        "select substring(max(r.external_ref), '[0-9]+')::integer, i.booking_key, max(i.booking_item_key::text)::uuid"
+        " from public.booking_item_snapshot as i join public.channel_external_refs as r"
+        " on r.entity_key = i.booking_key and r.external_ref_kind = 'BALISNAP_BOOKING_ID'"
+        " where not i.snapshot_json ? 'synthetic' group by i.booking_key"
+        " having count(distinct i.booking_item_key) = 1 and count(distinct r.external_ref) = 1 order by 1 limit 2"
+    )
+    [(one, newer, its_item), (other, older, another)] = swapped
+    lies_on = "select booking_item_key, booking_key from public.booking_item_snapshot where booking_key = any(%s)"
+    with postgres.connect(migrated.databases.ops) as conn:
+        conn.execute(
+            "insert into phase2.booking_freshness (booking_key, last_event_time) values (%s, '2100-01-01')"
+            " on conflict (booking_key) do update set last_event_time = excluded.last_event_time",
+            (newer,),
+        )
+    with postgres.connect(migrated.databases.balisnap) as conn:
+        conn.execute(
+            'update public."BookingItem" set booking_id = %(one)s + %(other)s - booking_id'
+            " where booking_id in (%(one)s, %(other)s)",
+            {"one": one, "other": other},
+        )
+
+    migrated.run("C", "D", AS_OF, gates=False, full=full)
+
+    assert set(migrated.rows(lies_on, [newer, older])) == {(its_item, older), (another, newer)}
+
+
 @pytest.mark.long
 def test_a_resolution_stays_and_is_obeyed(migrated: Pipeline) -> None:
     """Mapping 3.9: a person maps a package; every later run obeys, and leaves the row alone."""

@@ -8,7 +8,8 @@ winners as (
     where candidate_rank = 1
 ),
 
-bridged as (
+-- A few touched bookings are looked up; all of them are read once.
+bridged as {{ 'not materialized' if var('follows', false) else 'materialized' }} (
     select
         booking_key,
         channel_code,
@@ -41,6 +42,7 @@ unheld as (
     where
         refs.entity_type = 'BOOKING'
         and refs.external_ref_kind in ('BALISNAP_BOOKING_ID', 'BSTADMIN_BOOKING_ID')
+        and (select bool_or(known.is_newcomer) from known) -- else nobody asks, and nothing is read
         and not exists (
             select 1 from winners
             where

@@ -128,7 +128,7 @@ synthetic_items as (
     where items_booking_id is null
 ),
 
-items as (
+items as not materialized (
     select * from real_items
     union all
     select
@@ -154,14 +154,31 @@ items as (
     from synthetic_items
 ),
 
--- Where the bridge is newer, items are added only to a booking that has none, else only filled (mapping 4.13).
-held as (
+lies_on_newer as materialized (
     select
         snapshots.booking_key,
         snapshots.booking_item_key
     from {{ source('bridge', 'booking_item_snapshot') }} as snapshots
     inner join {{ ref('int_booking_identities') }} as identities on snapshots.booking_key = identities.booking_key
     where identities.fill_only
+),
+
+-- Where the bridge is newer, items are added only to a booking that has none, else only filled (mapping 4.13). One that
+-- the sources now carry for another booking goes there. Of keys a hash is made, however few are expected.
+held as (
+    select
+        booking_key,
+        booking_item_key
+    from lies_on_newer
+    where
+        booking_item_key not in (select items.booking_item_key from items)
+        or (booking_item_key, booking_key) in (
+            select
+                items.booking_item_key,
+                items.booking_key
+            from items
+            where items.fill_only
+        )
 )
 
 select

@@ -1,6 +1,7 @@
 -- Grain: one landed booking item. Those of one shop booking per identity are carried, cancelled ones only when all are.
+-- What lies on a booking that no source has any more stays there (mapping 2): it is judged as if it were not bridged.
 -- One that names other travellers or another variant than its source is not carried; its money is all its amounts.
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_id']}, {'columns': ['bridge_key']}]) }}
 
 with landed as (
     select
@@ -41,7 +42,7 @@ siblings as (
         booking_id,
         booking_key,
         bool_and(item_status = 'CANCELLED') as all_cancelled,
-        bool_or(booking_item_key is not null) as is_carrier
+        count(*) filter (where found_on = booking_key) > 0 as is_carrier
     from landed
     group by booking_id, booking_key
 ),
@@ -51,6 +52,18 @@ carried as (
     from siblings
     where is_carrier and booking_key is not null
     group by booking_key
+),
+
+left_behind as (
+    select landed.booking_item_id
+    from landed
+    where
+        landed.found_on is not null
+        and landed.found_on is distinct from landed.booking_key
+        and not exists (
+            select 1 from {{ ref('recon_booking_links') }} as links
+            where links.booking_key = landed.found_on
+        )
 ),
 
 -- an item of its own has no reason to wait: it goes where its booking goes
@@ -66,7 +79,7 @@ judged as (
                 landed.booking_item_key is not null and landed.found_on = landed.booking_key
                 and (landed.has_its_travellers or landed.is_fresher)
                 then 'bridged'
-            when landed.booking_item_key is not null then 'unaccounted'
+            when landed.booking_item_key is not null and left_behind.booking_item_id is null then 'unaccounted'
             when not siblings.is_carrier and carried.booking_key is not null then 'merged'
             when landed.item_status = 'CANCELLED' and not siblings.all_cancelled and landed.booking_key is not null
                 then 'excluded'
@@ -75,9 +88,10 @@ judged as (
             else 'unaccounted'
         end as category
     from landed
-    inner join siblings
-        on landed.booking_id = siblings.booking_id and landed.booking_key is not distinct from siblings.booking_key
+    -- a landed booking has one link at most: its id says which, and a second condition would be taken for a rare one
+    inner join siblings on landed.booking_id = siblings.booking_id
     left join carried on landed.booking_key = carried.booking_key
+    left join left_behind on landed.booking_item_id = left_behind.booking_item_id
     left join queued on landed.booking_key is null and landed.booking_id::text = queued.source_pk
 ),
 
