@@ -1,11 +1,14 @@
 """`make bench BOOKINGS="10000 100000" RUNS=3 HISTORY=20`: seconds, tuples, WAL, memory of each step, beside the floor.
 
-At each size new databases on the embedded server, and both sides measured on them in turn: the bridge (first run, a
-rerun that settles, one without a change, one after one row in a hundred was changed, and a full one that compares every
-row: it must find nothing to write) and the floor (tests/floor: plain COPY and one hand-written insert-select per table,
-first run and compare-only rerun). `parity` is the full check: the gates of D and E by the views of all rows, which must
-say what the run has measured. The table shows medians over the runs. Timings are never asserted: machines differ; read
-the ratios.
+At each size new databases on the embedded server, and both sides measured on them in turn: the bridge (a first run, the
+rerun after it, one without a change, one after one row in a hundred was changed, and a full one that compares every row
+and must find nothing to write) and the floor (tests/floor: plain COPY and one hand-written insert-select per table;
+its reruns compare every row). `recon D, alone` is `make recon BATCH=D`, where nothing was written since the gates were
+measured and where one booking in a hundred was. `parity, all rows` asks the views of all rows after the change: they
+must say what the runs have measured. In a first run the gates of D and E are that whole measure themselves.
+
+The table shows medians over the runs, and grows by a size whenever one is done; below it what is aimed at, and whether
+it is reached. Timings are never asserted: machines differ; read the ratios.
 
 Before that, a long history of hostile rows on twin databases, one following what changed, one computing everything:
 their fingerprints must be equal after each of the HISTORY steps. Exit code 1 when they are not, when a full rerun
@@ -16,24 +19,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
-import resource
 import statistics
 import sys
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from bridge import embedded, postgres, recon, runlog, sources, steps
 from bridge.batches import BACKFILL, BATCHES
+from bridge.errors import CouldNotRun
 from bridge.settings import Databases, settings
 from tests import floor, test_follow
 from tests.pipeline import Pipeline
@@ -43,6 +50,7 @@ _NAMES = {"ops": "bench_ops", "balisnap": "bench_balisnap", "bstadmin": "bench_b
 _FLOOR = "bench_floor"
 _FIRST, _AGAIN, _UNCHANGED, _CHANGED, _FULL = ("first run", "rerun", "unchanged", "1 % changed", "full rerun")
 _PASSES = (_FIRST, _AGAIN, _UNCHANGED, _CHANGED, _FULL)
+_BESIDE_THE_FLOOR = (_FIRST, _UNCHANGED, _CHANGED)
 # One row in a hundred, all over the tables: prices, contacts, payments.
 _ONE_IN_A_HUNDRED = {
     "bstadmin": (
@@ -60,18 +68,25 @@ _ONE_IN_A_HUNDRED = {
 _WRITTEN_BY_HAND = (
     "update public.booking_core set currency_code = currency_code where get_byte(uuid_send(booking_key), 15) < 3"
 )
-# The lines of the table: what of the bridge is in each (batch and step), and what has a floor that does the same work.
-_LINES = {
-    "landing": ({("C", "land sources")}, "land"),
+# The lines of the table: what of the bridge is in each (batch and step), and what of the floor does the same work.
+_LINES: dict[str, tuple[set[tuple[str, str]], str]] = {
+    "landing": ({("C", "land sources")}, "L"),
     "C": ({("C", "dbt batch_c")}, "C"),
     "D": ({("D", "dbt batch_d")}, "D"),
     "E": ({("E", "snapshot statuses"), ("E", "audit sample"), ("E", "dbt batch_e")}, "E"),
-    "recon C": ({("C", "dbt gates_c"), ("C", "gates and report")}, None),
-    "recon D": ({("D", "dbt gates_d"), ("D", "gates and report")}, None),
-    "recon E": ({("E", "dbt gates_e"), ("E", "gates and report")}, None),
-    "recon D, alone": ({("", "recon")}, None),
-    "parity, all rows": ({("", "parity")}, None),
+    "recon C": ({("C", "dbt gates_c"), ("C", "gates and report")}, ""),
+    "recon D": ({("D", "dbt gates_d"), ("D", "gates and report")}, ""),
+    "recon E": ({("E", "dbt gates_e"), ("E", "gates and report")}, ""),
+    "recon D, alone": ({("", "recon")}, ""),
+    "parity, all rows": ({("", "parity")}, ""),
 }
+_LOADS = "landing, C, D, E"
+_LINES[_LOADS] = (set().union(*(_LINES[line][0] for line in _LOADS.split(", "))), "LCDE")
+_ALL = "all of A to E"  # its steps are those that the rows have
+_LINES[_ALL] = (set(), "LCDE")
+
+_PROCESSES = Path("/proc")
+_SAID = ("PPid", "VmHWM", "RssAnon")
 
 Row = dict[str, Any]
 
@@ -91,9 +106,10 @@ def main() -> int:
         rows += [{"bookings": bookings, **row} for row in _size(server, bookings, chosen.runs)]
         if chosen.json:
             chosen.json.write_text(json.dumps(rows, indent=2, default=str))
+        show(rows)
     if not chosen.keep:
         _drop(server, *_NAMES.values(), _FLOOR)
-    wrong += _show(rows, chosen.runs)
+    wrong += faults(rows)
     for line in wrong:
         print(line)
     return 1 if wrong else 0
@@ -106,10 +122,15 @@ def _history(server: str, count: int) -> list[str]:
     os.environ["TEST_PG_URL"] = server
     wrong: list[str] = []
     began = time.perf_counter()
-    for step in test_follow.history(test_follow.HISTORIES, count, test_follow.SEED):
-        differences = [*step.difference, *map(str, step.wrongly_measured)]
-        wrong += [f"history, step {step.number}: {line}" for line in differences]
-        _tell(f"history, step {step.number}: {step.said}, {len(differences)} differences")
+    done = 0
+    try:
+        for step in test_follow.history(test_follow.HISTORIES, count, test_follow.SEED):
+            differences = [*step.difference, *map(str, step.wrongly_measured)]
+            wrong += [f"history, step {step.number}: {line}" for line in differences]
+            _tell(f"history, step {step.number}: {step.said}, {len(differences)} differences")
+            done = step.number
+    except CouldNotRun as error:  # the sizes are measured all the same
+        wrong.append(f"history, after step {done}: {error}")
     seconds, came = time.perf_counter() - began, "not the same" if wrong else "equal fingerprints after each"
     print(f"{test_follow.HISTORIES} histories of {count} steps, followed and computed ({seconds:,.0f} s): {came}")
     return wrong
@@ -137,26 +158,25 @@ def _measure(server: str, dbs: Databases) -> list[Row]:
     bare = Databases(postgres.with_database(server, _FLOOR), dbs.balisnap, dbs.bstadmin, channel=None)
     rows: list[Row] = []
     for name in _PASSES:
-        compare = name != _FIRST
-        full = name == _FULL
         if name == _CHANGED:
             _change(dbs)
-        run = steps.Run(run_id=runlog.uuid7(), databases=dbs, as_of=AS_OF, progress=_tell, full=full)
+        run = steps.Run(run_id=runlog.uuid7(), databases=dbs, as_of=AS_OF, progress=_tell, full=name == _FULL)
         for code in BACKFILL if name == _FIRST else "CDE":
             rows += _batch(name, run, code)
-            if code == "B" and not compare:
+            if code == "B":
                 _create(server, _FLOOR, template=_NAMES["ops"])
+            if name not in _BESIDE_THE_FLOOR or code not in "CDE":
+                continue
             if code == "C":
-                rows.append(_timed(name, "floor", "", "land", bare.ops, lambda: floor.land(bare)))
-            if code in "CDE":
-                load = partial(floor.load, bare.ops, code, compare=compare)
-                rows.append(_timed(name, "floor", code, code, bare.ops, load))
+                rows.append(_timed(name, "floor", "L", "land", bare.ops, lambda: floor.land(bare)))
+            load = partial(floor.load, bare.ops, code, compare=name != _FIRST)
+            rows.append(_timed(name, "floor", code, code, bare.ops, load))
         if name == _CHANGED:
             with postgres.connect(dbs.ops, autocommit=True) as conn:
                 conn.execute(_WRITTEN_BY_HAND)
         if name in (_UNCHANGED, _CHANGED):
             rows.append(_timed(name, "bridge", "", "recon", dbs.ops, lambda: _recon(dbs)))
-        if name in (_FIRST, _CHANGED):
+        if name == _CHANGED:
             rows.append(_timed(name, "bridge", "", "parity", dbs.ops, lambda: _parity(dbs)))
     return rows
 
@@ -179,10 +199,13 @@ def _change(dbs: Databases) -> None:
 
 
 def _batch(name: str, run: steps.Run, code: str) -> list[Row]:
+    """The steps of a batch, gates and verdict; of a full rerun only what builds: parity has asked all rows by then."""
     batch, ops = BATCHES[code], run.databases.ops
     rows = []
-    steps.begin(run, batch)
+    (steps.start if run.full else steps.begin)(run, batch)
     for step in batch.plan:
+        if run.full and step.target.startswith("gates_"):
+            continue
         nodes: list[Row] = []
 
         def work(step: Any = step, nodes: list[Row] = nodes) -> int:
@@ -195,14 +218,17 @@ def _batch(name: str, run: steps.Run, code: str) -> list[Row]:
     def verdict() -> None:
         steps.raise_unless_passed(steps.conclude(run, batch))
 
-    rows.append(_timed(name, "bridge", code, "gates and report", ops, verdict))
+    if not run.full:
+        rows.append(_timed(name, "bridge", code, "gates and report", ops, verdict))
     return rows
 
 
 def _timed(name: str, side: str, batch: str, step: str, ops: str, work: Callable[[], int | None]) -> Row:
-    before, began = _counters(ops), time.perf_counter()
-    rows = work()
-    seconds = time.perf_counter() - began
+    wal, tuples, server = _counters(ops)
+    with _Peak(server) as peak:
+        began = time.perf_counter()
+        rows = work()
+        seconds = time.perf_counter() - began
     after = _counters(ops)
     return {
         "pass": name,
@@ -211,79 +237,181 @@ def _timed(name: str, side: str, batch: str, step: str, ops: str, work: Callable
         "step": step,
         "seconds": seconds,
         "rows": rows or 0,
-        "wal_bytes": after[0] - before[0],
-        "tuples": after[1] - before[1],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "wal_bytes": after[0] - wal,
+        "tuples": after[1] - tuples,
+        "peak_mb": peak.ours,
+        "server_mb": peak.server,
     }
 
 
-def _counters(ops: str) -> tuple[int, int]:
-    """WAL position, and the tuples that were ever written to the canonical tables."""
+def _counters(ops: str) -> tuple[int, int, int]:
+    """WAL position, the tuples that were ever written to the canonical tables, and the server's process."""
     with postgres.connect(ops, autocommit=True) as conn:
         row = conn.execute(
             "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, ("
             "    select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint"
             "    from pg_stat_user_tables where schemaname = 'public')"
         ).fetchone()
-    assert row is not None
-    return row
+        assert row is not None
+        return *row, _of_process(conn.info.backend_pid).get("PPid", 0)
 
 
-def _show(rows: list[Row], runs: int) -> list[str]:
-    """One table, a line for each size and step; what is wrong."""
+class _Peak:
+    """Peak memory in MB while a step runs: of our process, as the kernel knows it, and of the server's processes.
+
+    Of these what each holds of its own, together, looked at twice a second: not the shared buffers (512 MB). Where
+    there is no /proc both stay 0.
+    """
+
+    def __init__(self, server: int) -> None:
+        self.ours = self.server = 0.0
+        self._postmaster, self._ended = server, threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> _Peak:
+        if _PROCESSES.exists():
+            (_PROCESSES / "self/clear_refs").write_text("5")  # the peak of the steps before is forgotten
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._thread.ident:
+            self._thread.join()
+        self.ours = _of_process("self").get("VmHWM", 0) / 1024
+
+    def _look(self) -> None:
+        while True:
+            processes = [_of_process(one.name) for one in _PROCESSES.iterdir() if one.name.isdecimal()]
+            held = sum(one.get("RssAnon", 0) for one in processes if one.get("PPid") == self._postmaster)
+            self.server = max(self.server, held / 1024)
+            if self._ended.wait(0.5):
+                return
+
+
+def _of_process(pid: int | str) -> dict[str, int]:
+    """Its parent and its memory in kB; empty when it is gone."""
+    try:
+        lines = (_PROCESSES / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: int(said.split()[0]) for name, _, said in (line.partition(":") for line in lines) if name in _SAID}
+
+
+class _Size:
+    """What was measured at one size."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    def of(self, name: str, line: str, value: str = "seconds", *, side: str = "bridge") -> float:
+        """What a line of the table says of a pass, the median over its runs; NaN where nothing of it was measured."""
+        runs: dict[int, float] = defaultdict(float)
+        for row in self._rows(line, side):
+            if row["pass"] == name:
+                runs[row["run"]] += float(row[value])
+        return statistics.median(runs.values()) if runs else math.nan
+
+    def most(self, line: str, value: str) -> float:
+        return max((row[value] for row in self._rows(line, "bridge")), default=math.nan)
+
+    def _rows(self, line: str, side: str) -> Iterator[Row]:
+        wanted, same = _LINES[line]
+        for row in self.rows:
+            is_of = row["batch"] in same if side == "floor" else (row["batch"], row["step"]) in wanted
+            if row["side"] == side and (is_of or (line == _ALL and row["batch"])):
+                yield row
+
+    def times_floor(self, line: str) -> float:
+        return self.of(_FIRST, line) / self.of(_FIRST, line, side="floor")
+
+    def of_first(self, name: str) -> float:
+        return self.of(name, _ALL) / self.of(_FIRST, _ALL)
+
+    def slowest_recon(self, name: str) -> float:
+        seconds = [self.of(name, line) for line in _LINES if line.startswith("recon")]
+        return max((s for s in seconds if not math.isnan(s)), default=math.nan)
+
+    def growth(self, name: str, smaller: _Size, times: float) -> float:
+        """The exponent of growth from a size that has so many times fewer bookings."""
+        return math.log(self.of(name, _ALL) / smaller.of(name, _ALL), times)
+
+
+# What is aimed at: the most that it may be, how it is said, what it is at a size (beside the next smaller one).
+AIMS: dict[str, tuple[float, str, Callable[[_Size, _Size, float], float]]] = {
+    f"first run, {_LOADS}: times the floor": (1.5, ".2f", lambda now, _, __: now.times_floor(_LOADS)),
+    "first run, with gates and reports: times the floor": (1.5, ".2f", lambda now, _, __: now.times_floor(_ALL)),
+    "rerun after it, of the first run": (0.05, ".1%", lambda now, _, __: now.of_first(_AGAIN)),
+    "unchanged, of the first run": (0.05, ".1%", lambda now, _, __: now.of_first(_UNCHANGED)),
+    "unchanged, tuples written": (0, ",.0f", lambda now, _, __: now.of(_UNCHANGED, _ALL, "tuples")),
+    "1 % changed, of the first run": (0.06, ".1%", lambda now, _, __: now.of_first(_CHANGED)),
+    "slowest recon of one batch, unchanged: s": (10, ".1f", lambda now, _, __: now.slowest_recon(_UNCHANGED)),
+    "slowest recon of one batch, 1 % changed: s": (10, ".1f", lambda now, _, __: now.slowest_recon(_CHANGED)),
+    "growth, first run: exponent": (1.1, ".2f", lambda now, before, times: now.growth(_FIRST, before, times)),
+    "growth, 1 % changed: exponent": (1.1, ".2f", lambda now, before, times: now.growth(_CHANGED, before, times)),
+}
+
+
+def show(rows: list[Row]) -> None:
+    """The table so far, and which aims are reached at each size."""
+    sizes = _sizes(rows)
     table = Table(
-        "bookings", "step", "first s", "floor", "again s", "unchanged s", "of first", "1 % s", "of first", "floor",
-        "MB first", "unchanged", "1 %", "tuples first", "unchanged", "1 %", "full", "peak MB",
-        title=f"medians of {runs}; MB: WAL",
+        "bookings", "step", "first s", "floor", "again s", "unchanged s", "floor", "1 % s", "floor", "full s",
+        "WAL MB", "unchanged", "1 %", "tuples", "unchanged", "1 %", "full", "peak MB", "server",
+        title=f"medians of {len({row['run'] for row in rows})}; x: times the floor, %: of the first run",
+        box=box.SIMPLE,
     )  # fmt: skip
+    for column in table.columns:
+        column.no_wrap = True
+    aims = Table("aims", "at most", *(f"{bookings:,}" for bookings in sizes), box=box.SIMPLE)
+    for bookings, size in sizes.items():
+        for line in _LINES:
+            table.add_row(f"{bookings:,}", line, *_cells(size, line), end_section=line == _ALL)
+    beside = [
+        (now, before, bookings / (smaller or 1))
+        for (smaller, before), (bookings, now) in pairwise([(0, _Size([])), *sizes.items()])
+    ]
+    for aim, (most, form, measured) in AIMS.items():
+        values = [measured(*these) for these in beside]
+        held = [_said(v, form) + ("" if math.isnan(v) else " MISSED" if v > most else " reached") for v in values]
+        aims.add_row(aim, f"{most:{form}}", *held)
+    Console(width=220).print(table, aims)
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
+
+
+def faults(rows: list[Row]) -> list[str]:
+    """What no run may do, in words."""
     wrong = []
-    for bookings in sorted({row["bookings"] for row in rows}):
-        found = [row for row in rows if row["bookings"] == bookings]
-        for line, (steps_of, same) in _LINES.items():
-            table.add_row(f"{bookings:,}", line, *_cells(found, steps_of, same))
-        timed = {(r["batch"], r["step"]) for r in found if r["side"] == "bridge"} - {("", "parity"), ("", "recon")}
-        table.add_row(f"{bookings:,}", "all of A to E", *_cells(found, timed, None), end_section=True)
-        if any(row["rows"] for row in found if row["step"] == "parity"):
+    for bookings, size in _sizes(rows).items():
+        if any(row["rows"] for row in size.rows if row["step"] == "parity"):
             wrong.append(f"{bookings:,} bookings: the run has measured what the views of all rows do not say")
-        if any(row["tuples"] for row in found if row["pass"] == _FULL and row["side"] == "bridge"):
+        if size.of(_FULL, _ALL, "tuples") > 0:
             wrong.append(f"{bookings:,} bookings: a full run has written after one that followed")
-    Console(width=190).print(table)
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     return wrong
 
 
-def _cells(found: list[Row], steps_of: set[tuple[str, str]], same: str | None) -> list[str]:
-    def total(name: str, value: str) -> float | None:
-        runs: dict[int, float] = defaultdict(float)
-        for row in found:
-            if (row["pass"], row["side"]) == (name, "bridge") and (row["batch"], row["step"]) in steps_of:
-                runs[row["run"]] += float(row[value])
-        return statistics.median(runs.values()) if runs else None
+def _sizes(rows: list[Row]) -> dict[int, _Size]:
+    return {one: _Size([r for r in rows if r["bookings"] == one]) for one in sorted({r["bookings"] for r in rows})}
 
-    def floor_of(name: str) -> float | None:
-        seconds = [r["seconds"] for r in found if (r["pass"], r["side"], r["step"]) == (name, "floor", same)]
-        return statistics.median(seconds) if seconds else None
 
-    first, again, unchanged, changed = (total(name, "seconds") for name in (_FIRST, _AGAIN, _UNCHANGED, _CHANGED))
-    peak = max(
-        (r["peak_mb"] for r in found if r["side"] == "bridge" and (r["batch"], r["step"]) in steps_of), default=None
-    )
+def _cells(size: _Size, line: str) -> list[str]:
+    cells = {name: [_said(size.of(name, line))] for name in _PASSES}
+    for name in _BESIDE_THE_FLOOR:
+        seconds, bare = size.of(name, line), size.of(name, line, side="floor")
+        cells[name].append(_said(bare) + _said(seconds / bare, ".2f", " x"))
+        if name != _FIRST:
+            cells[name][0] += _said(seconds / size.of(_FIRST, line), ".1%", " ")
     return [
-        _said(first), _said(floor_of(_FIRST)), _said(again), _said(unchanged), _share(unchanged, first),
-        _said(changed), _share(changed, first), _said(floor_of(_CHANGED)), _said(total(_FIRST, "wal_bytes"), 1e6),
-        _said(total(_UNCHANGED, "wal_bytes"), 1e6), _said(total(_CHANGED, "wal_bytes"), 1e6),
-        _said(total(_FIRST, "tuples"), 1, 0), _said(total(_UNCHANGED, "tuples"), 1, 0),
-        _said(total(_CHANGED, "tuples"), 1, 0),
-        _said(total(_FULL, "tuples"), 1, 0), _said(peak, 1, 0),
-    ]  # fmt: skip
+        *(cell for name in _PASSES for cell in cells[name]),
+        *(_said(size.of(name, line, "wal_bytes") / 1e6) for name in _BESIDE_THE_FLOOR),
+        *(_said(size.of(name, line, "tuples"), ",.0f") for name in (*_BESIDE_THE_FLOOR, _FULL)),
+        *(_said(size.most(line, value), ",.0f") for value in ("peak_mb", "server_mb")),
+    ]
 
 
-def _share(part: float | None, whole: float | None) -> str:
-    return f"{part / whole:.1%}" if part is not None and whole else ""
-
-
-def _said(value: float | None, unit: float = 1, digits: int = 1) -> str:
-    return "" if value is None else f"{value / unit:,.{digits}f}"
+def _said(value: float, form: str = ",.1f", before: str = "") -> str:
+    """A cell; empty where nothing was measured."""
+    return "" if math.isnan(value) else f"{before}{value:{form}}"
 
 
 def _tell(line: str) -> None:
