@@ -92,6 +92,9 @@ _KEPT = (
     "dbt_recon.kept_",
     "dbt_recon.touched_",
     'dbt_recon."touched_',
+    "dbt_recon.gone_",
+    "dbt_recon.made_",
+    "dbt_recon.recon_global_reading",
 )  # what gates found booking by booking, when they measured last
 
 # What only gates and rollbacks read: the run fills it around a batch.

@@ -17,6 +17,7 @@ are not touched (names, keys, payment refs) stands in working tables of the last
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 
 import psycopg
@@ -27,8 +28,8 @@ from bridge import written
 from bridge.settings import SQL
 
 __all__ = [
-    "BATCHES", "PREMISES", "built", "close", "forget", "look", "others_wrote", "premises", "prepare", "run_file",
-    "settle", "too_many", "whole_tables",
+    "BATCHES", "PREMISES", "built", "close", "forget", "look", "make_ready", "others_wrote", "premises", "prepare",
+    "run_file", "settle", "too_many", "whole_tables",
 ]  # fmt: skip
 
 BATCHES = ("batch_d", "batch_e")
@@ -38,9 +39,9 @@ WORTH_IT = 0.2
 
 # dbt's working tables of the last whole run that know all bookings, and how they are asked.
 _WHOLE = {
-    "booking_sources": ("source_system, booking_id", "external_booking_ref"),
-    "booking_candidates": ("source_system, booking_id", "booking_key"),
-    "payments": ("booking_id", "payment_ref"),
+    "booking_sources": ("(source_system, booking_id)", "using hash (external_booking_ref)"),  # of any length
+    "booking_candidates": ("(source_system, booking_id)", "(booking_key)"),
+    "payments": ("(booking_id)", "using hash (payment_ref)"),
 }
 _STATEMENTS = SQL / "follow"
 
@@ -152,7 +153,7 @@ def built(conn: psycopg.Connection, then: str) -> None:
 
 def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date) -> None:
     """The batch has ended: from here on its next run follows. In the caller's transaction, a repeatable read."""
-    if written.look(conn, _WHO):
+    if _most_is_new(conn) or written.look(conn, _WHO):
         written.begin(conn, _WHO)
     else:
         written.absorb(conn, _WHO)
@@ -169,6 +170,16 @@ def settle(conn: psycopg.Connection, batch: str, project: str, as_of: date) -> N
         " where w.part in ('follows batch_d', 'follows batch_e', 'measured')"
         " having count(*) filter (where w.part <> 'measured') = 2)"
     )
+
+
+def _most_is_new(conn: psycopg.Connection) -> bool:
+    """Whether this run has written so much of the bridge that all keys are sooner read anew than those of its rows."""
+    return conn.execute(
+        "select coalesce(sum(m.inserted + m.updated + m.removed), 0) > ("
+        " select greatest(c.reltuples, 0) / 10 from pg_catalog.pg_class as c"
+        " where c.oid = 'phase2.bridge_keys'::regclass)"
+        " from phase2.model_changes as m inner join phase2.run_context as r on m.run_id = r.run_id"
+    ).fetchone() == (True,)
 
 
 _WHO = "follow"
@@ -203,15 +214,18 @@ def premises(conn: psycopg.Connection, project: str) -> dict[str, str]:
     return {"project": project, **dict(zip(("since_crash", "whole_landing", "catalog", "lists"), row, strict=True))}
 
 
+def make_ready(conn: psycopg.Connection) -> None:
+    """A whole run of batch E has ended: give the working tables what runs that follow it look up in them.
+
+    Not after a whole run of D, whose tables E takes over first; a run that follows D alone does it (`_keep_whole`).
+    """
+    for name in _WHOLE:
+        _index(conn, name)
+
+
 def _keep_whole(conn: psycopg.Connection) -> bool:
     """The last whole run's tables under a name that dbt does not write; False when they are not to be had."""
-    for name, keys in _WHOLE.items():
-        names = {
-            "part": sql.Identifier("dbt_intermediate", f"int_{name}"),
-            "old": sql.Identifier(f"int_{name}"),
-            "new": sql.Identifier(f"whole_{name}"),
-            "whole": sql.Identifier("dbt_intermediate", f"whole_{name}"),
-        }
+    for name in _WHOLE:
         whole, part = conn.execute(
             "select to_regclass('dbt_intermediate.whole_' || %(n)s), to_regclass('dbt_intermediate.int_' || %(n)s)",
             {"n": name},
@@ -220,12 +234,21 @@ def _keep_whole(conn: psycopg.Connection) -> bool:
             continue
         if part is None:
             return False
-        with conn.transaction():
-            conn.execute(sql.SQL("alter table {part} rename to {new}").format(**names))
-            for key in keys:
-                conn.execute(sql.SQL("create index on {whole} ({key})").format(**names, key=sql.SQL(key)))
-        conn.execute(sql.SQL("analyze {whole}").format(**names))
+        _index(conn, name)
+        names = {"part": sql.Identifier("dbt_intermediate", f"int_{name}"), "new": sql.Identifier(f"whole_{name}")}
+        conn.execute(sql.SQL("alter table {part} rename to {new}").format(**names))
     return True
+
+
+def _index(conn: psycopg.Connection, name: str) -> None:
+    """Indexes of a working table as dbt made it, which has none or all; its statistics are dbt's."""
+    table = sql.Identifier("dbt_intermediate", f"int_{name}")
+    has = "select c.relhasindex from pg_catalog.pg_class as c where c.oid = to_regclass('dbt_intermediate.int_' || %s)"
+    if conn.execute(has, (name,)).fetchone() != (False,):
+        return
+    with conn.transaction():
+        for key in _WHOLE[name]:
+            conn.execute(sql.SQL("create index on {table} {key}").format(table=table, key=sql.SQL(key)))
 
 
 def whole_tables(conn: psycopg.Connection) -> str | None:
@@ -278,14 +301,20 @@ def analyze(conn: psycopg.Connection) -> None:
 
 
 def run_file(conn: psycopg.Connection, name: str, **parameters: object) -> int:
-    """A file's statements, one by one, which find the parameters as settings; how many rows they inserted."""
+    """A file's statements, one by one; how many rows they inserted.
+
+    The settings that they name are these parameters, as constants: a round's rows are planned as the few that they are.
+    """
     inserted = 0
-    for parameter, value in parameters.items():
-        conn.execute("select set_config('phase2.' || %s::text, %s::text, false)", (parameter, str(value)))
     text = (_STATEMENTS / f"{name}.sql").read_text(encoding="utf-8")
     text = text.replace("dbt_intermediate.whole_", f"dbt_intermediate.{whole_tables(conn)}")
-    for statement in text.split(";\n"):
-        cursor = conn.execute(statement.encode())
-        if cursor.statusmessage and cursor.statusmessage.startswith("INSERT"):
-            inserted += cursor.rowcount
+    text = _SETTING.sub(r"%(\1)s", text.replace("%", "%%"))
+    with psycopg.ClientCursor(conn) as cursor:
+        for statement in text.split(";\n"):
+            cursor.execute(statement.encode(), parameters)
+            if cursor.statusmessage and cursor.statusmessage.startswith("INSERT"):
+                inserted += cursor.rowcount
     return inserted
+
+
+_SETTING = re.compile(r"current_setting\('phase2\.(\w+)'\)")

@@ -8,7 +8,7 @@ For the runner:
     open_or_raise(conn, batch, predecessor)       the door: GateFailed unless the predecessor's latest verdict is PASS
 
 Measures and exceptions are views (dbt_project/models/recon; one of them a batch says all of it, for A and B a second
-one the global gates; of C to E a run reads it once, into recon_{batch}_reading), thresholds are rows of the seed
+one the global gates; a run reads C's to E's, and the global one, once, into …_reading), thresholds are rows of the seed
 gate_registry, and the comparison is the function rulebook.gate_status; nothing of the three is repeated here. When a
 batch's view is not there, because a table that it reads is not, each of its gates is FAIL: what was not measured never
 passes.
@@ -220,28 +220,61 @@ where
 """
 
 # What later runs may not take back without a reversal (gate E-04).
+# First which bookings have others than are kept (arrays that are made sorted of all payments take three times as long,
+# and a statement that writes reads with one process): by how many captures, and a number made of their keys.
+_FIND_PAID = """
+create temporary table paid_otherwise on commit drop as
+with captured as (
+    select e.booking_key, count(*) as captures, bit_xor(uuid_hash_extended(e.payment_key, 0)) as keys
+    from public.payment_event as e
+    where e.payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED')
+    group by e.booking_key
+)
+
+select c.booking_key
+from public.booking_core as c
+left join captured as x on c.booking_key = x.booking_key
+left join phase2.paid_bookings as k on c.booking_key = k.booking_key
+where
+    c.customer_payment_status = 'PAID'
+    and (
+        cardinality(k.captures) is distinct from coalesce(x.captures, 0)
+        or x.keys is distinct from case
+            when cardinality(k.captures) <= 1 then uuid_hash_extended(k.captures[1], 0)
+            else (select bit_xor(uuid_hash_extended(u.key, 0)) from unnest(k.captures) as u (key))
+        end
+    )
+"""
+
 _KEEP_PAID = """
 with captured as (
     select e.booking_key, array_agg(e.payment_key order by e.payment_key) as captures
     from public.payment_event as e
-    where e.payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED')
+    where
+        e.payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED')
+        and e.booking_key in (select o.booking_key from pg_temp.paid_otherwise as o)
     group by e.booking_key
-),
-
-paid as (
-    select c.booking_key, coalesce(x.captures, '{}') as captures
-    from public.booking_core as c
-    left join captured as x on c.booking_key = x.booking_key
-    where c.customer_payment_status = 'PAID'
 )
 
 insert into phase2.paid_bookings as p (booking_key, captures, run_id)
-select d.booking_key, d.captures, %(run_id)s
-from paid as d
-left join phase2.paid_bookings as k on d.booking_key = k.booking_key
-where d.captures is distinct from k.captures
+select o.booking_key, coalesce(x.captures, '{}'), %(run_id)s
+from pg_temp.paid_otherwise as o
+left join captured as x on o.booking_key = x.booking_key
 on conflict (booking_key) do update
 set captures = excluded.captures, run_id = excluded.run_id, noted_at = now()
+"""
+
+# What was measured last (bridge/measure.py writes it anew whenever a row of a booking was written), and what had been
+# when who is paid was kept.
+_MEASURED = """
+select
+    (select w.digest from phase2.warehouse_state as w where w.part = 'measured') as measured,
+    (select w.digest from phase2.warehouse_state as w where w.part = 'paid as measured') as kept
+"""
+
+_PAID_AS_MEASURED = """
+insert into phase2.warehouse_state (part, digest) values ('paid as measured', %s)
+on conflict (part) do update set digest = excluded.digest, built_at = now()
 """
 
 _LATEST = """
@@ -335,6 +368,8 @@ def evaluate(conn: psycopg.Connection, batch: str, run_id: UUID) -> Verdict:
         conn.isolation_level, conn.read_only = isolation, read_only
     with conn.transaction():
         _keep(conn, verdict)
+        if code == "E" and any(g.gate_id == "E-04" and g.status != "FAIL" for g in verdict.gates):
+            _keep_paid(conn, run_id)
     return verdict
 
 
@@ -461,15 +496,25 @@ def _said(conn: psycopg.Connection, batch: str, run_id: UUID) -> tuple[list[dict
     It went with a table that it reads, or never was: then nothing is measured, and its gates fail. A run has read its
     batch already, for the gates' tests: its verdict is of that reading, and of that reading's time.
     """
-    reading = f"recon_{batch.lower()}_reading"
-    if _is_there(conn, reading):
-        row = conn.execute(
-            sql.SQL("select max(read_at) from dbt_recon.{} where run_id = %s").format(sql.Identifier(reading)),
-            (run_id,),
-        ).fetchone()
-        if row and row[0]:
-            return _said_by(conn, reading), row[0]
-    return [row for view in _views(batch) if _is_there(conn, view) for row in _said_by(conn, view)], None
+    said: list[dict[str, Any]] = []
+    read_at = None
+    for view in _views(batch):
+        if at := _read_at(conn, view, run_id):
+            said, read_at = said + _said_by(conn, f"{view}_reading"), at
+        elif _is_there(conn, view):
+            said += _said_by(conn, view)
+    return said, read_at
+
+
+def _read_at(conn: psycopg.Connection, view: str, run_id: UUID) -> datetime | None:
+    """When the run has read a view; None: it has not."""
+    reading = f"{view}_reading"
+    if not _is_there(conn, reading):
+        return None
+    row = conn.execute(
+        sql.SQL("select max(read_at) from dbt_recon.{} where run_id = %s").format(sql.Identifier(reading)), (run_id,)
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _views(batch: str) -> tuple[str, ...]:
@@ -651,5 +696,17 @@ def _keep(conn: psycopg.Connection, verdict: Verdict) -> None:
                         )
                     )
     conn.execute(_FORGET_EXCEPTIONS, {"batch": verdict.batch, "at": verdict.evaluated_at})
-    if verdict.batch == "E" and any(g.gate_id == "E-04" and g.status != "FAIL" for g in verdict.gates):
-        conn.execute(_KEEP_PAID, {"run_id": verdict.run_id})
+
+
+def _keep_paid(conn: psycopg.Connection, run_id: UUID) -> None:
+    """Keep who is paid by what; nothing to do where the rows still are those that were measured when it was kept."""
+    measured, kept = conn.execute(_MEASURED).fetchone() or (None, None)
+    if _read_at(conn, "recon_e", run_id) is None:
+        measured = None  # the verdict is of the views, of rows as they are now
+    if measured is not None and measured == kept:
+        return
+    conn.execute(_FIND_PAID)
+    conn.execute("analyze pg_temp.paid_otherwise")
+    conn.execute(_KEEP_PAID, {"run_id": run_id})
+    if measured is not None:
+        conn.execute(_PAID_AS_MEASURED, (measured,))

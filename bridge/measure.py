@@ -1,13 +1,15 @@
-"""Measuring the gates of batches C to E where something was touched: what was found of other bookings was kept.
+"""Measuring gates where something was touched: what was found of other bookings was kept.
 
 The views in dbt_recon say what the gates count. Of those that have a row for a booking (or for what is wrong with one)
 the rows are kept, `dbt_recon.kept_…`; measures, parity and lists are made of kept rows by the same SQL as of the views
-(dbt_project/macros/materializations/recon_view.sql makes the twins). `read` brings the rows up to date first:
+(dbt_project/macros/materializations/recon_view.sql makes the twins), sums of rows that went and came. `read` brings the
+rows up to date first:
 
     what may be measured otherwise is found by row versions (bridge/written.py) of everything that the views read,
     landed or bridged, whoever wrote it: what the run says of itself is not asked;
     what was or is held against it is taken in (bridge/follow.py, sql/follow/measured_close.sql);
-    kept rows of these bookings are deleted, and made again by the views on these bookings alone.
+    kept rows of these bookings are deleted, and made again by the views on these bookings alone;
+    sums are kept as sums: those of the deleted rows are taken off, those of the new ones added, by the same SQL.
 
 It is one transaction and one snapshot. What cannot be told apart like that is measured of all rows; `read` says why.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -27,9 +29,11 @@ from bridge import changes, follow, written
 
 __all__ = ["BATCHES", "Measured", "forget", "prepare", "read", "renew", "stands"]
 
-BATCHES = {"gates_c": "c", "gates_d": "d", "gates_e": "e"}
+# The view that a batch's verdict reads of bookings, by the dbt selector of its gates. A and B have the global gates.
+BATCHES = {"gates_a": "global", "gates_b": "global", "gates_c": "c", "gates_d": "d", "gates_e": "e"}
 
-# Whose a kept row is; of a finding about the catalog nobody's, it is made again each time.
+# Whose a kept row is; of a finding about the catalog nobody's, it is made again each time. In the order in which the
+# views read each other.
 _ROW = "(split_part(k.source, '.', 1), k.booking_id)"
 _IDENTITY = "(k.source_system, k.booking_id)"
 _FINDING = "case k.entity when 'booking' then k.key else (k.detail ->> 'booking_key')::uuid end"
@@ -45,17 +49,22 @@ _KEPT = {
     "recon_payment_linkage": _FINDING,
     "recon_head_counts": _FINDING,
     "recon_orphans": _FINDING,
+    "recon_core_faults": "k.key",
+    "recon_unsourced": "k.booking_key",
     "recon_ref_marks": "k.entity_key",
 }
 # Who shares a ref is not known by booking: made again where any booking's refs are others.
 _TOGETHER = ("recon_duplicate_bookings", "recon_duplicate_refs")
 _MARKS = "recon_ref_marks"
+# Sums over kept rows: what went is taken off them, what came is added.
+_SUMS = ("recon_sums", "recon_identity_sums")
 _ROW_OF_MARKS = "hash_record_extended(row(k.entity_key, k.mark), 0)"
 _KEPT_OF_E = {
     "recon_rows_payments": _ROW,
     "recon_rows_finances": _ROW,
     "recon_rows_finance_items": _ROW,
     "recon_audit_sample": "k.booking_key",
+    "recon_done_unpaid": "k.booking_key",
 }
 _ALL = _KEPT | _KEPT_OF_E
 _STATE = "measured"
@@ -78,9 +87,9 @@ def read(
     run_id: UUID,
     *,
     whole: str | None = None,
-    unless_whole: Collection[str] = "c",
+    unless_whole: Collection[str] = ("global", "c"),
 ) -> Measured:
-    """Measure the gates of a batch ("c", "d", "e") into its reading in dbt_recon, as this run.
+    """Measure what `BATCHES` names into its reading in dbt_recon, as this run.
 
     `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known; gates of the
     batches in `unless_whole` are not measured here then.
@@ -88,7 +97,12 @@ def read(
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read")
         conn.execute("set local jit = off; set local work_mem = '128MB'; set local hash_mem_multiplier = 2")
-        was, now = _state(conn), _now(conn, project)
+        was = _state(conn)
+        if batch == "global":  # of an earlier batch of this run
+            conn.execute("drop table if exists dbt_recon.recon_global_reading")
+        if not was and batch == "global":  # on a first run the tables that are asked may not be there yet
+            return Measured("nothing is kept of an earlier measure")
+        now = _now(conn, project)
         whole = whole or _why_not(conn, was, now) or written.look(conn, _WHO)
         if batch == "c" and not whole and _catalog_stands_alone(conn):
             _write_reading(conn, batch, run_id)
@@ -151,10 +165,10 @@ union all
 
 
 def stands(conn: psycopg.Connection, project: str) -> bool:
-    """Whether nothing of bookings, landed or bridged, is other than when it was measured last."""
+    """Whether nothing of bookings, landed or bridged, nor of events, is other than when it was measured last."""
     with conn.transaction(force_rollback=True):
         conn.execute("set transaction isolation level repeatable read")
-        return prepare(conn, project)[1] is None and follow.size(conn) == (0, 0)
+        return prepare(conn, project)[1] is None and follow.size(conn) == (0, 0) and not follow.others_wrote(conn)
 
 
 def forget(conn: psycopg.Connection) -> None:
@@ -163,18 +177,21 @@ def forget(conn: psycopg.Connection) -> None:
 
 
 def renew(conn: psycopg.Connection) -> None:
-    """Before the views are made again: the tables for rows of touched bookings go, their columns may be others."""
-    for (name,) in conn.execute(_TOUCHED).fetchall():
-        conn.execute(sql.SQL("drop table {} cascade").format(_relation("touched", name)))
+    """Before the views are made again: the tables for touched and moved rows go, their columns may be others."""
+    for twin in ("touched", "gone", "made"):
+        for name in _twins(conn, twin):
+            conn.execute(sql.SQL("drop table {} cascade").format(_relation(twin, name)))
 
 
-# The landed and canonical tables that have one.
-_TOUCHED = """
-select substr(c.relname, length('touched_') + 1)
-from pg_catalog.pg_class as c
-where c.relnamespace = to_regnamespace('dbt_recon') and c.relkind = 'r' and c.relname like 'touched\\_%'
-order by 1
-"""
+def _twins(conn: psycopg.Connection, twin: str) -> list[str]:
+    """What has a table `twin_…`: landed and canonical tables (touched), views whose rows are summed (gone, made)."""
+    names = conn.execute(
+        "select substr(c.relname, length(%(twin)s) + 2) from pg_catalog.pg_class as c"
+        " where c.relnamespace = to_regnamespace('dbt_recon') and c.relkind = 'r'"
+        " and starts_with(c.relname, %(twin)s || '_') order by 1",
+        {"twin": twin},
+    )
+    return [name for (name,) in names]
 
 
 def prepare(conn: psycopg.Connection, project: str) -> tuple[dict[str, Any], str | None]:
@@ -226,7 +243,7 @@ def _is_as_kept(conn: psycopg.Connection, was: dict[str, Any]) -> bool:
         ).format(
             name=sql.Literal(view), is_young=is_young, is_news=written.news(was, "t.xmin"), kept=_relation("kept", view)
         )
-        for view in (*_ALL, *_TOGETHER)
+        for view in (*_ALL, *_TOGETHER, *_SUMS)
     ]
     rows = conn.execute(sql.SQL(" union all ").join(counts)).fetchall()
     return all(news == 0 for *_, news in rows) and {view: count for view, count, _ in rows} == was["kept"]
@@ -336,17 +353,20 @@ def _landed_marks(conn: psycopg.Connection) -> dict[str, int]:
 def _measure_all(conn: psycopg.Connection, views: dict[str, str]) -> dict[str, int] | None:
     """Make the kept rows of these views anew; how many of each, None where they are not to be followed."""
     kept = {}
+    # of all rows with all rows: a plan that took them for a few would look up each by itself, for hours
+    conn.execute("set local enable_nestloop = off")
     for view in _ALL:
         conn.execute(sql.SQL("truncate {}").format(_relation("kept", view)))
-    for view in (*views, *_TOGETHER):
-        kept[view] = _make(conn, view)
+    for view in (*views, *_TOGETHER, *_SUMS):
+        kept[view] = _make(conn, view, view if view in _TOGETHER else f"anew_{view}")
         conn.execute(sql.SQL("analyze {}").format(_relation("kept", view)))
+    conn.execute("reset enable_nestloop")
     return kept if views is _ALL and not _has_strays(conn, _ALL) else None
 
 
-def _make(conn: psycopg.Connection, view: str) -> int:
-    """The kept rows of a view, all of them; how many."""
-    kept = {"kept": _relation("kept", view), "view": sql.Identifier("dbt_recon", view)}
+def _make(conn: psycopg.Connection, view: str, rows: str) -> int:
+    """The kept rows of a view, all of them, by the view `rows`; how many."""
+    kept = {"kept": _relation("kept", view), "view": sql.Identifier("dbt_recon", rows)}
     conn.execute(sql.SQL("truncate {kept}").format(**kept))
     return conn.execute(sql.SQL("insert into {kept} select * from {view}").format(**kept)).rowcount
 
@@ -356,36 +376,96 @@ def _measure_touched(conn: psycopg.Connection, were: dict[str, int]) -> dict[str
     _fill_touched(conn)
     kept: dict[str, int] = {}
     strays = refs_stand = False
+    summed = set(_twins(conn, "gone"))
     for view, owner in _ALL.items():
-        parts = {
-            "kept": _relation("kept", view), "part": _relation("part", view), "is_touched": _is_touched(owner),
-            "is_stray": _is_stray(owner), "row": sql.SQL(_ROW_OF_MARKS if view == _MARKS else "null::bigint"),
-        }  # fmt: skip
-        gone, said = conn.execute(
-            sql.SQL(
-                "with gone as (delete from {kept} as k where {is_touched} returning {row} as row)"
-                " select count(*), bit_xor(row) from gone"
-            ).format(**parts)
-        ).fetchone() or (0, None)
-        made, says, stray = conn.execute(
-            sql.SQL(
-                "with made as ("
-                " insert into {kept} as k select * from {part} returning {row} as row, {is_stray} as is_stray)"
-                " select count(*), bit_xor(row), coalesce(bool_or(is_stray), false) from made"
-            ).format(**parts)
-        ).fetchone() or (0, None, False)
+        row = sql.SQL(_ROW_OF_MARKS if view == _MARKS else "null::bigint")
+        gone, said, _ = _move(
+            conn, view, summed, "gone", row, sql.SQL("false"),
+            sql.SQL("delete from {kept} as k where {is_touched} returning k.*").format(
+                kept=_relation("kept", view), is_touched=_is_touched(owner)
+            ),
+        )  # fmt: skip
+        made, says, stray = _move(
+            conn, view, summed, "made", row, _is_stray(owner),
+            sql.SQL("insert into {kept} as k select * from {part} returning k.*").format(
+                kept=_relation("kept", view), part=_relation("part", view)
+            ),
+        )  # fmt: skip
         kept[view] = were[view] - gone + made
         strays = strays or stray
         if view == _MARKS:
             refs_stand = said == says
     for view in _TOGETHER:
-        kept[view] = were[view] if refs_stand else _make(conn, view)
+        kept[view] = were[view] if refs_stand else _make(conn, view, view)
+    for view in _SUMS:
+        kept[view] = _add_up(conn, view)
     return None if strays else kept
+
+
+def _move(
+    conn: psycopg.Connection,
+    view: str,
+    summed: set[str],
+    twin: str,
+    row: sql.Composable,
+    is_stray: sql.Composable,
+    statement: sql.Composable,
+) -> tuple[int, int | None, bool]:
+    """Take rows away from a view's kept ones ("gone"), or add them ("made"), and note them where they are summed up:
+    how many, what `row` says of all of them, whether one is nobody's."""
+    parts = {"moved": _relation(twin, view), "statement": statement, "row": row, "is_stray": is_stray}
+    noted = sql.SQL("")
+    if view in summed:
+        conn.execute(sql.SQL("truncate {moved}").format(**parts))
+        noted = sql.SQL(", noted as (insert into {moved} select * from moved)").format(**parts)
+    return conn.execute(
+        sql.SQL(
+            "with moved as ({statement}){noted}"
+            " select count(*), bit_xor({row}), coalesce(bool_or({is_stray}), false) from moved as k"
+        ).format(**parts, noted=noted)
+    ).fetchone() or (0, None, False)
+
+
+def _add_up(conn: psycopg.Connection, view: str) -> int:
+    """Bring kept sums up to date: numeric columns are added, the others say of what; how many sums there are."""
+    columns = conn.execute(
+        "select a.attname, a.atttypid = 'numeric'::regtype from pg_catalog.pg_attribute as a"
+        " where a.attrelid = %s::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum",
+        (_relation("kept", view).as_string(conn),),
+    ).fetchall()
+
+    def listed(
+        added: LiteralString,
+        what: LiteralString = "{}",
+        between: LiteralString = ", ",
+        *,
+        of: Collection[bool] = (True, False),
+    ) -> sql.Composed:
+        forms = [sql.SQL(added if is_sum else what).format(sql.Identifier(c)) for c, is_sum in columns if is_sum in of]
+        return sql.SQL(between).join(forms)
+
+    grouped = sql.SQL(" group by {} having {}").format(
+        listed("{}", of=[False]), listed("sum({}) <> 0", between=" or ", of=[True])
+    )
+    names = {
+        "kept": _relation("kept", view), "made": _relation("made", view), "gone": _relation("gone", view),
+        "sums": listed("sum({0}) as {0}", "{0}"), "off": listed("-{}"),
+        "groups": sql.SQL("") if all(is_sum for _, is_sum in columns) else grouped,
+    }  # fmt: skip
+    conn.execute("drop table if exists pg_temp.sums")
+    conn.execute(
+        sql.SQL(
+            "create temporary table sums as select {sums} from ("
+            "select * from {kept} union all select * from {made} union all select {off} from {gone}) as s{groups}"
+        ).format(**names)
+    )
+    conn.execute(sql.SQL("truncate {kept}").format(**names))
+    return conn.execute(sql.SQL("insert into {kept} select * from pg_temp.sums").format(**names)).rowcount
 
 
 def _fill_touched(conn: psycopg.Connection) -> None:
     """The rows of touched bookings, of each landed and canonical table that the views read."""
-    for (name,) in conn.execute(_TOUCHED).fetchall():
+    for name in _twins(conn, "touched"):
         names = {"touched": _relation("touched", name), "part": _relation("part", name)}
         conn.execute(sql.SQL("truncate {touched}").format(**names))
         conn.execute(sql.SQL("insert into {touched} select * from {part}").format(**names))

@@ -598,6 +598,8 @@ def _land(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: r
         entry.rows = result.rows
         entry.detail["whole"] = result.why_whole
     entry.detail["tables"] = {f"{t.source}.{t.table}": t.rows for t in result.tables}
+    if entry.rows:  # something will be built of them
+        warehouse.warm(dbs.ops)
 
 
 def _snapshot(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entry: runlog.Entry) -> None:
@@ -605,6 +607,8 @@ def _snapshot(run: Run, batch: Batch, step: Step, conn: psycopg.Connection, entr
         if not _batch_e_stands(own):
             _keep_reviews(own)
         cursor = own.execute((SQL / "status_snapshot.sql").read_bytes())
+        while cursor.nextset():
+            pass
         entry.rows = cursor.rowcount
 
 
@@ -753,12 +757,15 @@ def _build(
         return nodes
     if selector == "batch_e" and f"{_work_of_d(conn, run, entry)} {of}" == _remembered(conn, "work of batch_d"):
         entry.detail["reused"] = "what batch D built from the same landed rows"
-        return _built(run, conn, selector, "batch_e_after_d", entry, follows=follows)
+        nodes = _built(run, conn, selector, "batch_e_after_d", entry, follows=follows)
+    else:
+        if selector == "batch_e" and not follows:
+            follow.begin_whole(conn)
+        nodes = _built(run, conn, selector, selector, entry, follows=follows)
+        if follows:
+            follow.built(conn, then="batch_d")
     if selector == "batch_e" and not follows:
-        follow.begin_whole(conn)
-    nodes = _built(run, conn, selector, selector, entry, follows=follows)
-    if follows:
-        follow.built(conn, then="batch_d")
+        follow.make_ready(conn)
     return nodes
 
 
@@ -781,14 +788,15 @@ def _built(
 
 
 def _measure(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> list[warehouse.Node]:
-    """Measure the gates of C, D or E, and test them where all rows were measured; the verdict judges the same rows."""
+    """Measure the gates, and test them where all rows were measured; the verdict judges the same rows."""
     whole = "asked for" if run.full else None
     with run.connect() as own:  # what ends this connection leaves the log's
         measured = measure.read(own, measure.BATCHES[selector], entry.checksum or "", run.run_id, whole=whole)
     _tell_measured(run, measured, entry)
-    if not measured.whole:
+    if not measured.whole and selector in _READINGS:
         return []
-    tests = [] if selector == "gates_c" else ["--exclude-resource-type", "model"]  # C's are measured there
+    # the others' own views are small: nothing of them is kept, and C's are measured there
+    tests = ["--exclude-resource-type", "model"] if selector in ("gates_d", "gates_e") else []
     return warehouse.build(run.databases.ops, selector, progress=run.progress, breathe=run.breathe, extra=tests)
 
 
@@ -804,16 +812,18 @@ def _tell_measured(run: Run, measured: measure.Measured, entry: runlog.Entry) ->
 
 
 def measure_again(run: Run, conn: psycopg.Connection, batch: Batch, project: str) -> None:
-    """Bring the reading of the gates of C, D or E up to date without a run; nothing where the views are to be asked."""
+    """Bring the reading of the gates of A to E up to date without a run; nothing where the views are to be asked."""
     selector, entry = f"gates_{batch.code.lower()}", runlog.Entry(checksum=project)
-    if run.full or selector not in _READINGS or _reading_stands(run, conn, selector, entry):
+    if run.full or selector not in measure.BATCHES:
+        return
+    if selector in _READINGS and _reading_stands(run, conn, selector, entry):
         return
     read_of = _measures(run, conn, entry)
     with run.connect() as own:  # what ends this connection leaves the log's
         # what is kept is of C to E: E keeps all of it
-        measured = measure.read(own, measure.BATCHES[selector], project, run.run_id, unless_whole="cd")
+        measured = measure.read(own, measure.BATCHES[selector], project, run.run_id, unless_whole=("global", "c", "d"))
     _tell_measured(run, measured, entry)
-    if not measured.whole or batch.code == "E":
+    if selector in _READINGS and (not measured.whole or batch.code == "E"):
         _remember(conn, f"reading {selector}", read_of)
 
 
@@ -821,6 +831,7 @@ def _follows(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.En
     """Whether the batch computes only what changes lead to; the reason, or how much it is, is told and logged."""
     why = "asked for" if run.full else None
     if why is None:
+        warehouse.warm(run.databases.ops)
         why = follow.prepare(conn, selector, entry.checksum or "", run.as_of, unseen)
     if why is None:
         bookings, keys = follow.size(conn)

@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -109,7 +110,7 @@ def invoke(
     raised: list[Exception] = []
     callbacks: list[Callable[[Any], None]] = [_reporter(progress)] if progress else []
     callbacks += [_breather(breathe, raised)] if breathe else []
-    with _environment(ops_url):
+    with _ONE, _environment(ops_url):
         result = _invoke(ops_url, arguments, _manifest(ops_url, digest()), callbacks)
     if raised:
         raise raised[0]
@@ -127,7 +128,7 @@ class Found:
 
 def find(ops_url: str, name: str) -> Found | None:
     """The model, seed or function of that name; None when there is none."""
-    with _environment(ops_url):
+    with _ONE, _environment(ops_url):
         manifest = _manifest(ops_url, digest())
     for node in manifest.functions.values():
         if node.name == name:
@@ -148,7 +149,7 @@ def find(ops_url: str, name: str) -> Found | None:
 
 def project(ops_url: str) -> list[dict[str, Any]]:
     """Every node as dbt parsed it, by its id, without what differs by machine or time: the manifest in short."""
-    with _environment(ops_url):
+    with _ONE, _environment(ops_url):
         manifest = _manifest(ops_url, digest())
     parts = (manifest.functions, manifest.nodes, manifest.sources, manifest.unit_tests)
     return [
@@ -162,6 +163,21 @@ def project(ops_url: str) -> list[dict[str, Any]]:
         }
         for node in sorted((n for part in parts for n in part.values()), key=lambda n: n.unique_id)
     ]
+
+
+def warm(ops_url: str) -> None:
+    """Import dbt and have it read the project beside what the caller does next: two seconds of a first invocation."""
+
+    def read() -> None:
+        with _ONE, suppress(Exception):  # who builds meets it again, and tells it
+            _manifest(ops_url, digest())
+
+    _tell(ops_url)  # here: what else this process starts reads the environment meanwhile
+    threading.Thread(target=read, name="dbt", daemon=True).start()
+
+
+# dbt works for one caller at a time.
+_ONE = threading.RLock()
 
 
 @lru_cache(maxsize=2)
@@ -203,14 +219,19 @@ def _invoke(
 @contextmanager
 def _environment(ops_url: str) -> Iterator[None]:
     """What profiles.yml and dbt's connections read."""
-    os.environ.update(postgres.dbt_environment(ops_url))
-    os.environ["PHASE2_DBT_THREADS"] = str(settings().phase2_dbt_threads)
-    os.environ["DO_NOT_TRACK"] = "1"
+    _tell(ops_url)
     os.environ["PGOPTIONS"] = _SESSION
     try:
         yield
     finally:
         os.environ.pop("PGOPTIONS")  # dbt's alone: libpq would give it to every connection of ours
+
+
+def _tell(ops_url: str) -> None:
+    """What profiles.yml reads."""
+    os.environ.update(postgres.dbt_environment(ops_url))
+    os.environ["PHASE2_DBT_THREADS"] = str(settings().phase2_dbt_threads)
+    os.environ["DO_NOT_TRACK"] = "1"
 
 
 def digest() -> str:

@@ -124,7 +124,7 @@ def begin(conn: psycopg.Connection, who: str) -> None:
     conn.execute("delete from phase2.bridge_keys as k where k.who = %s", (who,))
     conn.execute(
         "insert into phase2.bridge_keys (who, part, key, marks) select %s, n.part, n.key, n.marks"
-        " from pg_temp.keys_now as n",
+        " from pg_temp.keys_now as n order by n.key",  # in the order of the index
         (who,),
     )
     conn.execute("analyze phase2.bridge_keys")
@@ -275,24 +275,25 @@ def _find_removed(conn: psycopg.Connection, who: str, moved: int) -> None:
 def _read_keys(conn: psycopg.Connection, *, everywhere: bool) -> None:
     """Make pg_temp.keys_now: of each booking (or of those in pg_temp.suspects) the number of its rows' keys."""
     suspects = sql.SQL(" and t.{owner} in (select s.key from pg_temp.suspects as s where s.part = {part})")
-    scans = [
-        sql.SQL(
-            "select {part} as part, t.{owner} as key, {mark} as mark from only {table} as t where {condition}"
-            "{suspected}"
-        ).format(
-            part=sql.Literal(part), owner=sql.Identifier(owner), mark=_hash(number, pk, owner),
-            table=_relation(name, part), condition=_condition(name),
-            suspected=sql.SQL("") if everywhere
-            else suspects.format(owner=sql.Identifier(owner), part=sql.Literal(part)),
+    parts = []
+    for of in dict.fromkeys(part for *_, part in _TABLES):
+        scans = [
+            sql.SQL("select t.{owner} as key, {mark} as mark from only {table} as t where {condition}{suspect}").format(
+                owner=sql.Identifier(owner), mark=_hash(number, pk, owner),
+                table=_relation(name, part), condition=_condition(name),
+                suspect=sql.SQL("") if everywhere
+                else suspects.format(owner=sql.Identifier(owner), part=sql.Literal(part)),
+            )
+            for number, (name, pk, owner, part) in enumerate(_TABLES) if part == of
+        ]  # fmt: skip
+        # each part by itself: a group is found by its key alone, without comparing words
+        parts.append(
+            sql.SQL(
+                "select {part} as part, r.key, bit_xor(r.mark) as marks from ({scans}) as r where r.key is not null"
+                " group by r.key"
+            ).format(part=sql.Literal(of), scans=sql.SQL(" union all ").join(scans))
         )
-        for number, (name, pk, owner, part) in enumerate(_TABLES)
-    ]  # fmt: skip
-    conn.execute(
-        sql.SQL(
-            "create temporary table keys_now as"
-            " select r.part, r.key, bit_xor(r.mark) as marks from ({}) as r where r.key is not null group by 1, 2"
-        ).format(sql.SQL(" union all ").join(scans))
-    )
+    conn.execute(sql.SQL("create temporary table keys_now as {}").format(sql.SQL(" union all ").join(parts)))
     conn.execute("analyze pg_temp.keys_now")
 
 

@@ -151,17 +151,24 @@ class Twins:
 
 
 _SAID = "kind, gate_id, numerator, denominator, value, entity, key, status, is_counted, detail"
-_MISREAD = "select {said} from dbt_recon.{one} except all select {said} from dbt_recon.{other}"
+_MISREAD = """
+with asked as materialized (select {said} from dbt_recon.{view}),
+read as materialized (select {said} from dbt_recon.{reading})
+select 'only in the reading', t.* from (table read except all table asked) as t
+union all
+select 'only by the view', t.* from (table asked except all table read) as t
+"""
 
 
-def wrongly_measured(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+def wrongly_measured(pipeline: Pipeline, *views: str) -> list[tuple[Any, ...]]:
     """Rows of the readings that the views do not have, and the other way round; empty when nothing was missed."""
     found = []
     with postgres.connect(pipeline.databases.ops, read_only=True) as conn:
-        for batch in ("recon_d", "recon_e"):
-            for one, other in ((f"{batch}_reading", batch), (batch, f"{batch}_reading")):
-                names = {"said": sql.SQL(_SAID), "one": sql.Identifier(one), "other": sql.Identifier(other)}
-                found += [(one, *row) for row in conn.execute(sql.SQL(_MISREAD).format(**names)).fetchall()]
+        conn.execute("set local work_mem = '128MB'")  # as a verdict has it
+        for view in views or ("recon_d", "recon_e"):
+            names = {"view": sql.Identifier(view), "reading": sql.Identifier(f"{view}_reading")}
+            asked = sql.SQL(_MISREAD).format(said=sql.SQL(_SAID), **names)
+            found += [(view, *row) for row in conn.execute(asked).fetchall()]
     return found
 
 
@@ -348,6 +355,11 @@ def test_everything_is_computed_where_a_premise_does_not_hold() -> None:
 # What somebody does to rows behind the run's back, and the gate that must count it then.
 _ENDS = {
     "<first>": "(select booking_key from public.booking_core order by booking_key limit 1)",
+    "<item>": "(select s.booking_item_key from public.booking_item_snapshot as s"
+    " inner join public.channel_external_refs as r"
+    " on r.entity_key = s.booking_key and r.external_ref_kind = 'BALISNAP_BOOKING_ID'"
+    " where not s.snapshot_json ? 'synthetic' and s.booking_key <> <last>"
+    " order by r.external_ref::integer desc limit 1)",
     "<last>": "(select booking_key from public.booking_core order by booking_key desc limit 1)",
     "<anew>": "insert into public.booking_core (booking_key, channel_code, external_booking_ref, booking_created_at,"
     " tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type)",
@@ -369,15 +381,30 @@ BEHIND_ITS_BACK = (
      ' where payment_id = (select min(payment_id) from landing_balisnap."Payment")', "G-08"),
     ("update landing_bstadmin.bookings set booking_ref = 'GYG-NEVER-SEEN'"
      " where booking_id = (select min(booking_id) from landing_bstadmin.bookings)", "D-05"),
+    # the same name for another one, before batch D has seen it
+    ("update landing_bstadmin.bookings set booking_ref = 'GYG-NEVER-SEEN', source = (select b.source"
+     " from landing_bstadmin.bookings as b order by b.booking_id limit 1)"
+     " where booking_id = (select max(booking_id) from landing_bstadmin.bookings)", "D-05"),
+    ("update public.booking_core set external_booking_ref = ' ' where booking_key = <last>", "D-02"),
+    ("update public.booking_core set package_ref_type = 'CATALOG_VARIANT', package_ref_key = null"
+     " where booking_key = <last>", "D-04"),
+    ("update public.booking_core set ops_fulfillment_status = 'DONE', customer_payment_status = 'PENDING_PAYMENT'"
+     " where booking_key = <last>", "E-02"),
+    ("update public.booking_item_snapshot set booking_key = <last> where booking_item_key = <item>", "G-08"),
     # a booking that nobody knows, and a second row of one that somebody does
     ("<anew> select gen_random_uuid(), 'GYG', 'GYG-NOBODY', '2026-05-01', '2026-07-01', 'PENDING_PAYMENT', 'NEW',"
      " 'LEGACY_PACKAGE'", "D-06"),
+    # an item that nobody else brings, on a booking that no source has
+    ("update public.booking_item_snapshot set booking_key = (select c.booking_key from public.booking_core as c"
+     " where c.external_booking_ref = 'GYG-NOBODY') where booking_item_key = <item>", "G-08"),
     ("<anew> select gen_random_uuid(), c.channel_code, ' ' || lower(c.external_booking_ref), c.booking_created_at,"
      " c.tour_date, c.customer_payment_status, c.ops_fulfillment_status, c.package_ref_type"
      " from public.booking_core as c where c.external_booking_ref ~ '[A-Z]' order by c.booking_key limit 1", "G-01"),
 )  # fmt: skip
 NOT_APART = (
     ("delete from dbt_recon.kept_recon_rows_items", "what was kept"),
+    ("update dbt_recon.kept_recon_sums set rows = rows + 1", "what was kept"),
+    ("delete from public.ref_package_ref_type where type_code = 'LEGACY_PACKAGE'", "a list, a function or a channel"),
     ("update dbt_recon.kept_recon_rows_items set category = 'bridged' where category = 'bridged'", "what was kept"),
     ("update phase2.since_crash set since_crash = gen_random_uuid()", "the server has crashed"),
     (_LANDED_AGAIN, "all rows were landed anew"),
@@ -389,6 +416,17 @@ NOT_APART = (
     ("delete from phase2.warehouse_state where part = 'measured'", "nothing is kept"),
     ('update landing_balisnap."BookingTraveler" set booking_item_id = 987654321 where traveler_id = '
      '(select min(traveler_id) from landing_balisnap."BookingTraveler")', "landed rows are gone, or belong elsewhere"),
+)  # fmt: skip
+
+
+_EVENT_OF_NOBODY = (
+    ("insert into public.ingest_event_log (event_key, idempotency_key, nonce, source_enum, channel_code,"
+     " external_booking_ref, event_type, event_time, event_time_normalized, payload_hash, process_status, raw_payload)"
+     " values (gen_random_uuid(), 'nobody', 'nobody', 'GYG', 'GYG', 'GYG-NOBODY', 'CREATED', now(), now(), 'x',"
+     " 'RECEIVED', '{}')", 1),
+    ("update public.ingest_event_log set external_booking_ref = 'GYG-OTHER' where nonce = 'nobody'", 0),
+    ("update public.ingest_event_log set external_booking_ref = 'GYG-NOBODY' where nonce = 'nobody'", 1),
+    ("delete from public.ingest_event_log where nonce = 'nobody'", 0),
 )  # fmt: skip
 
 
@@ -426,6 +464,18 @@ def test_no_gate_passes_because_it_was_not_measured_again() -> None:
                 assert measured[0].bookings + measured[0].keys < 30, statement
                 assert wrongly_measured(pipeline) == [], statement
                 assert _counted(conn, gate) > was, statement
+                if gate == "G-02":  # batches A and B ask the global gates of what has passed, by the same rows
+                    assert measure.read(conn, "global", project, runlog.uuid7()) == measure.Measured(None)
+                    assert _found(conn, gate) > 0
+                    assert wrongly_measured(pipeline, "recon_global") == []
+            # an event explains a booking that no source has, and does not when it is another's, or gone
+            was = _counted(conn, "D-06")
+            for statement, fewer in _EVENT_OF_NOBODY:
+                assert conn.execute(statement.encode()).rowcount == 1, statement
+                assert not measure.stands(conn, project)
+                assert measure.read(conn, "d", project, runlog.uuid7()).whole is None
+                assert (_counted(conn, "D-06"), wrongly_measured(pipeline, "recon_d")) == (was - fewer, []), statement
+            measure.read(conn, "e", project, runlog.uuid7())
             measured = [measure.read(conn, batch, project, runlog.uuid7()) for batch in ("d", "e")]
             assert measured == [measure.Measured(None), measure.Measured(None)]
             for statement, why in NOT_APART:
@@ -437,6 +487,15 @@ def test_no_gate_passes_because_it_was_not_measured_again() -> None:
                 assert measure.prepare(conn, "another")[1] == "the project has changed"
             assert measure.read(conn, "d", project, runlog.uuid7(), whole="asked for").whole == "asked for"
             assert wrongly_measured(pipeline) == []
+
+
+def _found(conn: psycopg.Connection, gate: str) -> int:
+    """How many exceptions of a global gate batches A and B would list."""
+    row = conn.execute(
+        "select count(*) from dbt_recon.recon_global_reading as r where r.kind = 'exception' and r.gate_id = %s",
+        (gate,),
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def _counted(conn: psycopg.Connection, gate: str) -> int:
@@ -553,6 +612,10 @@ _DROPPED = {
         'delete from public."BookingItem" where booking_id = <paid>',
         'delete from public."Payment" where booking_id = <paid>',
         'delete from public."Booking" where booking_id = <paid>',
+        # the same ref but for its case, and now without proof of payment
+        'delete from public."Payment" where booking_id = <joins>',
+        "update public.\"Booking\" set status = 'pending', status_v2 = 'DRAFT', booking_ref = (select"
+        ' lower(b.booking_ref) from public."Booking" as b where b.booking_id = <joined>) where booking_id = <joins>',
     ),
     "bstadmin": (
         "delete from public.booking_finance_items where booking_finance_id in (select f.booking_finance_id"
@@ -606,20 +669,24 @@ def test_what_the_sources_drop_is_followed_softly() -> None:
         with postgres.connect(dbs.bstadmin, read_only=True) as conn:
             picked = dict(zip(("gone", "winner", "merged", "corrected"), conn.execute(_PICKED).fetchall(), strict=True))
         ids = {name: row[0] for name, row in picked.items()}
-        # a payment whose booking no other source knows
-        [(ids["paid"], paid)] = pipeline.rows(
-            "select r.external_ref, e.booking_key from public.payment_event as e"
-            " join public.channel_external_refs as r"
-            " on r.entity_key = e.booking_key and r.external_ref_kind = 'BALISNAP_BOOKING_ID'"
-            " where not exists (select 1 from public.channel_external_refs as o"
-            " where o.entity_key = e.booking_key and o.external_ref_kind = 'BSTADMIN_BOOKING_ID')"
-            " order by e.booking_key limit 1"
+        # bookings with payments that no other source knows
+        lone = pipeline.rows(
+            "select r.external_ref, r.entity_key from public.channel_external_refs as r"
+            " where r.external_ref_kind = 'BALISNAP_BOOKING_ID'"
+            " and r.entity_key in (select e.booking_key from public.payment_event as e)"
+            " and r.entity_key in (select i.booking_key from public.booking_item_snapshot as i"
+            " where not i.snapshot_json ? 'synthetic')"
+            " and not exists (select 1 from public.channel_external_refs as o"
+            " where o.entity_key = r.entity_key and o.external_ref_kind = 'BSTADMIN_BOOKING_ID')"
+            " order by r.entity_key limit 3"
         )
+        of_the_shop = dict(zip(("paid", "joins", "joined"), lone, strict=True))
+        ids |= {name: one for name, (one, _) in of_the_shop.items()}
         keys = {
             name: pipeline.rows(of_id, "BSTADMIN_BOOKING_ID", str(one))[0][0]
             for name, one in ids.items()
-            if name != "paid"
-        } | {"paid": paid}
+            if name not in of_the_shop
+        } | {name: key for name, (_, key) in of_the_shop.items()}
         had = {name: _rows_of(pipeline, key) for name, key in keys.items()}
         assert had["gone"]["finances"] == had["merged"]["finances"] == 1
         assert had["paid"]["payments"] > 0
@@ -638,7 +705,7 @@ def test_what_the_sources_drop_is_followed_softly() -> None:
         )
         assert sorted(followed) == [("dbt batch_d", None), ("dbt batch_e", None)]
         has = {name: _rows_of(pipeline, key) for name, key in keys.items()}
-        for name in ("gone", "paid"):  # no source has it: all that hangs on it stays, and a person is asked
+        for name in ("gone", "paid", "joins"):  # no source has it: all that hangs on it stays, and a person is asked
             assert has[name] == had[name], name
             assert _reviews(pipeline, keys[name]) == ["NO_MATCH"], name
         # both rows are the winner's now; the name that nobody bears stays, with its past
@@ -647,6 +714,12 @@ def test_what_the_sources_drop_is_followed_softly() -> None:
         assert has["merged"]["contacts"] == has["merged"]["states"] == 1
         assert has["winner"]["finances"] == 1
         assert _reviews(pipeline, keys["merged"]) == ["NO_MATCH"]
+        # items come from one booking of an identity; the other's stay on the name that nobody bears
+        assert has["joined"] == had["joined"]
+        assert pipeline.rows(of_id, "BALISNAP_BOOKING_ID", ids["joins"]) == [(keys["joined"],)]
+        assert set(
+            pipeline.rows("select category from dbt_recon.recon_rows_items where booking_id::text = %s", ids["joins"])
+        ) == {("merged",)}
         # a corrected ref is no new booking
         assert pipeline.rows(
             "select booking_key from public.booking_core where external_booking_ref = 'CORRECTED1'"

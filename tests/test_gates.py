@@ -176,6 +176,57 @@ def test_reversed_payment_explains_a_downgrade(shop: Shop) -> None:
     assert (gate.numerator, gate.listed_apart) == (0, 1)
 
 
+def test_verdict_keeps_who_is_paid_and_by_which_captures(shop: Shop) -> None:
+    stands = (
+        "select c.booking_key, array(select e.payment_key from public.payment_event as e where"
+        " e.booking_key = c.booking_key and e.payment_status_v2 in ('PAID', 'PARTIALLY_REFUNDED') order by 1)"
+        " from public.booking_core as c where c.customer_payment_status = 'PAID' order by 1"
+    )
+    kept = (
+        "select p.booking_key, p.captures from phase2.paid_bookings as p"
+        " join public.booking_core as c on c.booking_key = p.booking_key"
+        " where c.customer_payment_status = 'PAID' order by 1"
+    )
+    with shop.clone() as conn:
+        paid = [row[0] for row in conn.execute(stands).fetchall() if len(row[1]) == 1][:5]
+        for changes in (
+            "select 1",
+            # a second capture, one that moved, one that is gone, one that is no capture any more, a PAID without any
+            "insert into public.payment_event (payment_key, booking_key, payment_time, amount, payment_status_v2)"
+            " values (gen_random_uuid(), '{0}', now(), 1, 'PAID');"
+            " update public.payment_event set booking_key = '{0}' where booking_key = '{1}';"
+            " delete from public.payment_event where booking_key = '{2}';"
+            " update public.payment_event set payment_status_v2 = 'FAILED' where booking_key = '{3}';"
+            " update public.booking_core set customer_payment_status = 'PAID' where booking_key ="
+            " (select min(c.booking_key::text)::uuid from public.booking_core as c"
+            "  where c.customer_payment_status <> 'PAID')",
+            "delete from phase2.paid_bookings where booking_key = '{4}';"
+            " update public.payment_event set payment_key = gen_random_uuid() where booking_key in ('{0}', '{4}')",
+        ):
+            conn.execute(changes.format(*paid).encode())
+            evaluate(conn, "E")
+            assert conn.execute(kept).fetchall() == conn.execute(stands).fetchall()
+        runs = "select count(distinct p.run_id) from phase2.paid_bookings as p"
+        before = conn.execute(runs).fetchone()
+        evaluate(conn, "E")
+        assert conn.execute(runs).fetchone() == before  # who is kept already is not written
+
+        # of a reading that stands, and nothing was measured since it was kept: not asked again
+        conn.execute(
+            "insert into phase2.warehouse_state (part, digest) values ('measured', 'once')"
+            " on conflict (part) do update set digest = excluded.digest"
+        )
+        run_id = uuid4()
+        conn.execute("update dbt_recon.recon_e_reading set run_id = %s", (run_id,))
+        gates.evaluate(conn, "E", run_id)
+        conn.execute("delete from phase2.paid_bookings where booking_key = %s", (paid[0],))
+        gates.evaluate(conn, "E", run_id)
+        assert paid[0] not in {row[0] for row in conn.execute(kept).fetchall()}
+        conn.execute("update phase2.warehouse_state set digest = 'again' where part = 'measured'")
+        gates.evaluate(conn, "E", run_id)
+        assert conn.execute(kept).fetchall() == conn.execute(stands).fetchall()
+
+
 def test_drift_from_the_stored_status_is_listed_with_both_values_and_is_no_fault(shop: Shop) -> None:
     """The recomputed status wins (mapping 4.7); of several candidates the best-ranked one's is compared."""
     with shop.clone() as conn:

@@ -5,6 +5,7 @@ with items as (
         booking_finance_id,
         bool_and(paid) as all_paid
     from {{ source('bstadmin', 'booking_finance_items') }}
+    where booking_finance_id in (select asked.booking_finance_id from {{ ref('int_finance_outcomes') }} as asked)
     group by booking_finance_id
 )
 

@@ -71,10 +71,38 @@
     )
 {%- endmacro %}
 
+{# The landed rows of an entity by where they and their money went; each faulty row a group of its own. #}
+{% macro recon_groups_of(entity, batch) -%}
+    select
+        '{{ batch }}'::text as batch,
+        '{{ entity | replace('_', ' ') }}'::text as entity,
+        r.category,
+        r.reason,
+        r.currency_code,
+        r.money_category,
+        r.money_reason,
+        k.faulty_key,
+        r.amount is not null as has_amount,
+        count(*)::numeric as rows,
+        sum(r.amount) as amount
+    from {{ ref('recon_rows_' ~ entity) }} as r
+    cross join
+        lateral (
+            values (
+                case
+                    when r.category = 'unaccounted' or r.money_category = 'unaccounted'
+                        then r.source || ':' || r.source_key
+                end
+            )
+        ) as k (faulty_key)
+    group by
+        r.category, r.reason, r.currency_code, r.money_category, r.money_reason, k.faulty_key, r.amount is not null
+{%- endmacro %}
+
 {#
-  The lines of the conservation equation out of the groups of `recon_groups` (or a part of them): for each entity one
-  of rows, and one of money for each currency; source = bridged + merged + queued + excluded + unaccounted in each.
-  `unaccounted_rows` are the faulty rows: one that is nowhere counts in the line of rows alone, one that is bridged
+  The lines of the conservation equation out of the groups of `recon_groups` (or a part of them) and a CTE `targets`: for
+  each entity one of rows, and one of money for each currency; source = bridged + merged + queued + excluded +
+  unaccounted in each. `unaccounted_rows` are the faulty rows: one that is nowhere counts in the line of rows alone, one that is bridged
   with other money in the line of its currency, so that their sum is the number of faulty rows.
 #}
 {% macro recon_parity_lines(groups) -%}
@@ -109,7 +137,7 @@
         where g.amount is not null
         group by g.batch, g.entity, g.currency_code, g.money_category, g.money_reason
     ) as l
-    left join {{ ref('recon_targets') }} as t on l.entity = t.entity
+    left join targets as t on l.entity = t.entity
     group by l.batch, l.entity, l.unit
 {%- endmacro %}
 
@@ -131,6 +159,11 @@
     groups as materialized (
         select * from {{ ref('recon_groups') }}
         where batch {{ in_question }}
+    ),
+
+    targets as materialized (
+        select * from {{ ref('recon_targets') }}
+        where entity = 'bookings' or batch {{ in_question }}
     ),
 
     parity as materialized (
@@ -231,7 +264,7 @@
         c.rows as denominator,
         (select count(*) from duplicates) as value,
         null::jsonb as detail
-    from {{ ref('recon_targets') }} as c
+    from targets as c
     where c.entity = 'bookings'
 
     union all
@@ -244,7 +277,7 @@
         null as detail
     from (select count(distinct (f.entity, f.key)) as numerator from findings as f where f.is_bridge_row) as m
     cross join (
-        select coalesce(sum(t.rows), 0) as denominator from {{ ref('recon_targets') }} as t
+        select coalesce(sum(t.rows), 0) as denominator from targets as t
         where
             t.entity in ('products', 'variants', 'bookings', 'payments')
             and t.batch in (select a.batch from asked as a)

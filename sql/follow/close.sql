@@ -103,7 +103,8 @@ inner join (
 ) as made on c.booking_key = made.booking_key
 on conflict do nothing;
 
--- the bridge's bookings of these source bookings: as they were linked, and as the bridge's refs say
+-- the bridge's bookings of these source bookings: as they were linked, and as the bridge's refs say (on the channel
+-- that they had: batch D leaves no ref of the sources' on another; on any, when it is not known)
 insert into phase2.touched_keys (booking_key, round)
 select
     w.booking_key,
@@ -119,7 +120,9 @@ select
     e.entity_key,
     current_setting('phase2.round')::integer + 1 as round
 from phase2.touched_bookings as t
-cross join public.channel_registry as r
+left join dbt_intermediate.whole_booking_sources as w
+    on t.source_system = w.source_system and t.booking_id = w.booking_id
+inner join public.channel_registry as r on w.channel_code = r.channel_code or w.channel_code is null
 inner join public.channel_external_refs as e
     on
         e.entity_type = 'BOOKING'

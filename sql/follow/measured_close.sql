@@ -23,6 +23,34 @@ inner join phase2.touched_bookings as t
 where k.key_by_source_id is not null
 on conflict do nothing;
 
+-- names that these had when they were measured, and whoever had them then
+insert into phase2.touched_names (channel_code, external_ref, round)
+select
+    k.channel_code,
+    k.external_booking_ref,
+    current_setting('phase2.round')::integer + 1 as round
+from dbt_recon.kept_recon_source_identities as k
+inner join phase2.touched_bookings as t
+    on
+        k.source_system = t.source_system
+        and k.booking_id = t.booking_id
+        and t.round = current_setting('phase2.round')::integer
+where k.channel_code is not null and k.external_booking_ref is not null
+on conflict do nothing;
+
+insert into phase2.touched_bookings (source_system, booking_id, round)
+select
+    k.source_system,
+    k.booking_id,
+    current_setting('phase2.round')::integer + 1 as round
+from dbt_recon.kept_recon_source_identities as k
+inner join phase2.touched_names as n
+    on
+        k.external_booking_ref = n.external_ref
+        and k.channel_code = n.channel_code
+        and n.round = current_setting('phase2.round')::integer
+on conflict do nothing;
+
 insert into phase2.touched_bookings (source_system, booking_id, round)
 select
     k.source_system,
@@ -43,7 +71,7 @@ inner join
     on k.key_by_source_id = t.booking_key and t.round = current_setting('phase2.round')::integer
 on conflict do nothing;
 
--- refs as they are
+-- refs as they are: whoever has others than when they were measured was written, and is where it starts
 insert into phase2.touched_bookings (source_system, booking_id, round)
 select distinct
     case e.external_ref_kind when 'BALISNAP_BOOKING_ID' then 'balisnap' else 'bstadmin' end as source_system,
@@ -54,7 +82,8 @@ inner join
     phase2.touched_keys as t
     on e.entity_key = t.booking_key and t.round = current_setting('phase2.round')::integer
 where
-    e.entity_type = 'BOOKING'
+    current_setting('phase2.round')::integer = 0
+    and e.entity_type = 'BOOKING'
     and e.external_ref_kind in ('BALISNAP_BOOKING_ID', 'BSTADMIN_BOOKING_ID')
     and e.external_ref ~ '^[0-9]{1,9}$'
 on conflict do nothing;

@@ -25,6 +25,13 @@ select
         select
             w.digest || ' '
             || (select string_agg(r.channel_code, ',' order by r.channel_code) from public.channel_registry as r)
+            || ' '
+            || coalesce(
+                (
+                    select string_agg(d.code, ',' order by d.code) from phase2.dictionary_codes() as d
+                    where d.dictionary = 'ref_package_ref_type'
+                ), ''
+            )
         from phase2.warehouse_state as w
         where w.part = 'ground as made'
     ) as lists

@@ -37,7 +37,8 @@ where
     c.change_no > current_setting('phase2.since')::bigint
     and c.table_name in ('BookingItem', 'Payment', 'booking_finances')
 union
--- of names the queue holds no more than 128 characters, so its rows are known by their keys
+-- of names the queue holds no more than 128 characters, so its rows are known by their keys; made of names that begin
+-- like one there, which are few
 select
     'canonical' as source_system,
     'booking_identity' as source_table,
@@ -46,3 +47,9 @@ select
     )::text as source_pk
 from phase2.touched_names as n
 cross join (values ('INVALID_SOURCE'), ('MULTI_MATCH'), ('NO_MATCH')) as r (reason_code)
+where
+    left(n.channel_code || ':' || n.external_ref, 128) in (
+        select q.source_pk
+        from public.unmapped_queue as q
+        where q.source_system = 'canonical' and q.source_table = 'booking_identity'
+    )

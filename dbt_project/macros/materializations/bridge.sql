@@ -72,10 +72,7 @@
             (select r.run_id from phase2.run_context as r),
             '{{ model.name }}', '{{ table }}', {{ written[0] }}, {{ written[1] }}, {{ removed }}
     {%- endcall %}
-    {#- models and gates that read the table next plan with its real size; autovacuum would come too late -#}
-    {%- if written[0] + written[1] + removed > 1000 -%}
-        {%- call statement('analyze') -%}analyze {{ target_relation }}{%- endcall -%}
-    {%- endif -%}
+    {%- do bridge_analyze(target_relation, written[0] + written[1] + removed) -%}
     {% call noop_statement(
         name='main',
         message='BRIDGE ' ~ written[0] ~ ' new, ' ~ written[1] ~ ' changed, ' ~ removed ~ ' removed',
@@ -210,22 +207,44 @@
 {% endmacro %}
 
 
+{#
+  Models and gates that read the table next plan with its real size, for which autovacuum would come too late; where a
+  tenth of it was written, as autovacuum judges: of less the statistics of all rows say what they said.
+#}
+{% macro bridge_analyze(target_relation, changed) %}
+    {%- if changed > 1000 -%}
+        {%- call statement('known_rows', fetch_result=True) -%}
+            select c.reltuples::bigint from pg_catalog.pg_class as c where c.oid = '{{ target_relation }}'::regclass
+        {%- endcall -%}
+        {%- if changed * 10 > load_result('known_rows')['data'][0][0] -%}
+            {%- call statement('analyze') -%}analyze {{ target_relation }}{%- endcall -%}
+        {%- endif -%}
+    {%- endif -%}
+{% endmacro %}
+
+
 {# Deletes the rows of the scope that the model does not return; the number of them. #}
 {% macro bridge_remove(target_relation, key, sql, remove_where, part) %}
     {%- if remove_where -%}
-        {%- call statement('remove', fetch_result=True) -%}
-            with gone as (
-                delete from {{ target_relation }} as t
-                where
-                    ({{ render(remove_where) }})
-                    and {{ part }}
-                    and not exists (select 1 from ({{ sql }}) as s where s.{{ key }} = t.{{ key }})
-                returning 1
-            )
-
-            select count(*) from gone
+        {#- found first: the server reads a table with several processes only for a statement that does not write it -#}
+        {%- set gone = 'gone_of_' ~ target_relation.identifier -%}
+        {%- call statement('gone') -%}
+            create temporary table {{ gone }} on commit drop as
+            select t.{{ key }}
+            from {{ target_relation }} as t
+            where
+                ({{ render(remove_where) }})
+                and {{ part }}
+                and not exists (select 1 from ({{ sql }}) as s where s.{{ key }} = t.{{ key }})
         {%- endcall -%}
-        {{ return(load_result('remove')['data'][0][0]) }}
+        {%- if load_result('gone')['response'].rows_affected -%}
+            {%- call statement('remove') -%}
+                delete from {{ target_relation }} as t
+                using {{ gone }} as g
+                where t.{{ key }} = g.{{ key }} and ({{ render(remove_where) }}) and {{ part }}
+            {%- endcall -%}
+            {{ return(load_result('remove')['response'].rows_affected) }}
+        {%- endif -%}
     {%- endif -%}
     {{ return(0) }}
 {% endmacro %}

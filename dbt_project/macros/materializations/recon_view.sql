@@ -9,8 +9,12 @@
   was touched (bridge/measure.py). Only the relations that it reads are others:
 
     part       view `part_…`, of the touched bookings alone
-    kept       this, and a table `kept_…` for its rows, empty
+    kept       this, and a table `kept_…` for its rows, empty, with a view `anew_…` to fill it: of all rows, by what was
+               kept already
     together   a table `kept_…` alone: its rows are made again all at once
+    sums       a table `kept_…` and a view `anew_…` as well, for sums over kept rows, which are brought up to date by the
+               same sums of rows that went and came: views `gone_…` and `made_…` (of the kept views' tables of these
+               names). Numeric columns are added, the others say of what
     composite  view `kept_…`, of kept rows instead of what they were computed from
 #}
 {% materialization recon_view, adapter='postgres', supported_languages=['sql'] %}
@@ -22,19 +26,31 @@
 
     {% if config.get('contract').enforced %}{{ get_assert_columns_equivalent(sql) }}{% endif %}
 
+    {#- one at a time: models share twins, and would wait for each other in turn -#}
+    {% call statement('alone') -%}select pg_advisory_xact_lock(hashtextextended('recon_view', 0)){%- endcall %}
     {% call statement('main') -%}{{ recon_replace_view(target_relation, sql) }}{%- endcall %}
     {% if twin in ('part', 'kept') %}
         {%- call statement('part') -%}
             {{ recon_replace_view(recon_twin('part', this.identifier), recon_of_twins(sql, 'part')) }}
         {%- endcall -%}
     {% endif %}
-    {% if twin in ('kept', 'together') %}
+    {% if twin in ('kept', 'together', 'sums') %}
         {%- call statement('kept') -%}
             drop table if exists {{ recon_twin('kept', this.identifier) }} cascade;
             create unlogged table {{ recon_twin('kept', this.identifier) }} as
             select * from {{ target_relation }}
-            with no data
+            with no data;
+            {%- for index in config.get('indexes', []) %}
+            create index on {{ recon_twin('kept', this.identifier) }}
+            using {{ index.get('type', 'btree') }} ({{ index.columns | join(', ') }});
+            {%- endfor %}
         {%- endcall -%}
+        {%- set kinds = {'kept': ['anew'], 'together': [], 'sums': ['gone', 'made', 'anew']} -%}
+        {%- for kind in kinds[twin] -%}
+            {%- call statement(kind) -%}
+                {{ recon_replace_view(recon_twin(kind, this.identifier), recon_of_twins(sql, kind)) }}
+            {%- endcall -%}
+        {%- endfor -%}
     {% elif twin == 'composite' %}
         {%- call statement('kept') -%}
             {{ recon_replace_view(recon_twin('kept', this.identifier), recon_of_twins(sql, 'kept')) }}
@@ -83,11 +99,15 @@
                 {%- do recon_part_of(node.schema, identifier, touched[node.schema ~ '.' ~ identifier]) -%}
             {%- endif -%}
             {%- set twin = node.config.get('twin') -%}
+            {%- if kind in ('gone', 'made') and twin == 'kept' -%}
+                {%- do recon_rows_for(kind, identifier) -%}
+            {%- endif -%}
             {%- if is_landed_or_bridge or (kind == 'part' and twin in ('part', 'kept'))
-                or (kind == 'kept' and twin in ('kept', 'together', 'composite')) -%}
+                or (kind in ('gone', 'made', 'anew') and twin == 'kept')
+                or (kind == 'kept' and twin in ('kept', 'together', 'sums', 'composite')) -%}
                 {%- set made.sql = made.sql | replace(
                     '"' ~ node.schema ~ '"."' ~ identifier ~ '"',
-                    recon_twin('touched' if is_landed_or_bridge else kind, identifier)
+                    recon_twin('touched' if is_landed_or_bridge else ('kept' if kind == 'anew' else kind), identifier)
                 ) -%}
             {%- endif -%}
         {%- endif -%}
@@ -98,17 +118,26 @@
 
 {#
   The rows of a landed or canonical table that belong to touched bookings: a view, and an empty table for them, since
-  joins of so few rows want a table whose size is known. Two models may ask for the same at once.
+  joins of so few rows want a table whose size is known.
 #}
 {% macro recon_part_of(schema, identifier, condition) -%}
     {%- call statement('part_of') -%}
-        select pg_advisory_xact_lock(hashtextextended('part_{{ identifier }}', 0));
         {{ recon_replace_view(
             recon_twin('part', identifier),
             'select t.* from "' ~ schema ~ '"."' ~ identifier ~ '" as t where ' ~ condition
         ) }};
         create unlogged table if not exists {{ recon_twin('touched', identifier) }} as
         select * from {{ recon_twin('part', identifier) }}
+        with no data
+    {%- endcall -%}
+{%- endmacro %}
+
+
+{# An empty table for the rows that go from, or come to, a view's kept ones. #}
+{% macro recon_rows_for(kind, identifier) -%}
+    {%- call statement('rows_for') -%}
+        create unlogged table if not exists {{ recon_twin(kind, identifier) }} as
+        select * from {{ recon_twin('kept', identifier) }}
         with no data
     {%- endcall -%}
 {%- endmacro %}

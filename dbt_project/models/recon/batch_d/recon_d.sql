@@ -12,29 +12,71 @@
 
 with{{ recon_global_ctes(['C', 'D']) }},
 
--- every landed booking: what its source calls it, and where the bridge has it
-identities as materialized (
+faults as (
+    select * from {{ ref('recon_core_faults') }}
+),
+
+-- landed bookings that are not where their identity leads to, by what their source calls them
+strayed as materialized (
     select * from {{ ref('recon_source_identities') }}
+    where key_by_identity is null or key_by_source_id <> key_by_identity
 ),
 
 -- D-01: an identity that the sources know and that another bridge row stands for too: one that a source's id leads to,
 -- one whose ref is another spelling, one with the very same identity (should the unique index be gone)
-other_spellings as (
+other_spellings as materialized (
     select
-        booking_key,
-        channel_code,
-        {{ recon_norm_ref('external_booking_ref') }} as ref
-    from {{ source('bridge', 'booking_core') }}
-    where external_booking_ref is distinct from {{ recon_norm_ref('external_booking_ref') }}
+        key as booking_key,
+        detail ->> 'channel_code' as channel_code,
+        detail ->> 'ref' as ref
+    from faults
+    where gate_id = 'D-01'
 ),
 
-written_twice as (
+written_twice as materialized (
+    select distinct
+        c.channel_code,
+        c.external_booking_ref
+    from duplicates as d
+    inner join {{ source('bridge', 'booking_core') }} as c on d.key = c.booking_key
+    where
+        exists (
+            select 1 from {{ source('bridge', 'booking_core') }} as o
+            where
+                o.channel_code = c.channel_code
+                and o.external_booking_ref = c.external_booking_ref
+                and o.booking_key <> c.booking_key
+        )
+),
+
+-- what the sources say of the few identities that these ask about
+asked_about as materialized (
     select
-        channel_code,
-        external_booking_ref
-    from {{ source('bridge', 'booking_core') }}
-    group by channel_code, external_booking_ref
-    having count(*) > 1
+        i.channel_code,
+        i.external_booking_ref,
+        i.key_by_identity
+    from {{ ref('recon_source_identities') }} as i
+    where
+        (i.channel_code, i.external_booking_ref) in (
+            select
+                s.channel_code,
+                s.ref
+            from other_spellings as s
+
+            union all
+
+            select
+                w.channel_code,
+                w.external_booking_ref
+            from written_twice as w
+
+            union all
+
+            select
+                n.channel_code,
+                n.external_booking_ref
+            from strayed as n
+        )
 ),
 
 others as materialized (
@@ -42,8 +84,8 @@ others as materialized (
         channel_code,
         external_booking_ref,
         key_by_source_id as booking_key
-    from identities
-    where key_by_source_id <> key_by_identity or (key_by_identity is null and key_by_source_id is not null)
+    from strayed
+    where key_by_source_id is not null
 
     union
 
@@ -51,7 +93,7 @@ others as materialized (
         i.channel_code,
         i.external_booking_ref,
         s.booking_key
-    from identities as i
+    from asked_about as i
     inner join other_spellings as s on i.channel_code = s.channel_code and i.external_booking_ref = s.ref
 
     union
@@ -60,7 +102,7 @@ others as materialized (
         i.channel_code,
         i.external_booking_ref,
         i.key_by_identity as booking_key
-    from identities as i
+    from asked_about as i
     inner join written_twice as w
         on i.channel_code = w.channel_code and i.external_booking_ref = w.external_booking_ref
 ),
@@ -91,7 +133,7 @@ collisions as materialized (
             i.channel_code,
             i.external_booking_ref,
             i.key_by_identity as booking_key
-        from identities as i
+        from asked_about as i
         inner join questioned as q
             on i.channel_code = q.channel_code and i.external_booking_ref = q.external_booking_ref
         where i.key_by_identity is not null
@@ -99,17 +141,6 @@ collisions as materialized (
 ),
 
 -- D-06: bridge bookings that no landed booking and no event accounts for, and whether a person has them to review
-sourced as (
-    select key_by_identity as booking_key from identities
-    where key_by_identity is not null
-
-    union all
-
-    select key_by_source_id as booking_key
-    from identities
-    where key_by_source_id <> key_by_identity or (key_by_identity is null and key_by_source_id is not null)
-),
-
 reviewed as (
     select distinct q.source_pk
     from {{ source('bridge', 'unmapped_queue') }} as q
@@ -121,76 +152,32 @@ reviewed as (
 
 unsourced as materialized (
     select
-        c.booking_key,
-        c.channel_code,
-        c.external_booking_ref,
+        u.booking_key,
+        u.channel_code,
+        u.external_booking_ref,
         r.source_pk is not null as is_reviewed
-    from {{ source('bridge', 'booking_core') }} as c
-    left join (
-        select distinct
-            l.channel_code,
-            l.external_booking_ref
-        from {{ source('bridge', 'ingest_event_log') }} as l
-    ) as e on c.channel_code = e.channel_code and c.external_booking_ref = e.external_booking_ref
-    left join {{ source('phase2', 'booking_freshness') }} as f on c.booking_key = f.booking_key
-    left join reviewed as r on left(c.channel_code || ':' || c.external_booking_ref, 128) = r.source_pk
+    from {{ ref('recon_unsourced') }} as u
+    left join {{ source('phase2', 'booking_freshness') }} as f on u.booking_key = f.booking_key
+    left join reviewed as r on left(u.channel_code || ':' || u.external_booking_ref, 128) = r.source_pk
     where
-        not exists (
-            select 1 from sourced as s
-            where s.booking_key = c.booking_key
+        f.last_event_time is null
+        and not exists (
+            select 1 from {{ source('bridge', 'ingest_event_log') }} as l
+            where l.channel_code = u.channel_code and l.external_booking_ref = u.external_booking_ref
         )
-        and e.channel_code is null
-        and f.last_event_time is null
 ),
 
-sources as (
+sums as (
     select
-        count(*) as source_bookings,
-        count(*) filter (where key_by_identity is null and not is_queued) as unbridged
-    from identities
+        sum(i.source_bookings) as source_bookings,
+        sum(i.unbridged) as unbridged,
+        sum(i.identities) as identities
+    from {{ ref('recon_identity_sums') }} as i
 ),
 
-distinct_identities as (
-    select count(*) as identities
-    from
-        (select
-            i.channel_code,
-            i.external_booking_ref
-        from identities as i
-        group by i.channel_code, i.external_booking_ref) as d
-),
-
-cores as (
-    select
-        count(*) as bookings,
-        count(*) filter (
-            where
-            cores.channel_code is null
-            or channels.channel_code is null
-            or {{ recon_is_blank_ref('cores.external_booking_ref') }}
-        ) as without_identity,
-        count(*) filter (
-            where
-            cores.package_ref_type is null
-            or types.type_code is null
-            or (cores.package_ref_type <> 'LEGACY_PACKAGE' and cores.package_ref_key is null)
-        ) as without_type,
-        count(*) filter (
-            where cores.number_of_adult + cores.number_of_child is distinct from items.travellers
-        ) as other_head_count
-    from {{ source('bridge', 'booking_core') }} as cores
-    left join {{ source('bridge', 'channel_registry') }} as channels on cores.channel_code = channels.channel_code
-    left join (
-        select c.code as type_code from {{ ref('recon_dictionaries') }} as c
-        where c.dictionary = 'ref_package_ref_type' and c.is_found
-    ) as types on cores.package_ref_type = types.type_code
-    left join (
-        select
-            i.booking_key,
-            sum(i.adult_qty + i.child_qty) as travellers
-        from {{ source('bridge', 'booking_item_snapshot') }} as i
-        group by i.booking_key
-    ) as items on cores.booking_key = items.booking_key
+bookings as (
+    select t.rows from targets as t
+    where t.entity = 'bookings'
 ),
 
 counted as (
@@ -200,49 +187,46 @@ counted as (
             select count(*) from collisions as l
             where l.position > 1
         ) as numerator,
-        d.identities as denominator,
+        s.identities as denominator,
         jsonb_build_object(
-            'source_bookings', s.source_bookings, 'identities', d.identities, 'bridge_rows', c.bookings
+            'source_bookings', s.source_bookings, 'identities', s.identities, 'bridge_rows', b.rows
         ) as detail
-    from sources as s
-    cross join distinct_identities as d
-    cross join cores as c
+    from sums as s
+    cross join bookings as b
 
     union all
 
     select
-        'D-02' as gate_id,
-        without_identity as numerator,
-        bookings as denominator,
+        g.gate_id,
+        (
+            select count(*) from faults as f
+            where f.gate_id = g.gate_id
+        ) as numerator,
+        b.rows as denominator,
         null as detail
-    from cores
+    from (values ('D-02'), ('D-04')) as g (gate_id)
+    cross join bookings as b
 
     union all
 
     select
         'D-03' as gate_id,
-        other_head_count as numerator,
-        bookings as denominator,
+        (
+            select count(*) from findings as f
+            where f.query = 'recon_head_counts'
+        ) as numerator,
+        b.rows as denominator,
         null as detail
-    from cores
-
-    union all
-
-    select
-        'D-04' as gate_id,
-        without_type as numerator,
-        bookings as denominator,
-        null as detail
-    from cores
+    from bookings as b
 
     union all
 
     select
         'D-05' as gate_id,
-        unbridged as numerator,
-        source_bookings as denominator,
+        s.unbridged as numerator,
+        s.source_bookings as denominator,
         null as detail
-    from sources
+    from sums as s
 
     union all
 
@@ -252,9 +236,9 @@ counted as (
             select count(*) from unsourced as u
             where not u.is_reviewed
         ) as numerator,
-        bookings as denominator,
+        b.rows as denominator,
         null as detail
-    from cores
+    from bookings as b
 ),
 
 measured as (
@@ -281,20 +265,14 @@ exceptions as (
     union all
 
     select
-        'D-02' as gate_id,
-        'booking' as entity,
-        cores.booking_key::text as key,
-        case
-            when cores.channel_code is null then 'CHANNEL_NULL'
-            when channels.channel_code is null then 'CHANNEL_UNKNOWN'
-            else 'REF_NULL'
-        end as status,
+        f.gate_id,
+        f.entity,
+        f.key::text as key,
+        f.status,
         true as is_counted,
-        jsonb_build_object('channel_code', cores.channel_code, 'external_booking_ref', cores.external_booking_ref)
-            as detail
-    from {{ source('bridge', 'booking_core') }} as cores
-    left join {{ source('bridge', 'channel_registry') }} as channels on cores.channel_code = channels.channel_code
-    where channels.channel_code is null or {{ recon_is_blank_ref('cores.external_booking_ref') }}
+        f.detail
+    from faults as f
+    where f.gate_id in ('D-02', 'D-04')
 
     union all
 
@@ -311,31 +289,6 @@ exceptions as (
     union all
 
     select
-        'D-04' as gate_id,
-        'booking' as entity,
-        cores.booking_key::text as key,
-        case
-            when cores.package_ref_type is null then 'TYPE_NULL'
-            when types.code is null then 'TYPE_UNKNOWN'
-            else 'TYPE_WITHOUT_KEY'
-        end as status,
-        true as is_counted,
-        jsonb_build_object(
-            'external_booking_ref', cores.external_booking_ref, 'package_ref_type', cores.package_ref_type
-        ) as detail
-    from {{ source('bridge', 'booking_core') }} as cores
-    left join {{ ref('recon_dictionaries') }} as types
-        on
-            types.dictionary = 'ref_package_ref_type'
-            and types.is_found
-            and cores.package_ref_type = types.code
-    where
-        types.code is null
-        or (cores.package_ref_type <> 'LEGACY_PACKAGE' and cores.package_ref_key is null)
-
-    union all
-
-    select
         'D-05' as gate_id,
         'booking' as entity,
         concat_ws(':', s.source_system, s.source_table, s.booking_id) as key,
@@ -347,7 +300,7 @@ exceptions as (
         not s.is_queued as is_counted,
         jsonb_build_object('channel_code', s.channel_code, 'external_booking_ref', left(s.external_booking_ref, 128))
             as detail
-    from identities as s
+    from strayed as s
     where s.key_by_identity is null
 
     union all

@@ -23,10 +23,13 @@ fallen as materialized (
 
 payments as (
     select
-        count(*) as payments,
-        count(*) filter (where cores.booking_key is null) as without_booking
-    from {{ source('bridge', 'payment_event') }} as events
-    left join {{ source('bridge', 'booking_core') }} as cores on events.booking_key = cores.booking_key
+        t.rows as payments,
+        (
+            select count(*) from findings as f
+            where f.query = 'recon_orphans' and f.entity = 'payment'
+        ) as without_booking
+    from targets as t
+    where t.entity = 'payments'
 ),
 
 misplaced as (
@@ -62,15 +65,19 @@ downgrades as (
 ),
 
 before as (
-    select count(*) as bookings
-    from (
-        select booking_key from {{ source('phase2', 'status_snapshot') }}
-        where customer_payment_status = 'PAID'
-
-        union
-
-        select booking_key from {{ source('phase2', 'paid_bookings') }}
-    ) as b
+    select
+        (
+            select count(*) from {{ source('phase2', 'status_snapshot') }}
+            where customer_payment_status = 'PAID'
+        )
+        + (
+            select count(*) from {{ source('phase2', 'paid_bookings') }} as p
+            where
+                not exists (
+                    select 1 from {{ source('phase2', 'status_snapshot') }} as s
+                    where s.booking_key = p.booking_key and s.customer_payment_status = 'PAID'
+                )
+        ) as bookings
 ),
 
 counted as (

@@ -87,17 +87,25 @@ select
     found.key::text as key,
     found.status,
     found.detail,
-    coalesce(products.product_key, variants.variant_key, cores.booking_key, events.payment_key) is not null
-        as is_bridge_row
+    hit.is_bridge_row is not null as is_bridge_row
 from found
-left join {{ source('bridge', 'catalog_product') }} as products
-    on found.entity = 'product' and found.key = products.product_key
-left join {{ source('bridge', 'catalog_variant') }} as variants
-    on found.entity = 'variant' and found.key = variants.variant_key
-left join {{ source('bridge', 'booking_core') }} as cores
-    on found.entity = 'booking' and found.key = cores.booking_key
-left join {{ source('bridge', 'payment_event') }} as events
-    on found.entity = 'payment' and found.key = events.payment_key
+-- each looked up by its key: they are few, whatever the tables hold
+left join
+    lateral (
+        select true as is_bridge_row from {{ source('bridge', 'catalog_product') }} as products
+        where found.entity = 'product' and products.product_key = found.key
+        union all
+        select true as is_bridge_row from {{ source('bridge', 'catalog_variant') }} as variants
+        where found.entity = 'variant' and variants.variant_key = found.key
+        union all
+        select true as is_bridge_row from {{ source('bridge', 'booking_core') }} as cores
+        where found.entity = 'booking' and cores.booking_key = found.key
+        union all
+        select true as is_bridge_row from {{ source('bridge', 'payment_event') }} as events
+        where found.entity = 'payment' and events.payment_key = found.key
+        limit 1
+    ) as hit
+    on true
 
 union all
 

@@ -2,6 +2,8 @@
 -- state is asked as it is. Rows are asked for of the batches that have passed on the landing that is there, and of the
 -- ones before these: what landed since, or was lost with an unlogged table, is the next batch's to bridge and no fault
 -- of the bridge. On a first run that is nothing (N/A). Duplicate bookings need no landing and are always asked for.
+{{ config(twin='composite') }}
+
 with landing as (
     select max(runs.landed_at) as landed_at
     from {{ source('phase2', 'landing_runs') }} as runs

@@ -3,37 +3,28 @@
 -- `batch` is the batch from whose end on the entity has to be accounted for.
 {{ config(twin='composite') }}
 
-{%- set entities = {
-    'products': 'C', 'variants': 'C', 'rates': 'C', 'packages': 'C',
-    'bookings': 'D', 'items': 'D', 'travellers': 'D',
-    'payments': 'E', 'finances': 'E', 'finance_items': 'E'
-} %}
-{%- for entity, batch in entities.items() %}
-    select
-        '{{ batch }}'::text as batch,
-        '{{ entity | replace('_', ' ') }}'::text as entity,
-        r.category,
-        r.reason,
-        r.currency_code,
-        r.money_category,
-        r.money_reason,
-        k.faulty_key,
-        count(*)::numeric as rows,
-        sum(r.amount) as amount
-    from {{ ref('recon_rows_' ~ entity) }} as r
-    cross join
-        lateral (
-            values (
-                case
-                    when r.category = 'unaccounted' or r.money_category = 'unaccounted'
-                        then r.source || ':' || r.source_key
-                end
-            )
-        ) as k (faulty_key)
-    group by r.category, r.reason, r.currency_code, r.money_category, r.money_reason, k.faulty_key
+{%- for entity in ['products', 'variants', 'rates', 'packages'] %}
+    {{ recon_groups_of(entity, 'C') }}
 
     union all
+
 {% endfor %}
+select
+    s.batch,
+    s.entity,
+    s.category,
+    s.reason,
+    s.currency_code,
+    s.money_category,
+    s.money_reason,
+    s.faulty_key,
+    s.has_amount,
+    s.rows,
+    s.amount
+from {{ ref('recon_sums') }} as s
+
+union all
+
 select
     'C' as batch,
     'landed tables' as entity,
@@ -43,6 +34,7 @@ select
     null as money_category,
     null as money_reason,
     v.faulty_key,
+    false as has_amount,
     v.rows,
     null as amount
 from {{ ref('recon_landing') }} as l

@@ -1,6 +1,6 @@
 -- Gate E-03. Grain: one capture of the audit sample (mapping 5.6) and whether the bridge's payment agrees with it.
 -- The sample is the capture export; without one, the captures that the landed payloads of direct payments hold.
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_key']}]) }}
 
 with landed as (
     select

@@ -1,5 +1,7 @@
 -- Gate E-02: DONE for operations, not PAID by the customer. Refunded on the day of the trip or later is listed apart; a
 -- refund without a payment row has no day, and is taken as one of these.
+{{ config(twin='kept') }}
+
 with refunds as (
     select booking_key, max({{ function('bali_date') }}(payment_time)) as last_refund
     from {{ source('bridge', 'payment_event') }}

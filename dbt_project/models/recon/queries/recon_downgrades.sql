@@ -3,24 +3,25 @@
 -- when the bridge held that very payment as captured. Any other cancelled payment is an attempt that came to nothing.
 {{ config(twin='composite') }}
 
-with before as (
-    select booking_key from {{ source('phase2', 'status_snapshot') }}
-    where customer_payment_status = 'PAID'
-
-    union
-
-    select booking_key from {{ source('phase2', 'paid_bookings') }}
-),
-
-fallen as (
+with fallen as (
     select
         cores.booking_key,
         cores.channel_code,
         cores.external_booking_ref,
         cores.customer_payment_status
-    from before
-    inner join {{ source('bridge', 'booking_core') }} as cores on before.booking_key = cores.booking_key
-    where cores.customer_payment_status <> 'PAID'
+    from {{ source('bridge', 'booking_core') }} as cores
+    where
+        cores.customer_payment_status <> 'PAID'
+        and (
+            exists (
+                select 1 from {{ source('phase2', 'status_snapshot') }} as s
+                where s.booking_key = cores.booking_key and s.customer_payment_status = 'PAID'
+            )
+            or exists (
+                select 1 from {{ source('phase2', 'paid_bookings') }} as p
+                where p.booking_key = cores.booking_key
+            )
+        )
 ),
 
 -- a payment belongs to the booking that the bridge put it on (a person may have said which)

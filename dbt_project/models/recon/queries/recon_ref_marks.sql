@@ -1,6 +1,6 @@
 -- Grain: one booking, or one entity of the catalog. A number made of its identity and its refs, all that the queries of
 -- duplicates read: where each is what it was, these find what they found (bridge/measure.py).
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['entity_key']}]) }}
 
 select
     case when r.is_booking then 'D' else 'C' end as batch,

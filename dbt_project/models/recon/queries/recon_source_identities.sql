@@ -1,6 +1,12 @@
 -- Grain: one landed booking. What its source calls it, and where the bridge has it: by that identity, and by the ref
 -- with its source id. Gates D-01, D-05 and D-06 read this.
-{{ config(twin='kept') }}
+{{ config(
+    twin='kept',
+    indexes=[
+        {'columns': ['booking_id']}, {'columns': ['key_by_identity']}, {'columns': ['key_by_source_id']},
+        {'columns': ['external_booking_ref'], 'type': 'hash'}
+    ]
+) }}
 
 with queued as (
     select 'balisnap:' || b.source_pk as source_row

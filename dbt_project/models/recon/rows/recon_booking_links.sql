@@ -1,5 +1,5 @@
 -- Grain: one landed booking, and the bridge row that the ref with its source id leads to (null: none).
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_id']}]) }}
 
 select
     'balisnap' as source_system,

@@ -1,7 +1,7 @@
 -- Grain: one landed booking. Of the candidates that lead to one bridge row, the one whose money the bridge shows stands
 -- for it (none: the first); the others are merged as duplicates. A booking on a day that none of them has is another
 -- trip: nobody's row.
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_id']}]) }}
 
 with items as (
     select

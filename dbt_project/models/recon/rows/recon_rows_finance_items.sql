@@ -1,6 +1,6 @@
 -- Grain: one landed finance item. The bridge has no row for it: its finance carries it, as the settlement status that
 -- it and its siblings add up to (mapping 5.5). So it is where its finance is, as long as that status tells the truth.
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_id']}]) }}
 
 with landed as (
     select

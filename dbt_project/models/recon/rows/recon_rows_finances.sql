@@ -1,7 +1,7 @@
 -- Grain: one landed booking finance; a booking shows one, another's waits in the queue (mapping 5.5). It is bridged on
 -- its booking, or on the one that a person named. What stays on a booking that no source has any more (its own is now
 -- another's, or refused) is for a person to decide, as the queue says.
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_id']}, {'columns': ['bridge_key']}]) }}
 
 with judged as (
     select

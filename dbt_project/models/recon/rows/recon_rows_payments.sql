@@ -1,6 +1,6 @@
 -- Grain: one landed payment. Only one without a booking in the bridge, without a time or with an id that does not fit
 -- may wait in the queue. Its money is held against the event's, sign and all; so are its status, time and ids.
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_id']}, {'columns': ['bridge_key']}]) }}
 
 with judged as (
     select

@@ -1,5 +1,5 @@
 -- Grain: one landed traveller. A traveller goes where the item goes: into the party's rows when the item is carried.
-{{ config(twin='kept') }}
+{{ config(twin='kept', indexes=[{'columns': ['booking_id']}]) }}
 
 select
     'balisnap.BookingTraveler' as source,
