@@ -94,8 +94,7 @@ def read(
     `conn` is outside of a transaction. `whole`: why all rows are to be measured, whatever is known; gates of the
     batches in `unless_whole` are not measured here then.
     """
-    with conn.transaction():
-        conn.execute("set transaction isolation level repeatable read")
+    with written.snapshot(conn):
         conn.execute("set local jit = off; set local work_mem = '128MB'; set local hash_mem_multiplier = 2")
         was = _state(conn)
         if batch == "global":  # of an earlier batch of this run

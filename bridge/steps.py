@@ -914,8 +914,7 @@ def forget_what_is_settled(conn: psycopg.Connection) -> None:
 
 
 def _settle(run: Run, conn: psycopg.Connection, selector: str, entry: runlog.Entry) -> None:
-    with conn.transaction():
-        conn.execute("set transaction isolation level repeatable read")
+    with written.snapshot(conn):
         _remember(conn, f"settled {selector}", _reads(run, conn, entry, selector))
         _remember(conn, "bridge", _small_tables(conn))
         if selector in follow.BATCHES:

@@ -15,12 +15,15 @@ Transactions are numbered by cluster: after a restore or a move nothing can be t
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-__all__ = ["TABLES", "absorb", "begin", "forget", "here", "look", "news", "young"]
+__all__ = ["TABLES", "absorb", "begin", "forget", "here", "look", "news", "snapshot", "young"]
 
 # (table, primary key, whose row it is, part)
 _TABLES = (
@@ -115,6 +118,22 @@ _REMOVED_ANYWHERE = """
     full join (select * from phase2.bridge_keys as b where b.who = %(who)s) as k on k.part = n.part and k.key = n.key
     where n.marks is distinct from k.marks
 """
+
+
+@contextmanager
+def snapshot(conn: psycopg.Connection) -> Iterator[None]:
+    """A transaction that reads one snapshot, and knows who was at work beside it (`here`), for what it keeps of a look.
+
+    Who ends between the snapshot and the question may have been of this database: then a moment later another snapshot
+    is tried, a few times. Sessions are told once a transaction, so what is asked here stands until its end.
+    """
+    for tries_left in reversed(range(20)):
+        with conn.transaction():
+            conn.execute("set transaction isolation level repeatable read")
+            if not tries_left or not here(conn)["beside"]:
+                yield
+                return
+        time.sleep(0.01)
 
 
 def begin(conn: psycopg.Connection, who: str) -> None:

@@ -616,6 +616,9 @@ _DROPPED = {
         'delete from public."Payment" where booking_id = <joins>',
         "update public.\"Booking\" set status = 'pending', status_v2 = 'DRAFT', booking_ref = (select"
         ' lower(b.booking_ref) from public."Booking" as b where b.booking_id = <joined>) where booking_id = <joins>',
+        # another amount, under an id that does not fit
+        "update public.\"Payment\" set amount = amount + 1, payment_ref = repeat('9', 129) || payment_id"
+        " where booking_id = <refused>",
     ),
     "bstadmin": (
         "delete from public.booking_finance_items where booking_finance_id in (select f.booking_finance_id"
@@ -678,9 +681,9 @@ def test_what_the_sources_drop_is_followed_softly() -> None:
             " where not i.snapshot_json ? 'synthetic')"
             " and not exists (select 1 from public.channel_external_refs as o"
             " where o.entity_key = r.entity_key and o.external_ref_kind = 'BSTADMIN_BOOKING_ID')"
-            " order by r.entity_key limit 3"
+            " order by r.entity_key limit 4"
         )
-        of_the_shop = dict(zip(("paid", "joins", "joined"), lone, strict=True))
+        of_the_shop = dict(zip(("paid", "joins", "joined", "refused"), lone, strict=True))
         ids |= {name: one for name, (one, _) in of_the_shop.items()}
         keys = {
             name: pipeline.rows(of_id, "BSTADMIN_BOOKING_ID", str(one))[0][0]
@@ -720,6 +723,14 @@ def test_what_the_sources_drop_is_followed_softly() -> None:
         assert set(
             pipeline.rows("select category from dbt_recon.recon_rows_items where booking_id::text = %s", ids["joins"])
         ) == {("merged",)}
+        # a payment that is refused now keeps the event that it had, and waits
+        assert has["refused"] == had["refused"]
+        assert set(
+            pipeline.rows(
+                "select category, money_category from dbt_recon.recon_rows_payments where booking_id::text = %s",
+                ids["refused"],
+            )
+        ) == {("queued", "queued")}
         # a corrected ref is no new booking
         assert pipeline.rows(
             "select booking_key from public.booking_core where external_booking_ref = 'CORRECTED1'"

@@ -9,7 +9,7 @@ from datetime import date
 
 import pytest
 
-from bridge import fingerprint, postgres, runlog, sources, steps, warehouse
+from bridge import fingerprint, postgres, runlog, sources, steps, warehouse, written
 from bridge.batches import BATCHES
 from bridge.errors import CouldNotRun
 from tests.pipeline import Pipeline, fresh
@@ -197,6 +197,26 @@ def test_a_deleted_booking_stays_under_review_and_a_corrected_ref_keeps_its_key(
     )
     assert (channel, status, reason) == ("VIATOR", "OPEN", "NO_MATCH")
     assert migrated.rows(of_id, str(deleted)) == []
+
+
+def test_who_was_at_work_in_another_database_is_told_after_its_end_too(migrated: Pipeline) -> None:
+    dbs = migrated.databases
+    with (
+        postgres.connect(dbs.ops, autocommit=True) as conn,
+        postgres.connect(dbs.balisnap, autocommit=True) as neighbour,
+        postgres.connect(dbs.ops, autocommit=True) as writer,
+    ):
+        later = "select pg_current_xact_id()"  # only who began before the last that has ended is named by a snapshot
+        neighbour.execute(f"begin; {later}")
+        conn.execute(later)
+        with written.snapshot(conn):
+            neighbour.execute("commit")
+            assert not written.here(conn)["beside"]
+        writer.execute(f"begin; {later}")
+        conn.execute(later)
+        with written.snapshot(conn):
+            assert written.here(conn)["beside"]
+        writer.execute("commit")
 
 
 @pytest.mark.parametrize("full", [False, True])

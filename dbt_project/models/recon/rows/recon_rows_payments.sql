@@ -1,5 +1,6 @@
 -- Grain: one landed payment. Only one without a booking in the bridge, without a time or with an id that does not fit
--- may wait in the queue. Its money is held against the event's, sign and all; so are its status, time and ids.
+-- may wait in the queue; the event that it had before then stays as it was. Its money is held against the event's, sign
+-- and all; so are its status, time and ids.
 {{ config(twin='kept', indexes=[{'columns': ['booking_id']}, {'columns': ['bridge_key']}]) }}
 
 with judged as (
@@ -8,8 +9,6 @@ with judged as (
         landed.booking_id,
         events.payment_key,
         case
-            when events.payment_key is not null then 'bridged'
-            when unmatched.source_pk is not null and links.booking_key is null then 'queued'
             when
                 invalid.source_pk is not null
                 and (
@@ -20,6 +19,10 @@ with judged as (
                     or length({{ function('norm_text') }}(landed.gateway_order_id)) > 128
                     or length({{ function('norm_text') }}(landed.gateway_capture_id)) > 128
                 ) then 'queued'
+            when
+                unmatched.source_pk is not null and links.booking_key is null
+                and (events.booking_key::text = any(decided.entity_keys)) is not true then 'queued'
+            when events.payment_key is not null then 'bridged'
             else 'unaccounted'
         end as category,
         currencies.currency_code,
@@ -40,6 +43,7 @@ with judged as (
             = events.payment_key
     left join {{ ref('recon_booking_links') }} as links
         on landed.booking_id = links.booking_id and links.source_system = 'balisnap'
+    left join ({{ recon_decided('balisnap', 'Payment') }}) as decided on landed.payment_id::text = decided.source_pk
     left join ({{ recon_queued('balisnap', 'Payment', 'PAYMENT_LINK', ['NO_MATCH']) }}) as unmatched
         on landed.payment_id::text = unmatched.source_pk
     left join ({{ recon_queued('balisnap', 'Payment', 'BOOKING_REVIEW', ['INVALID_SOURCE']) }}) as invalid
