@@ -32,9 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)  # tests make their own databases: never those of the shell
     os.environ["PHASE2_ENV"] = "local"  # a test that is about a policy says which
     if "TEST_PG_URL" not in os.environ:
-        os.environ["TEST_PG_URL"] = _maintenance(embedded.ensure(_HOME / "embedded").ops)
+        os.environ["TEST_PG_URL"] = _server(_HOME / "embedded")
     if "TEST_PG15_URL" not in os.environ and _SYSTEM:
-        os.environ["TEST_PG15_URL"] = _maintenance(embedded.ensure(_HOME / "system", _SYSTEM[0].parent).ops)
+        os.environ["TEST_PG15_URL"] = _server(_HOME / "system", _SYSTEM[0].parent)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,8 +66,14 @@ def _last_one_out() -> bool:
     return True
 
 
-def _maintenance(url: str) -> str:
-    return postgres.with_database(url, "postgres")
+def _server(home: Path, binaries: Path | None = None) -> str:
+    """The maintenance URL of a server that does not wait for the disk: what is killed here is never the machine."""
+    url = postgres.with_database(embedded.ensure(home, binaries).ops, "postgres")
+    with postgres.connect(url, autocommit=True) as conn:
+        conn.execute("alter system set fsync = off")
+        conn.execute("alter system set full_page_writes = off")
+        conn.execute("select pg_reload_conf()")
+    return url
 
 
 @pytest.fixture(params=["embedded", "system"])

@@ -20,8 +20,11 @@ from (
         entity_key,
         hash_record_extended(
             row(
-                external_ref_key, entity_type, channel_code, external_ref_kind, external_ref, source_system,
-                source_table, source_pk
+                external_ref_key, entity_type, channel_code, external_ref_kind, external_ref,
+                -- of a booking's ref nobody asks which row has said it, and another one may win
+                case
+                    when external_ref_kind <> 'BOOKING_REF' then row(source_system, source_table, source_pk)
+                end
             ),
             0
         ) as mark
