@@ -23,7 +23,8 @@ from (
                 external_ref_key, entity_type, channel_code, external_ref_kind, external_ref,
                 -- of a booking's ref nobody asks which row has said it, and another one may win
                 case
-                    when external_ref_kind <> 'BOOKING_REF' then row(source_system, source_table, source_pk)
+                    when external_ref_kind <> 'BOOKING_REF'
+                        then hash_record_extended(row(source_system, source_table, source_pk), 0)
                 end
             ),
             0
