@@ -236,7 +236,8 @@ def here(conn: psycopg.Connection) -> dict[str, Any]:
 def young(conn: psycopg.Connection, mark: dict[str, Any]) -> sql.Composable | None:
     """A predicate over alias `t` that no row fails which `mark` (of `here`) has not seen; None: it cannot be told.
 
-    It lets a few through that were seen: those of transactions beside the oldest one that was at work then.
+    It lets a few through that were seen: those of transactions beside the oldest one that was at work then. What it wrote
+    itself is known to it: after a first run these are all rows that there are.
     """
     row = conn.execute(
         "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint - m.oldest,"
@@ -248,12 +249,14 @@ def young(conn: psycopg.Connection, mark: dict[str, Any]) -> sql.Composable | No
     server = here(conn)["server"]
     if server is None or server != mark["server"] or not 0 <= gone_by < _TOO_OLD:
         return None
-    return sql.SQL("age(t.xmin) <= {}").format(sql.Literal(age))
+    own = sql.Literal(str(int(mark["own"]) & 0xFFFFFFFF)) if mark["own"] else None
+    return sql.SQL("(age(t.xmin) <= {}{})").format(
+        sql.Literal(age), sql.SQL(" and t.xmin <> {}::xid").format(own) if own else sql.SQL("")
+    )
 
 
 def news(mark: dict[str, Any], xid: str) -> sql.Composable:
-    """Whether the mark's snapshot did not see a transaction (xid, its lower half), and it was not its own."""
-    own = sql.SQL(" or x.whole = {}::xid8").format(sql.Literal(mark["own"])) if mark["own"] else sql.SQL("")
+    """Whether the mark's snapshot did not see a transaction (xid, its lower half), of rows that are `young`."""
     # A snapshot names the transactions that were at work, not their savepoints': beside one of these only what is older
     # than all of them was surely seen. What has been seen and is taken for new is looked at once more, no more.
     if mark.get("beside", True):
@@ -261,11 +264,11 @@ def news(mark: dict[str, Any], xid: str) -> sql.Composable:
     else:
         seen = sql.SQL("pg_visible_in_snapshot(x.whole, {}::pg_snapshot)").format(sql.Literal(mark["snapshot"]))
     return sql.SQL(
-        "(select not ({seen}{own}) from ("
+        "(select not {seen} from ("
         " select (m.now - (((m.now - {xid}::text::bigint + 2147483648) & 4294967295) - 2147483648))::text::xid8"
         " as whole"
         " from (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as now) as m) as x)"
-    ).format(seen=seen, xid=sql.SQL(xid), own=own)
+    ).format(seen=seen, xid=sql.SQL(xid))
 
 
 def _find_removed(conn: psycopg.Connection, who: str, moved: int) -> None:
