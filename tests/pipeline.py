@@ -14,7 +14,7 @@ from bridge.settings import SQL, Databases
 
 # Fixed names: dbt keeps its partial parse as long as the profile stays the same.
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-_NAMES = {role: f"p2_{role}{_WORKER}" for role in ("ops", "balisnap", "bstadmin")}
+NAMES = {role: f"p2_{role}{_WORKER}" for role in ("ops", "balisnap", "bstadmin")}
 
 
 @dataclass
@@ -62,10 +62,10 @@ def fresh(server: str, *, empty: bool = False, hostile: bool = False) -> Iterato
 
     `hostile`: every session of every database starts with odd settings.
     """
-    urls = {role: postgres.with_database(server, name) for role, name in _NAMES.items()}
+    urls = {role: postgres.with_database(server, name) for role, name in NAMES.items()}
     _drop(server)
     with postgres.connect(server, autocommit=True) as conn:
-        for name in _NAMES.values():
+        for name in NAMES.values():
             conn.execute(postgres.statement("create database {}", name))
             for setting in _HOSTILE if hostile else ():
                 conn.execute(postgres.statement(setting, name))
@@ -82,5 +82,5 @@ def fresh(server: str, *, empty: bool = False, hostile: bool = False) -> Iterato
 
 def _drop(server: str) -> None:
     with postgres.connect(server, autocommit=True) as conn:
-        for name in _NAMES.values():
+        for name in NAMES.values():
             conn.execute(postgres.statement("drop database if exists {} with (force)", name))

@@ -53,26 +53,43 @@ def environment() -> Iterator[None]:
 @contextmanager
 def empty(server: str) -> Iterator[str]:
     """An ops database with our own state and nothing else; dropped in the end."""
-    name = f"ingest_{uuid4().hex[:12]}"
-    url = postgres.with_database(server, name)
-    with postgres.connect(server, autocommit=True) as admin:
-        admin.execute(postgres.statement("create database {}", name))
-        try:
-            steps.bootstrap(url)
-            yield url
-        finally:
-            admin.execute(postgres.statement("drop database {} with (force)", name))
+    with _own(server, "template1") as url:
+        steps.bootstrap(url)
+        yield url
 
 
 @contextmanager
 def ready(server: str) -> Iterator[str]:
     """The same with what batches A and B make, and the rulebook."""
-    with empty(server) as url:
-        with postgres.connect(url, autocommit=True) as conn:
-            for script in sorted((SQL / "phase2").glob("0[01]*.sql")):
-                conn.execute(script.read_bytes())
-        warehouse.build(url, "ground")
+    with _own(server, _ground(server)) as url:
         yield url
+
+
+@contextmanager
+def _own(server: str, template: str) -> Iterator[str]:
+    name = f"ingest_{uuid4().hex[:12]}"
+    with postgres.connect(server, autocommit=True) as admin:
+        admin.execute(postgres.statement("create database {} template {}", name, template))
+        try:
+            yield postgres.with_database(server, name)
+        finally:
+            admin.execute(postgres.statement("drop database {} with (force)", name))
+
+
+@lru_cache
+def _ground(server: str) -> str:
+    """The database that the others are copies of: made once a worker, by a name that stays (tests/pipeline.py)."""
+    name = f"p2_ground{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    url = postgres.with_database(server, name)
+    with postgres.connect(server, autocommit=True) as admin:
+        admin.execute(postgres.statement("drop database if exists {} with (force)", name))
+        admin.execute(postgres.statement("create database {}", name))
+    steps.bootstrap(url)
+    with postgres.connect(url, autocommit=True) as conn:
+        for script in sorted((SQL / "phase2").glob("0[01]*.sql")):
+            conn.execute(script.read_bytes())
+    warehouse.build(url, "ground")
+    return name
 
 
 @contextmanager

@@ -14,37 +14,37 @@ import pytest
 from bridge import gates, postgres, rollback, runlog, sources, steps
 from bridge.batches import BACKFILL, Batch, batch, between
 from bridge.settings import Databases, settings
+from tests.pipeline import NAMES
 
 AS_OF = date(2026, 11, 22)
-_PLACES = ("ops", "balisnap", "bstadmin")
 
 
 class Shop:
     """A migrated sample shop in three databases of fixed names, and what each batch's gates said of it.
 
-    The names are fixed because dbt's partial parse is bound to them: test runs side by side take turns (`open`).
+    They have the names of tests/pipeline.py: test runs side by side take turns (`open`).
     """
 
-    def __init__(self, server: str, prefix: str, bookings: int, seed: int = 3) -> None:
+    def __init__(self, server: str, bookings: int, seed: int = 3) -> None:
         self.server = server
-        self.prefix = prefix
         self.bookings = bookings
         self.seed = seed
-        self.names = {place: f"{prefix}_{place}" for place in _PLACES}
-        self.done = f"{prefix}_done"
+        self.names = NAMES
+        self.prefix = f"{NAMES['ops']}_"  # of copies
+        self.done = f"{self.prefix}done"
         self.verdicts: dict[str, gates.Verdict] = {}
 
     def stages(self) -> None:
         """Keep copies of the state before batches C, D and E: what the rollbacks leave, with everything else made."""
         for code in reversed(BACKFILL[BACKFILL.index("C") :]):
             rollback.roll_back(self.run(), batch(code))
-            self._copy(self.names["ops"], f"{self.prefix}_before_{code.lower()}")
+            self._copy(self.names["ops"], f"{self.prefix}before_{code.lower()}")
 
     def back_to(self, code: str) -> None:
         """The ops database as it was before this batch."""
         with postgres.connect(self.server, autocommit=True) as conn:
             conn.execute(postgres.statement("drop database {} with (force)", self.names["ops"]))
-        self._copy(f"{self.prefix}_before_{code.lower()}", self.names["ops"])
+        self._copy(f"{self.prefix}before_{code.lower()}", self.names["ops"])
 
     def _copy(self, template: str, name: str) -> None:
         with postgres.connect(self.server, autocommit=True) as conn:
@@ -61,7 +61,7 @@ class Shop:
     def open(self, written: Path) -> Iterator[Shop]:
         """Made and migrated; dropped at the end, with every copy."""
         with postgres.connect(self.server, autocommit=True) as conn:
-            conn.execute("select pg_advisory_lock(hashtext(%s))", (f"the shop {self.prefix}",))
+            conn.execute("select pg_advisory_lock(hashtext(%s))", (f"the shop {self.names['ops']}",))
             self._drop(conn)
             self._migrate(conn, written)
             self._copy(self.names["ops"], self.done)
@@ -69,9 +69,11 @@ class Shop:
             self._drop(conn)
 
     def _drop(self, conn: psycopg.Connection) -> None:
-        rows = conn.execute("select datname from pg_database where starts_with(datname, %s)", (f"{self.prefix}_",))
-        for (name,) in rows.fetchall():
-            conn.execute(postgres.statement("drop database {} with (force)", name))
+        copies = conn.execute(
+            "select datname from pg_database where starts_with(datname, %s)", (self.prefix,)
+        ).fetchall()
+        for name in (*self.names.values(), *(copy for (copy,) in copies)):
+            conn.execute(postgres.statement("drop database if exists {} with (force)", name))
 
     def _migrate(self, conn: psycopg.Connection, written: Path) -> None:
         for name in self.names.values():
@@ -108,7 +110,7 @@ class Shop:
     @contextmanager
     def clone(self) -> Iterator[psycopg.Connection]:
         """A copy of the ops database to break; foreign keys look away (replica), as after a restore gone wrong."""
-        name = f"{self.prefix}_{uuid4().hex[:12]}"
+        name = f"{self.prefix}{uuid4().hex[:12]}"
         with postgres.connect(self.server, autocommit=True) as conn:
             conn.execute(postgres.statement("create database {} template {}", name, self.done))
             try:

@@ -49,9 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shop(written: Path) -> Iterator[Shop]:
-    with Shop(os.environ["TEST_PG_URL"], f"batchf{os.environ.get('PYTEST_XDIST_WORKER', '')}", bookings=120).open(
-        written
-    ) as made:
+    with Shop(os.environ["TEST_PG_URL"], bookings=120).open(written) as made:
         yield made
 
 

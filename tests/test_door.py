@@ -104,7 +104,7 @@ def shop(place: Path) -> Iterator[Shop]:
     shutil.copytree(DBT_PROJECT, place / "dbt_project", ignore=ignored)
     with pytest.MonkeyPatch.context() as patch:
         look_at(place, patch)
-        with Shop(os.environ["TEST_PG_URL"], "door", bookings=150).open(place / "reports") as made:
+        with Shop(os.environ["TEST_PG_URL"], bookings=150).open(place / "reports") as made:
             yield made
 
 
@@ -154,7 +154,7 @@ def runs(shop: Shop, reading: Runs) -> Runs:
 @pytest.fixture
 def broken(runs: Runs) -> Iterator[Runs]:
     """A run from C on: batch D failed D-03, of rows in a source. Run once; each test gets a copy."""
-    kept = f"{runs.shop.prefix}_broken"
+    kept = f"{runs.shop.prefix}broken"
     runs.source(BREAK_D)
     try:
         with postgres.connect(runs.shop.server, autocommit=True) as conn:

@@ -60,7 +60,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shop(written: Path) -> Iterator[Shop]:
-    with Shop(os.environ["TEST_PG_URL"], "faults", bookings=600).open(written) as made:
+    with Shop(os.environ["TEST_PG_URL"], bookings=600).open(written) as made:
         yield made
 
 

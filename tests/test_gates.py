@@ -35,7 +35,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shop(written: Path) -> Iterator[Shop]:
-    with Shop(os.environ["TEST_PG_URL"], "gates", bookings=4000).open(written) as made:
+    with Shop(os.environ["TEST_PG_URL"], bookings=4000).open(written) as made:
         yield made
 
 
