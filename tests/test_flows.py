@@ -20,6 +20,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from bridge import postgres, sources
@@ -218,9 +219,11 @@ async def answered(prefect_url: str, answer: dict[str, object], process: subproc
             paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
             for _ in range(600):
                 assert process.poll() is None, "it did not wait"
-                if runs := await client.read_flow_runs(flow_run_filter=paused):
-                    await client.resume_flow_run(runs[0].id, run_input=answer)
-                    return
+                for run in await client.read_flow_runs(flow_run_filter=paused):
+                    # it is paused a moment before it can be answered
+                    result = await client.resume_flow_run(run.id, run_input=answer)
+                    if result.status == SetStateStatus.ACCEPT:
+                        return
                 await asyncio.sleep(0.1)
     raise AssertionError("it never paused")
 
