@@ -236,8 +236,8 @@ def here(conn: psycopg.Connection) -> dict[str, Any]:
 def young(conn: psycopg.Connection, mark: dict[str, Any]) -> sql.Composable | None:
     """A predicate over alias `t` that no row fails which `mark` (of `here`) has not seen; None: it cannot be told.
 
-    It lets a few through that were seen: those of transactions beside the oldest one that was at work then. What it wrote
-    itself is known to it: after a first run these are all rows that there are.
+    It lets a few through that were seen: those of transactions beside the oldest one that was at work then. Of what it
+    wrote itself none: after a first run these are all rows that there are.
     """
     row = conn.execute(
         "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint - m.oldest,"
