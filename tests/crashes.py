@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge import cli, embedded, fingerprint, landing, postgres, scripts, sources, steps
-from bridge.batches import BACKFILL, BATCHES, Batch, Step
+from bridge.batches import BACKFILL, BATCHES, ORDER, Batch, Step
 from bridge.errors import CouldNotRun
 from bridge.settings import ROOT, Databases, settings
 
@@ -289,6 +289,15 @@ class State:
     states: dict[str, str]
 
 
+def _before(code: str) -> str:
+    """The copy of the ops database as it is before a batch."""
+    return f"crash_before_{code}"
+
+
+def _after(code: str) -> str:
+    return ORDER[ORDER.index(code) + 1]
+
+
 @dataclass
 class Stage:
     """A server of our own, two sample sources, and the ops database as it is before and after each batch."""
@@ -305,6 +314,7 @@ class Stage:
     @property
     def environment(self) -> dict[str, str]:
         return {
+            "PHASE2_ENV": "local",
             "OPS_DB_URL": self.databases.ops,
             "BALISNAP_DB_URL": self.databases.balisnap,
             "BSTADMIN_DB_URL": self.databases.bstadmin,
@@ -316,7 +326,7 @@ class Stage:
         }
 
     def prepare(self, bookings: int) -> None:
-        """Make the sources, and run every batch and every rollback once, undisturbed."""
+        """Make the sources, and an ops database that no batch has been at."""
         for name in ("crash_balisnap", "crash_bstadmin"):
             self._admin("drop database if exists {} with (force)", name)
             self._admin("create database {}", name)
@@ -325,36 +335,35 @@ class Stage:
         self._admin("drop database if exists {} with (force)", "crash_ops")
         self._admin("create database {}", "crash_ops")
         steps.bootstrap(self.databases.ops)
-        for code in BACKFILL:
-            self._save(f"crash_before_{code}")
-            self._undisturbed(code, "run")
-        self._save("crash_after_E")
-        for code in BACKFILL:
-            self.reset(code, ROLLBACK)
-            self._undisturbed(code, ROLLBACK)
-        for first, code in {(case.first, case.batch) for case in cases() if case.first}:
-            self.reset(first, "run")
-            self._undisturbed(code, "run", first)
+        self._save(_before("A"))
 
-    def _undisturbed(self, code: str, command: str, first: str = "") -> None:
+    def _undisturbed(self, code: str, command: str, first: str = "") -> State:
+        """What that command leaves where nobody dies; made once, when it is asked for, as is what comes before it."""
+        if (known := self.expected.get((first, code, command))) is not None:
+            return known
+        self._begin(first or code, command)
         runner = self.start(code, command, first)
         assert runner.ended() == 0, runner.tail()
         assert self.left_behind() == []
-        self.expected[first, code, command] = self.state()
+        if command == "run" and not first:
+            self._save(_before(_after(code)))
+        return self.expected.setdefault((first, code, command), self.state())
 
     def _save(self, name: str) -> None:
         self._admin("drop database if exists {} with (force)", name)
         self._admin("create database {} template {}", name, "crash_ops")
 
-    def reset(self, code: str, command: str) -> None:
-        """The ops database as it was before that command."""
-        before = f"crash_before_{code}"
-        if command == ROLLBACK:
-            before = (
-                f"crash_before_{BACKFILL[BACKFILL.index(code) + 1]}" if code != BACKFILL[-1] else f"crash_after_{code}"
-            )
+    def reset(self, code: str, command: str, first: str = "") -> None:
+        """The ops database as it was before that command, whose undisturbed end is known then."""
+        self._undisturbed(code, command, first)
+        self._begin(first or code, command)
+
+    def _begin(self, code: str, command: str) -> None:
+        stands = _after(code) if command == ROLLBACK else code
+        if stands != ORDER[0]:
+            self._undisturbed(ORDER[ORDER.index(stands) - 1], "run")
         self._admin("drop database if exists {} with (force)", "crash_ops")
-        self._admin("create database {} template {}", "crash_ops", before)
+        self._admin("create database {} template {}", "crash_ops", _before(stands))
 
     def _admin(self, statement: str, *names: str) -> None:
         with postgres.connect(self.server, autocommit=True) as conn:
@@ -396,7 +405,7 @@ class Stage:
     def undergo(self, *deaths: Case, sabotage: Callable[[], None] | None = None) -> list[str]:
         """Die these deaths of one command, one after the other; give it once more; what differs from undisturbed?"""
         first = deaths[0]
-        self.reset(first.first or first.batch, first.command)
+        self.reset(first.batch, first.command, first.first)
         with ExitStack() as stack:
             for case in deaths:
                 self._die(case, stack, sabotage)
@@ -407,7 +416,7 @@ class Stage:
         return self.differences(first, landed="server" not in {case.point for case in deaths})
 
     def differences(self, case: Case, *, landed: bool = True) -> list[str]:
-        expected, found = self.expected[case.first, case.batch, case.command], self.state()
+        found, expected = self.state(), self.expected[case.first, case.batch, case.command]
         lines = fingerprint.difference(*(self._compared(s.prints, case, landed) for s in (expected, found)))
         lines += [f"gate: {gate}, undisturbed" for gate in expected.gates if gate not in found.gates]
         lines += [f"gate: {gate}, here" for gate in found.gates if gate not in expected.gates]
@@ -668,6 +677,8 @@ def _some(some: list[Case], bookings: int, job: int) -> dict[Case, list[str]]:
     some.sort(key=lambda case: case.point == "server")  # a crash empties the unlogged tables of the copies too
     found: dict[Case, list[str]] = {}
     with stage(bookings, f"crashes-{job}") as made:
+        for case in some:
+            made.reset(case.batch, case.command, case.first)  # its undisturbed end is known before the server crashes
         for case in some:
             began = time.monotonic()
             try:

@@ -238,6 +238,7 @@ def test_a_quiet_night_and_what_came_before_the_switch_are_no_faults(stands: psy
         assert judged(stands)["F-02-P95"].status == "FAIL"
 
 
+@pytest.mark.long
 def test_a_rehearsal_of_f_has_a_service_of_its_own_and_keeps_its_flags_apart(
     shop: Shop, service: str, forward: gates.Verdict, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -298,6 +298,7 @@ def test_rolled_back_by_command_under_live_traffic(
 # --- rehearsed -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_rehearsal_of_h_writes_to_what_stands_in_for_bstadmin(
     dbs: Databases, service: str, first: tuple[gates.Verdict, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def planted(ground: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterato
         conn.execute(postgres.statement("drop database {} with (force)", copy))
 
 
+@pytest.mark.long
 def test_the_bench_runs_and_writes_its_page(
     planted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
