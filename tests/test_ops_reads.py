@@ -896,12 +896,17 @@ def test_what_is_over_the_budget_is_dropped_and_what_fails_is_kept_as_failed(wat
     monkeypatch.setattr(shadow, "CALIBRATION_PERCENTAGE", 0.0)
     monkeypatch.setattr(shadow, "SECONDS", 1.0)
     with postgres.connect(dbs.ops) as conn:
+        conn.execute("truncate phase2.shadow_reads cascade")
+        conn.commit()
         conn.execute("lock table public.booking_core in access exclusive mode")
         started = time.monotonic()
         for _ in range(shadow.CONCURRENCY + 3):
             assert served(get(watched, "bookings", "old", limit=1)) == "legacy"
         assert time.monotonic() - started < 1, "a shadow read that waits keeps nobody waiting"
         conn.rollback()
+        conn.autocommit = True
+        counted = "select count(*) from phase2.shadow_reads"
+        until(lambda: conn.execute(counted).fetchone() == (shadow.CONCURRENCY,))  # those that waited come to their end
     said = watched.get("/metrics").text
     assert 'ops_shadow_reads_total{outcome="dropped",read="bookings"} 3.0' in said
     with renamed(dbs.ops):
