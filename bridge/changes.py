@@ -6,7 +6,9 @@ rows there are and one number made of their versions; the next one asks the sour
 read: a quarter of the cost of hashing rows, an eighth of copying them), fetches the ranges that differ, and compares
 row by row. Deleted rows are noticed by their range.
 
-Numbers tell versions of one database apart, and nothing else: its cluster, timeline and oid are kept beside them.
+Numbers tell versions of one database apart, and nothing else: its cluster, timeline and oid are kept beside them, and a
+digest of its tables' columns and enums, since DDL changes what rows say without writing them (a label is renamed, a
+column dropped and added again with a default).
 Every function works in the transaction of the connection that it is given; psycopg errors pass through.
 """
 
@@ -66,20 +68,41 @@ _UNFIT = """
     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace and n.nspname = 'public'
 """
 
+# Of the columns of these tables what gives a stored value its meaning.
+_MEANING = """
+    select md5(string_agg(
+        concat_ws(
+            ' ', c.relname, a.attname, a.attnum, a.atttypid, a.atttypmod, a.atthasmissing, a.attgenerated,
+            (
+                select string_agg(e.oid || ' ' || e.enumlabel, ',' order by e.oid)
+                from pg_catalog.pg_enum as e
+                join pg_catalog.pg_type as t on e.enumtypid in (t.oid, t.typelem, t.typbasetype)
+                where t.oid = a.atttypid
+            )
+        ),
+        ';' order by c.relname, a.attnum
+    ))
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where c.relnamespace = to_regnamespace('public') and c.relname = any(%s)
+"""
+
 INTO_RANGES = sql.SQL("copy pg_temp.source_ranges (range_no, row_count, version) from stdin (format binary)")
 INTO_FETCHED = sql.SQL("copy pg_temp.fetched from stdin (format binary)")
 
 
 def versions_of(source: psycopg.Connection, tables: Sequence[Table]) -> tuple[str | None, str | None]:
-    """(the database whose row versions these are, None), or (None, why they cannot be told apart)."""
-    row = source.execute(_CLUSTER).fetchone()
-    if not row or row[0] is None:
+    """(the database whose row versions these are, and what its columns mean; None), or (None, why they cannot be told
+    apart)."""
+    (cluster,) = source.execute(_CLUSTER).fetchone() or (None,)
+    if cluster is None:
         return None, "its cluster does not say which one it is"
     unfit = source.execute(_UNFIT, ([t.name for t in tables], [t.key for t in tables])).fetchall()
     for name, why in unfit:
         if why:
             return None, f"{name} {why}"
-    return str(row[0]), None
+    (meaning,) = source.execute(_MEANING, ([t.name for t in tables],)).fetchone() or ("",)
+    return f"{cluster}/{meaning}", None
 
 
 def why_not(ops: psycopg.Connection, source: str, versions_of: str | None) -> str | None:
@@ -103,7 +126,7 @@ def why_not(ops: psycopg.Connection, source: str, versions_of: str | None) -> st
     ).fetchone()
     same_database, has_ranges, is_recent = row or (None, None, None)
     if not same_database:
-        return "what was landed is of another database, cluster or timeline"
+        return "what was landed is of another database, cluster, timeline or DDL"
     if not has_ranges:
         return "what is known of its row versions was lost"
     if not is_recent:

@@ -129,7 +129,8 @@ comment on column phase2.landing_runs.content_digest is
 'SHA-256 of what is landed: of the row versions of all tables (of the COPY streams where the source shows none). Equal '
 'digests: the same rows.';
 comment on column phase2.landing_runs.versions_of is
-'Cluster, timeline and database whose row versions phase2.landing_ranges holds; null where they cannot be told apart.';
+'Cluster, timeline and database whose row versions phase2.landing_ranges holds, and a digest of what its columns mean; '
+'null where they cannot be told apart.';
 comment on column phase2.landing_runs.why_whole is
 'Why every row was copied; null: only the rows that had changed since the landing before.';
 comment on table phase2.landing_runs is

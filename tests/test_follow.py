@@ -367,6 +367,11 @@ _ENDS = {
 BEHIND_ITS_BACK = (
     ("update public.booking_core set number_of_adult = number_of_adult + 1 where booking_key = <first>", "D-03"),
     ("update public.booking_contact set main_name = 'Nobody Else' where booking_key = <last>", "G-02"),
+    # settled or not is said of another booking's finance
+    ("update public.ops_finance_bridge set booking_finance_id = (select i.booking_finance_id"
+     " from landing_bstadmin.booking_finance_items as i group by 1 having not bool_and(i.paid) order by 1 limit 1)"
+     " where finance_bridge_key = (select f.finance_bridge_key from public.ops_finance_bridge as f"
+     " where f.settlement_status = 'SETTLED' order by f.booking_key offset 2 limit 1)", "G-02"),
     ("update public.payment_event set booking_key = <last> where payment_key = ("
      " select min(payment_key::text)::uuid from public.payment_event where booking_key <> <last>)", "E-01"),
     ("delete from public.channel_external_refs where external_ref_key = (select min(external_ref_key::text)::uuid"

@@ -462,7 +462,7 @@ def test_rows_that_were_only_written_again_are_no_changes(full: Trio) -> None:
     [
         ("ops", "truncate landing_bstadmin.bookings", "holds 0 rows, 2000 were landed"),
         ("ops", "truncate phase2.landing_ranges", "what is known of its row versions was lost"),
-        ("ops", "update phase2.landing_runs set versions_of = '1/1/1'", "another database, cluster or timeline"),
+        ("ops", "update phase2.landing_runs set versions_of = '1/1/1'", "another database, cluster, timeline or DDL"),
         ("ops", "update phase2.landing_runs set landed_at = landed_at - interval '25 hours'", "once in 24 hours"),
         (
             "bstadmin",
@@ -474,6 +474,20 @@ def test_rows_that_were_only_written_again_are_no_changes(full: Trio) -> None:
             "alter table public.booking_finance_items drop constraint booking_finance_items_pkey cascade",
             "primary key",
         ),
+        # what rows say is another, and no row was written
+        ("balisnap", 'alter type public."TravelerType" rename value \'INFANT\' to \'BABY\'', "DDL"),
+        (
+            "bstadmin",
+            "alter table public.bookings drop column note; alter table public.bookings add column note text default 'n'",
+            "DDL",
+        ),
+        (
+            "bstadmin",
+            "alter table public.bookings rename column pickup_location to spare;"
+            "alter table public.bookings rename column meeting_point to pickup_location;"
+            "alter table public.bookings rename column spare to meeting_point",
+            "DDL",
+        ),
     ],
 )
 def test_everything_is_copied_where_changes_cannot_be_followed(
@@ -484,6 +498,9 @@ def test_everything_is_copied_where_changes_cannot_be_followed(
     result = full.follow()
     assert why in (result.why_whole or "")
     assert problems(full.ops) == []
+    after = rows_landed(full.ops)
+    full.land()
+    assert rows_landed(full.ops) == after
 
 
 # What is wrong with a landing ----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ select
     forms.external_ref,
     current_setting('phase2.round')::integer + 1 as round
 from phase2.touched_names as n
-cross join lateral (select substring(n.external_ref from '^((BS|OPS)-[0-9]{1,9})(-BALISNAP|-BSTADMIN)?$') as bare) as b
+cross join lateral (select substring(n.external_ref from '^((BS|OPS)-[0-9]{1,18})(-BALISNAP|-BSTADMIN)?$') as bare) as b
 cross join
     lateral (
         values
@@ -58,12 +58,12 @@ on conflict do nothing;
 insert into phase2.touched_bookings (source_system, booking_id, round)
 select distinct
     case when n.external_ref like 'BS-%' then 'balisnap' else 'bstadmin' end as source_system,
-    substring(n.external_ref from '^(?:BS|OPS)-([0-9]{1,9})')::bigint as booking_id,
+    substring(n.external_ref from '^(?:BS|OPS)-([0-9]{1,18})')::bigint as booking_id,
     current_setting('phase2.round')::integer + 1 as round
 from phase2.touched_names as n
 where
     n.round = current_setting('phase2.round')::integer
-    and n.external_ref ~ '^(BS|OPS)-[0-9]{1,9}(-BALISNAP|-BSTADMIN)?$'
+    and n.external_ref ~ '^(BS|OPS)-[0-9]{1,18}(-BALISNAP|-BSTADMIN)?$'
 on conflict do nothing;
 
 -- who had these names
@@ -229,7 +229,7 @@ with decided as (
     from public.unmapped_queue as q
     where
         q.queue_type = 'PAYMENT_LINK'
-        and q.source_pk ~ '^[0-9]{1,9}$'
+        and q.source_pk ~ '^[0-9]{1,18}$'
         and q.payload #>> '{resolution,entity_key}'
         ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
 )

@@ -25,7 +25,7 @@ select
     q.source_system,
     q.source_table,
     q.source_pk,
-    case when q.source_pk ~ '^[0-9]{1,9}$' then q.source_pk::bigint end as pk,
+    case when q.source_pk ~ '^[0-9]{1,18}$' then q.source_pk::bigint end as pk,
     case
         when
             q.payload #>> '{resolution,entity_key}'

@@ -85,7 +85,7 @@ where
     current_setting('phase2.round')::integer = 0
     and e.entity_type = 'BOOKING'
     and e.external_ref_kind in ('BALISNAP_BOOKING_ID', 'BSTADMIN_BOOKING_ID')
-    and e.external_ref ~ '^[0-9]{1,9}$'
+    and e.external_ref ~ '^[0-9]{1,18}$'
 on conflict do nothing;
 
 -- where the bridge has items, payments and finances of these bookings
@@ -148,4 +148,15 @@ inner join
     phase2.touched_keys as t
     on f.booking_key = t.booking_key and t.round = current_setting('phase2.round')::integer
 inner join dbt_recon.kept_recon_rows_finances as k on f.finance_bridge_key = k.bridge_key
+union
+-- by the id that the bridge says, too: whether it is settled is asked by that
+select
+    'bstadmin' as source_system,
+    l.booking_id,
+    current_setting('phase2.round')::integer + 1 as round
+from public.ops_finance_bridge as f
+inner join
+    phase2.touched_keys as t
+    on f.booking_key = t.booking_key and t.round = current_setting('phase2.round')::integer
+inner join landing_bstadmin.booking_finances as l on f.booking_finance_id = l.booking_finance_id
 on conflict do nothing

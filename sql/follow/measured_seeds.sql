@@ -30,7 +30,7 @@ select
     q.source_table,
     q.source_pk::bigint as pk
 from pg_temp.written as w
-inner join public.unmapped_queue as q on w.key = q.queue_key and q.source_pk ~ '^[0-9]{1,9}$'
+inner join public.unmapped_queue as q on w.key = q.queue_key and q.source_pk ~ '^[0-9]{1,18}$'
 where w.part = 'queue';
 
 -- what is about a row that is not landed says nothing of a landed one
