@@ -231,13 +231,30 @@ def people_and_events(rng: random.Random, both: Twins) -> None:
         " where booking_key = any(%s)",
         rng.sample(keys, 10),
     )
-    both.write(
-        "insert into public.booking_core (booking_key, channel_code, external_booking_ref, booking_created_at,"
-        " tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type)"
-        " select ('018f0000-0000-7000-8000-' || lpad(to_hex(%s::bigint), 12, '0'))::uuid, 'GYG', %s, '2026-05-01',"
-        " '2026-07-01', 'PENDING_PAYMENT', 'NEW', 'LEGACY_PACKAGE' on conflict do nothing",
-        rng.randrange(1 << 40), f"NEW-1{rng.randrange(HISTORIES):05}",
-    )  # fmt: skip
+    # of bookings that no source has: one whose event comes with it, one whose event comes a step later
+    waiting = both.follows.rows(
+        "select c.external_booking_ref from public.booking_core as c where c.external_booking_ref ~ '^NEW-1'"
+        " and not exists (select 1 from public.ingest_event_log as e"
+        " where e.external_booking_ref = c.external_booking_ref) order by 1"
+    )
+    at_once, later = (f"NEW-1{number:05}" for number in rng.sample(range(HISTORIES), 2))
+    for ref in (at_once, later):
+        both.write(
+            "insert into public.booking_core (booking_key, channel_code, external_booking_ref, booking_created_at,"
+            " tour_date, customer_payment_status, ops_fulfillment_status, package_ref_type)"
+            " select ('018f0000-0000-7000-8000-' || lpad(to_hex(%s::bigint), 12, '0'))::uuid, 'GYG', %s, '2026-05-01',"
+            " '2026-07-01', 'PENDING_PAYMENT', 'NEW', 'LEGACY_PACKAGE' on conflict do nothing",
+            rng.randrange(1 << 40), ref,
+        )  # fmt: skip
+    for ref in (at_once, *(ref for (ref,) in waiting)):
+        both.write(
+            "insert into public.ingest_event_log (event_key, idempotency_key, nonce, source_enum, channel_code,"
+            " external_booking_ref, event_type, event_time, event_time_normalized, payload_hash, process_status,"
+            " raw_payload, request_received_at) select ('018f0000-0000-7000-9000-' || lpad(to_hex(%s::bigint), 12,"
+            " '0'))::uuid, %s, %s, 'GYG', 'GYG', %s, 'CREATED', '2026-05-01', '2026-05-01', 'x', 'DONE', '{}',"
+            " '2026-05-01'",
+            rng.randrange(1 << 40), str(rng.random()), str(rng.random()), ref,
+        )  # fmt: skip
     both.write("delete from public.booking_item_snapshot where booking_key = any(%s)", rng.sample(keys, 3))
 
 
