@@ -29,6 +29,7 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
 SCHEDULES = {
     "emit-mail": "* * * * *",
     "emit-web": "* * * * *",
+    "follow-hourly": "50 * * * *",
     "recon-hourly": "10 * * * *",
     "recon-daily": "30 18 * * *",
     "rehearsal-nightly": "0 17 * * *",
@@ -105,6 +106,10 @@ def test_what_runs_by_itself_is_what_should() -> None:
     assert found == {name: [cron] for name, cron in SCHEDULES.items()}
     zones = {s["timezone"] for deployment in DEPLOYMENTS.values() for s in deployment.get("schedules", [])}
     assert zones == {"UTC"}
+    waits_for_a_person = [
+        name for name, deployment in DEPLOYMENTS.items() if not deployment.get("schedules", [{}])[0].get("active", True)
+    ]
+    assert waits_for_a_person == ["follow-hourly"]
 
 
 @pytest.mark.parametrize(

@@ -475,10 +475,11 @@ def test_rows_that_were_only_written_again_are_no_changes(full: Trio) -> None:
             "primary key",
         ),
         # what rows say is another, and no row was written
-        ("balisnap", 'alter type public."TravelerType" rename value \'INFANT\' to \'BABY\'', "DDL"),
+        ("balisnap", "alter type public.\"TravelerType\" rename value 'INFANT' to 'BABY'", "DDL"),
         (
             "bstadmin",
-            "alter table public.bookings drop column note; alter table public.bookings add column note text default 'n'",
+            "alter table public.bookings drop column note; "
+            "alter table public.bookings add column note text default 'n'",
             "DDL",
         ),
         (
