@@ -395,8 +395,9 @@ select
         when 'BOKUN' then 'BAL-T' || lpad(((s.n * 387420489 + s.seed) % 100000000)::text, 8, '0')
         when 'TRIPDOTCOM' then '112813' || lpad(((s.n * 387420489 + s.seed) % 10000000000)::text, 10, '0')
         when 'MANUAL'
-            then 'WA-' || extract(year from s.received)::integer || '-'
-            || lpad(s.n::text, greatest(6, length(s.n::text)), '0')
+            then
+                'WA-' || extract(year from s.received)::integer || '-'
+                || lpad(s.n::text, greatest(6, length(s.n::text)), '0')
         else 'BSN-' || sample.code((s.n * 387420489 + s.seed * 104729) & 4294967295, 8)
     end as ref
 from summed as s;
