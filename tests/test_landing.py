@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from bridge import landing, postgres
+from bridge import changes, landing, postgres
 from bridge.landing import LandingError
 from bridge.settings import ROOT, SQL
 
@@ -420,7 +420,9 @@ CHANGES = (
 )
 
 
-def test_following_leaves_what_copying_everything_would(full: Trio) -> None:
+@pytest.mark.parametrize("few", [changes.FEW, 0], ids=["looked up", "in one scan"])
+def test_following_leaves_what_copying_everything_would(full: Trio, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(changes, "FEW", few)
     full.land()
     assert full.follow().why_whole is None
     for statement in CHANGES:
